@@ -1,0 +1,51 @@
+//! `llama-cpp-bridge` serves a llama.cpp model over a Unix socket.
+//!
+//! The way of a request: [`bridge`] takes a client and lets [`request`] cut its bytes into
+//! requests; [`command`] looks each up and handles it, for a model through [`slot`] and
+//! [`process`]; behind the socket pair of [`message`], in a process of its own, [`model`] runs
+//! llama.cpp; [`reply`] writes what comes back.
+
+mod bridge;
+mod client;
+mod command;
+mod log;
+mod message;
+mod model;
+mod options;
+mod process;
+mod reply;
+mod request;
+mod slot;
+mod socket;
+#[allow(unsafe_code)]
+mod system;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use options::Invocation;
+
+/// Exit status after a wrong command line.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match options::parse() {
+        Ok(Invocation::Serve(options)) => bridge::run(*options),
+        Ok(Invocation::ModelProcess) => model::run(),
+        Ok(Invocation::Print(text)) => {
+            let printed = io::stdout().write_all(text.as_bytes());
+            printed.map_err(|error| format!("standard output: {error}"))
+        }
+        Err(error) => {
+            system::message(&format!("{error} (--help lists the options)"));
+            return ExitCode::from(USAGE);
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            system::message(&message);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,267 @@
+//! The loop of the model process: takes requests in, evaluates what all of them need in one
+//! batch, lets each sample its next token, and answers those that are done.
+
+use std::time::{Duration, Instant};
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::llama_batch::LlamaBatch;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+
+use super::next_message;
+use super::sequence::{Progress, Sequence, check_logits};
+use crate::message::{Done, Failed, FromModel, Generate, Link, Load};
+use crate::reply::{Code, Failure};
+
+/// How many requests are worked on at a time. The bridge sends one.
+const PLACES: usize = 1;
+
+/// How long a prompt chunk may take. A client that leaves is noticed between two chunks.
+const CHUNK_TIME: Duration = Duration::from_millis(200);
+
+/// Operations a second that a processor core is taken to do before there is a measurement; low,
+/// so that the first chunk is rather too short than too long.
+const ASSUMED_SPEED: f64 = 20e9;
+
+/// A model at work.
+pub(super) struct Engine<'model> {
+    model: &'model LlamaModel,
+    context: LlamaContext<'model>,
+    context_size: u32,
+    batch: LlamaBatch<'static>,
+    /// Prompt tokens evaluated at a time.
+    chunk: usize,
+    batch_size: usize,
+    sequences: Vec<Sequence>,
+    /// For each place, the tokens that its sequence of the context holds.
+    cached: Vec<Vec<LlamaToken>>,
+}
+
+impl<'model> Engine<'model> {
+    /// Puts a model to work.
+    pub(super) fn new(
+        backend: &LlamaBackend,
+        model: &'model LlamaModel,
+        context: LlamaContext<'model>,
+        load: &Load,
+        context_size: u32,
+    ) -> Self {
+        let batch_size = context.n_batch() as usize;
+        let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
+        let chunk = if on_gpu {
+            batch_size
+        } else {
+            first_chunk(model.n_params(), load.threads_batch).min(batch_size)
+        };
+        Self {
+            model,
+            context,
+            context_size,
+            batch: LlamaBatch::new(batch_size, 1),
+            chunk,
+            batch_size,
+            sequences: Vec::new(),
+            cached: vec![Vec::new(); PLACES],
+        }
+    }
+
+    /// Evaluates and samples one token: most files that kill llama.cpp do so here, before anyone
+    /// relies on the model.
+    ///
+    /// # Errors
+    /// A model that cannot do it.
+    pub(super) fn try_out(&mut self) -> Result<(), String> {
+        let bos = self.model.vocab().bos();
+        let token = if bos.0 >= 0 { bos } else { LlamaToken::new(0) };
+        self.batch.clear();
+        self.batch
+            .add(token, 0, &[0], true)
+            .map_err(|error| error.to_string())?;
+        self.context
+            .decode(&mut self.batch)
+            .map_err(|error| format!("cannot evaluate a token: {error}"))?;
+        check_logits(self.context.get_logits_ith(0)).map_err(|failure| failure.message)?;
+        let _ = LlamaSampler::greedy().sample(&self.context, 0);
+        self.context.clear_kv_cache();
+        Ok(())
+    }
+
+    /// Works on requests until the bridge is gone.
+    ///
+    /// # Errors
+    /// Those of the socket.
+    pub(super) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
+        loop {
+            let idle = self.sequences.is_empty();
+            let Some(message) = next_message(link, idle)? else {
+                return Ok(());
+            };
+            if message.cancel {
+                self.cancel(message.id, link)?;
+            } else if let Some(request) = message.generate {
+                self.admit(message.id, &request, link)?;
+            } else {
+                self.step(link)?;
+            }
+        }
+    }
+
+    fn admit(&mut self, id: u64, request: &Generate, link: &mut Link) -> Result<(), String> {
+        let taken = |place: &usize| self.sequences.iter().any(|s| s.place as usize == *place);
+        let sequence = match (0..PLACES).find(|place| !taken(place)) {
+            Some(place) => Sequence::new(id, place as i32, self.model, self.context_size, request),
+            None => Err(Failure::new(Code::Internal, "All places are taken")),
+        };
+        match sequence {
+            Ok(mut sequence) => {
+                let known = self.reuse(&sequence);
+                sequence.skip(known);
+                self.sequences.push(sequence);
+                Ok(())
+            }
+            Err(failure) => answer(link, id, Err(failure)),
+        }
+    }
+
+    /// Cuts the cache of a place back to what it has in common with a prompt; returns how many
+    /// tokens that are. The last one of the prompt is always evaluated: its logits are needed.
+    fn reuse(&mut self, sequence: &Sequence) -> usize {
+        let place = sequence.place;
+        let prompt = sequence.prompt();
+        let cached = &mut self.cached[place as usize];
+        let same = cached
+            .iter()
+            .zip(prompt)
+            .take_while(|(a, b)| a == b)
+            .count();
+        let common = same.min(prompt.len() - 1);
+        if common == cached.len() {
+            return common;
+        }
+        // A window that has slid no longer holds what would follow a cut further back.
+        let whole = self.context.kv_cache_seq_pos_min(place) <= 0;
+        let cut = whole
+            && self
+                .context
+                .clear_kv_cache_seq(Some(place as u32), Some(common as u32), None)
+                .is_ok_and(|cut| cut);
+        if cut {
+            cached.truncate(common);
+            return common;
+        }
+        self.forget(place);
+        0
+    }
+
+    /// Empties the cache of a place.
+    fn forget(&mut self, place: i32) {
+        self.cached[place as usize].clear();
+        // Removing a whole sequence always succeeds.
+        let _ = self
+            .context
+            .clear_kv_cache_seq(Some(place as u32), None, None);
+    }
+
+    fn cancel(&mut self, id: u64, link: &mut Link) -> Result<(), String> {
+        let Some(at) = self.sequences.iter().position(|s| s.id == id) else {
+            return Ok(());
+        };
+        self.retire(at);
+        answer(link, id, Err(Failure::new(Code::Internal, "Cancelled")))
+    }
+
+    /// Takes a sequence out; what it evaluated stays cached for the next prompt.
+    fn retire(&mut self, at: usize) -> Sequence {
+        let sequence = self.sequences.remove(at);
+        self.cached[sequence.place as usize] = sequence.evaluated().to_vec();
+        sequence
+    }
+
+    /// Evaluates one batch: of each sequence its sampled token or a chunk of its prompt.
+    fn step(&mut self, link: &mut Link) -> Result<(), String> {
+        self.batch.clear();
+        let mut added = Vec::new();
+        for sequence in &mut self.sequences {
+            let room = self
+                .chunk
+                .min(self.batch_size - self.batch.n_tokens() as usize);
+            added.push(sequence.fill(&mut self.batch, room));
+        }
+        let start = Instant::now();
+        if let Err(error) = self.context.decode(&mut self.batch) {
+            let message = format!("llama.cpp cannot evaluate the batch: {error}");
+            return self.fail_all(&Failure::new(Code::Internal, message), link);
+        }
+        self.context.synchronize();
+        self.adapt_chunk(self.batch.n_tokens() as usize, start.elapsed());
+        // From the last, so that those taken out do not move those still to come.
+        for at in (0..added.len()).rev() {
+            let outcome = self.sequences[at].advance(added[at], self.model, &self.context);
+            match outcome {
+                Ok(Progress::Going) => (),
+                Ok(Progress::Done) => {
+                    let mut sequence = self.retire(at);
+                    answer(link, sequence.id, Ok(sequence.finish()))?;
+                }
+                Err(failure) => {
+                    let sequence = self.retire(at);
+                    self.forget(sequence.place);
+                    answer(link, sequence.id, Err(failure))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn fail_all(&mut self, failure: &Failure, link: &mut Link) -> Result<(), String> {
+        while let Some(sequence) = self.sequences.pop() {
+            self.forget(sequence.place);
+            answer(link, sequence.id, Err(failure.clone()))?;
+        }
+        Ok(())
+    }
+
+    /// Fits the chunk to the time that a whole one took.
+    fn adapt_chunk(&mut self, tokens: usize, took: Duration) {
+        if tokens < self.chunk {
+            return;
+        }
+        if took > CHUNK_TIME {
+            self.chunk = (self.chunk / 2).max(1);
+        } else if took < CHUNK_TIME / 4 {
+            self.chunk = (self.chunk * 2).min(self.batch_size);
+        }
+    }
+}
+
+/// The chunk to start with: a token takes two operations for each parameter.
+fn first_chunk(parameters: u64, threads: u32) -> usize {
+    let operations = ASSUMED_SPEED * f64::from(threads) * CHUNK_TIME.as_secs_f64();
+    let tokens = operations / (2.0 * parameters.max(1) as f64);
+    let tokens = tokens.clamp(1.0, 512.0) as usize;
+    // Powers of two keep the chunks, and so the rounding of the results, the same from run to run.
+    1 << tokens.ilog2()
+}
+
+fn answer(link: &mut Link, id: u64, outcome: Result<Done, Failure>) -> Result<(), String> {
+    let mut message = FromModel {
+        id,
+        ..FromModel::default()
+    };
+    match outcome {
+        Ok(done) => message.done = Some(done),
+        Err(Failure {
+            code,
+            message: text,
+        }) => {
+            message.failed = Some(Failed {
+                code,
+                message: text,
+            });
+        }
+    }
+    link.send(&message)
+        .map_err(|error| format!("the bridge is gone: {error}"))
+}

@@ -1,0 +1,81 @@
+//! Loading: a model from its file, and a context for it.
+
+use std::num::NonZeroU32;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::model::params::LlamaModelParams;
+
+use crate::message::Load;
+use crate::options::{Cache, FlashAttention, MAX_CONTEXT};
+
+/// Loads the model. Where llama.cpp aborts instead of failing, this does not return.
+///
+/// # Errors
+/// That it failed; the reason is in llama.cpp's log.
+pub(super) fn model(backend: &LlamaBackend, load: &Load) -> Result<LlamaModel, String> {
+    let mut params = LlamaModelParams::default()
+        .with_use_mmap(load.mmap)
+        .with_use_mlock(load.mlock);
+    if let Some(layers) = load.gpu_layers {
+        params = params.with_n_gpu_layers(layers);
+    }
+    LlamaModel::load_from_file(backend, &load.path, &params)
+        .map_err(|_| "llama.cpp cannot load it and does not say why".to_string())
+}
+
+/// Tokens of the context: what was asked for, at most what the model was trained with.
+pub(super) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
+    let own = match model.n_ctx_train() {
+        0 => MAX_CONTEXT,
+        size => size.min(MAX_CONTEXT),
+    };
+    match load.ctx_size {
+        0 => own,
+        asked => asked.min(own),
+    }
+}
+
+/// Makes the context of a model.
+///
+/// # Errors
+/// That it failed; the reason is in llama.cpp's log.
+pub(super) fn context<'model>(
+    backend: &LlamaBackend,
+    model: &'model LlamaModel,
+    load: &Load,
+    size: u32,
+) -> Result<LlamaContext<'model>, String> {
+    let params = LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(size))
+        .with_n_batch(load.batch_size)
+        .with_n_ubatch(load.ubatch_size.min(load.batch_size))
+        .with_n_threads(load.threads as i32)
+        .with_n_threads_batch(load.threads_batch as i32)
+        .with_flash_attention_policy(match load.flash_attn {
+            FlashAttention::Auto => -1,
+            FlashAttention::Off => 0,
+            FlashAttention::On => 1,
+        })
+        .with_type_k(cache_type(load.cache_type_k))
+        .with_type_v(cache_type(load.cache_type_v));
+    model
+        .new_context(backend, params)
+        .map_err(|_| "llama.cpp cannot make a context for it and does not say why".to_string())
+}
+
+fn cache_type(cache: Cache) -> KvCacheType {
+    match cache {
+        Cache::F32 => KvCacheType::F32,
+        Cache::F16 => KvCacheType::F16,
+        Cache::Bf16 => KvCacheType::BF16,
+        Cache::Q8_0 => KvCacheType::Q8_0,
+        Cache::Q4_0 => KvCacheType::Q4_0,
+        Cache::Q4_1 => KvCacheType::Q4_1,
+        Cache::Iq4Nl => KvCacheType::IQ4_NL,
+        Cache::Q5_0 => KvCacheType::Q5_0,
+        Cache::Q5_1 => KvCacheType::Q5_1,
+    }
+}

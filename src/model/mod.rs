@@ -1,0 +1,104 @@
+//! The model process: llama.cpp, and nothing else. It loads the one model that its first message
+//! names, works on the requests that follow, and ends with the socket that joins it to the bridge.
+
+mod engine;
+mod load;
+mod log;
+mod sampling;
+mod sequence;
+mod text;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use llama_cpp_2::llama_backend::LlamaBackend;
+
+use crate::message::{Failed, FromModel, Link, Load, Ready, Received, ToModel};
+use crate::options::MAX_CONTEXT;
+use crate::process::MODEL_PROCESS_ARGUMENT;
+use crate::reply::Code;
+use crate::system::{self, PollFd};
+use engine::Engine;
+
+/// Runs the model process on the socket that is its standard input.
+///
+/// # Errors
+/// A standard input that is not the bridge's.
+pub(crate) fn run() -> Result<(), String> {
+    system::live_and_die_with_parent();
+    let foreign = || format!("{MODEL_PROCESS_ARGUMENT} is for the bridge's own use");
+    let input: OwnedFd = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|_| foreign())?;
+    let stream = UnixStream::from(input);
+    stream.local_addr().map_err(|_| foreign())?;
+    let mut link = Link::new(stream);
+    while let Some(message) = next_message(&mut link, true).map_err(|_| foreign())? {
+        if let Some(load) = message.load {
+            log::capture(load.verbose);
+            return hold(&load, &mut link);
+        }
+    }
+    Ok(())
+}
+
+/// Loads the model and serves it to its end; or tells why it could not be loaded.
+fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
+    let refused = |reason: String| FromModel {
+        failed: Some(Failed {
+            code: Code::LoadFailed,
+            message: reason,
+        }),
+        ..FromModel::default()
+    };
+    let lost = |error: io::Error| format!("the bridge is gone: {error}");
+    let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
+    let model = match load::model(&backend, load) {
+        Ok(model) => model,
+        Err(reason) => return link.send(&refused(reason)).map_err(lost),
+    };
+    let context_size = load::context_size(&model, load);
+    if context_size < load.ctx_size {
+        link.send(&FromModel {
+            notice: Some(format!(
+                "{}: a context of {} tokens is more than it can have; it gets {context_size}",
+                load.path, load.ctx_size
+            )),
+            ..FromModel::default()
+        })
+        .map_err(lost)?;
+    }
+    debug_assert!(context_size <= MAX_CONTEXT);
+    let engine = load::context(&backend, &model, load, context_size)
+        .map(|context| Engine::new(&backend, &model, context, load, context_size))
+        .and_then(|mut engine| engine.try_out().map(|()| engine));
+    match engine {
+        Ok(mut engine) => {
+            let ready = FromModel {
+                ready: Some(Ready { context_size }),
+                ..FromModel::default()
+            };
+            link.send(&ready).map_err(lost)?;
+            engine.serve(link)
+        }
+        Err(reason) => link.send(&refused(reason)).map_err(lost),
+    }
+}
+
+/// The next message of the bridge: waits for it, or gives an empty one if there is none. `None`
+/// at the end of the bridge.
+fn next_message(link: &mut Link, wait: bool) -> Result<Option<ToModel>, String> {
+    loop {
+        match link.receive().map_err(|error| error.to_string())? {
+            Received::Message(message) => return Ok(Some(message)),
+            Received::End => return Ok(None),
+            Received::Nothing if !wait => return Ok(Some(ToModel::default())),
+            Received::Nothing => {
+                let mut fds = [PollFd::readable(link.fd())];
+                system::poll(&mut fds, None).map_err(|error| error.to_string())?;
+            }
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! The command line: names, ranges and defaults of all options.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use lexopt::prelude::*;
+use miniserde::{Deserialize, Serialize};
+
+use crate::message::Load;
+use crate::process::MODEL_PROCESS_ARGUMENT;
+
+/// Where the bridge listens unless told otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
+/// The environment variable that names another socket.
+pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
+
+/// Largest context, in tokens, that is ever asked of llama.cpp: the figure in a model file has no
+/// bound, and memory is taken in proportion.
+pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
+
+/// What `--help` prints.
+const HELP: &str = "\
+Usage: llama-cpp-bridge [OPTION]...
+Serve a llama.cpp model over a Unix socket: lines in, JSON lines out.
+
+  -s, --socket PATH        listen there (/tmp/llama-cpp-bridge.sock, or what
+                           LLAMA_CPP_BRIDGE_SOCKET says)
+  -m, --model PATH         load this GGUF file before serving
+  -c, --ctx-size N         context in tokens, 0 = the model's own (4096)
+  -t, --threads N          threads while generating (processors available)
+      --threads-batch N    threads while evaluating prompts (the same)
+  -b, --batch-size N       most tokens evaluated at a time (2048)
+      --ubatch-size N      most tokens computed at a time (512)
+      --gpu-layers N       layers kept on the GPU (all)
+  -n, --max-tokens N       most tokens of an answer, -1 = until the context is
+                           full (256)
+      --temp F             temperature, 0 = greedy (0.8)
+      --top-k N            sample from the N likeliest tokens, 0 = off (40)
+      --top-p F            ... from the likeliest that sum up to F (0.95)
+      --min-p F            ... from those at least F times as likely as the
+                           likeliest (0.05)
+      --repeat-penalty F   penalty of repeated tokens, 1 = none (1)
+      --repeat-last-n N    tokens looked back on for it, 0 = none, -1 = the
+                           whole context (64)
+      --seed N             seed of the sampling, -1 = a random one (-1)
+      --no-mmap            read the file into memory instead of mapping it
+      --mlock              keep the model from being swapped out
+      --flash-attn WHEN    on, off or auto (auto)
+      --cache-type-k TYPE  of the K cache: f32 f16 bf16 q8_0 q4_0 q4_1 iq4_nl
+                           q5_0 q5_1 (f16)
+      --cache-type-v TYPE  of the V cache, the same types (f16)
+      --idle-timeout SECS  after that an idle client gives way to one that waits,
+                           and one that reads nothing is dropped (60)
+      --max-request BYTES  longest request (4194304)
+      --socket-mode OCTAL  permissions of the socket (0600)
+      --socket-group GROUP group of the socket, a name or a number
+  -v, --verbose            llama.cpp's own log on standard error
+  -h, --help               print this and exit
+  -V, --version            print the version and exit
+
+llama-cpp-bridge(1) is the manual, llama-cpp-bridge(7) the protocol.
+";
+
+/// What the program was started for.
+pub(crate) enum Invocation {
+    /// To serve.
+    Serve(Box<Options>),
+    /// To be the model process of a bridge.
+    ModelProcess,
+    /// To print this text.
+    Print(String),
+}
+
+/// Everything that can be set, with its defaults in [`Options::new`].
+#[derive(Clone)]
+pub(crate) struct Options {
+    pub(crate) socket: PathBuf,
+    /// The model to load before serving.
+    pub(crate) model: Option<String>,
+    /// How models are loaded; its path is empty.
+    pub(crate) load: Load,
+    /// Tokens; -1 is until the context is full.
+    pub(crate) max_tokens: i32,
+    pub(crate) sampling: Sampling,
+    /// `None` draws one for each request.
+    pub(crate) seed: Option<u32>,
+    pub(crate) idle_timeout: Duration,
+    /// Bytes.
+    pub(crate) max_request: usize,
+    /// Permission bits.
+    pub(crate) socket_mode: u32,
+    /// A name or a number.
+    pub(crate) socket_group: Option<String>,
+}
+
+/// How a token is chosen. The defaults are llama.cpp's.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Sampling {
+    /// 0 is greedy.
+    pub(crate) temperature: f32,
+    /// 0 is off.
+    pub(crate) top_k: i32,
+    /// 1 is off.
+    pub(crate) top_p: f32,
+    /// 0 is off.
+    pub(crate) min_p: f32,
+    /// 1 is off.
+    pub(crate) repeat_penalty: f32,
+    /// Tokens; 0 is off, -1 the whole context.
+    pub(crate) repeat_last_n: i32,
+}
+
+/// When flash attention is used.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FlashAttention {
+    #[serde(rename = "on")]
+    On,
+    #[serde(rename = "off")]
+    Off,
+    #[serde(rename = "auto")]
+    Auto,
+}
+
+/// The type that the K or V cache is stored in.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Cache {
+    F32,
+    F16,
+    Bf16,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Iq4Nl,
+    Q5_0,
+    Q5_1,
+}
+
+const FLASH_ATTENTION: [(&str, FlashAttention); 3] = [
+    ("on", FlashAttention::On),
+    ("off", FlashAttention::Off),
+    ("auto", FlashAttention::Auto),
+];
+
+const CACHE_TYPES: [(&str, Cache); 9] = [
+    ("f32", Cache::F32),
+    ("f16", Cache::F16),
+    ("bf16", Cache::Bf16),
+    ("q8_0", Cache::Q8_0),
+    ("q4_0", Cache::Q4_0),
+    ("q4_1", Cache::Q4_1),
+    ("iq4_nl", Cache::Iq4Nl),
+    ("q5_0", Cache::Q5_0),
+    ("q5_1", Cache::Q5_1),
+];
+
+impl Options {
+    /// The defaults.
+    fn new() -> Self {
+        let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
+        Self {
+            socket: PathBuf::from(DEFAULT_SOCKET),
+            model: None,
+            load: Load {
+                path: String::new(),
+                ctx_size: 4096,
+                batch_size: 2048,
+                ubatch_size: 512,
+                threads,
+                threads_batch: threads,
+                gpu_layers: None,
+                mmap: true,
+                mlock: false,
+                flash_attn: FlashAttention::Auto,
+                cache_type_k: Cache::F16,
+                cache_type_v: Cache::F16,
+                verbose: false,
+            },
+            max_tokens: 256,
+            sampling: Sampling {
+                temperature: 0.8,
+                top_k: 40,
+                top_p: 0.95,
+                min_p: 0.05,
+                repeat_penalty: 1.0,
+                repeat_last_n: 64,
+            },
+            seed: None,
+            idle_timeout: Duration::from_secs(60),
+            max_request: 4 << 20,
+            socket_mode: 0o600,
+            socket_group: None,
+        }
+    }
+}
+
+/// Reads the command line and the environment. Nothing is opened or looked up here.
+///
+/// # Errors
+/// A sentence that names the option and says what it takes.
+pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
+    let mut options = Options::new();
+    if let Some(path) = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()) {
+        options.socket = PathBuf::from(path);
+    }
+    let mut threads_batch = None;
+    let mut input = lexopt::Parser::from_env();
+    while let Some(argument) = input.next()? {
+        let load = &mut options.load;
+        let sampling = &mut options.sampling;
+        let option = spelled(&argument);
+        match argument {
+            Short('s') | Long("socket") => options.socket = path(&mut input, &option)?.into(),
+            Short('m') | Long("model") => options.model = Some(text(&mut input, &option)?),
+            Short('c') | Long("ctx-size") => {
+                load.ctx_size = number(&mut input, &option, 0..=MAX_CONTEXT)?
+            }
+            Short('t') | Long("threads") => load.threads = number(&mut input, &option, 1..=512)?,
+            Long("threads-batch") => threads_batch = Some(number(&mut input, &option, 1..=512)?),
+            Short('b') | Long("batch-size") => {
+                load.batch_size = number(&mut input, &option, 1..=MAX_CONTEXT)?
+            }
+            Long("ubatch-size") => load.ubatch_size = number(&mut input, &option, 1..=MAX_CONTEXT)?,
+            Long("gpu-layers") => load.gpu_layers = Some(number(&mut input, &option, 0..=10_000)?),
+            Short('n') | Long("max-tokens") => {
+                options.max_tokens = number(&mut input, &option, -1..=MAX_CONTEXT as i32)?;
+            }
+            Long("temp") => sampling.temperature = number(&mut input, &option, 0.0..=1000.0)?,
+            Long("top-k") => sampling.top_k = number(&mut input, &option, 0..=i32::MAX)?,
+            Long("top-p") => sampling.top_p = number(&mut input, &option, 0.0..=1.0)?,
+            Long("min-p") => sampling.min_p = number(&mut input, &option, 0.0..=1.0)?,
+            Long("repeat-penalty") => {
+                sampling.repeat_penalty = number(&mut input, &option, 0.001..=1000.0)?
+            }
+            Long("repeat-last-n") => {
+                sampling.repeat_last_n = number(&mut input, &option, -1..=MAX_CONTEXT as i32)?;
+            }
+            Long("seed") => {
+                options.seed =
+                    u32::try_from(number(&mut input, &option, -1..=i64::from(u32::MAX))?).ok();
+            }
+            Long("no-mmap") => load.mmap = false,
+            Long("mlock") => load.mlock = true,
+            Long("flash-attn") => load.flash_attn = choice(&mut input, &option, &FLASH_ATTENTION)?,
+            Long("cache-type-k") => load.cache_type_k = choice(&mut input, &option, &CACHE_TYPES)?,
+            Long("cache-type-v") => load.cache_type_v = choice(&mut input, &option, &CACHE_TYPES)?,
+            Long("idle-timeout") => {
+                options.idle_timeout =
+                    Duration::from_secs(number(&mut input, &option, 1..=86_400)?);
+            }
+            Long("max-request") => {
+                options.max_request = number(&mut input, &option, 1024..=1 << 30)?
+            }
+            Long("socket-mode") => options.socket_mode = mode(&mut input, &option)?,
+            Long("socket-group") => options.socket_group = Some(text(&mut input, &option)?),
+            Short('v') | Long("verbose") => load.verbose = true,
+            Short('h') | Long("help") => return Ok(Invocation::Print(HELP.to_string())),
+            Short('V') | Long("version") => return Ok(Invocation::Print(version())),
+            Long(name) if MODEL_PROCESS_ARGUMENT.strip_prefix("--") == Some(name) => {
+                return Ok(Invocation::ModelProcess);
+            }
+            other => return Err(other.unexpected()),
+        }
+    }
+    options.load.threads_batch = threads_batch.unwrap_or(options.load.threads);
+    Ok(Invocation::Serve(Box::new(options)))
+}
+
+fn version() -> String {
+    format!("{} {}\n", env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"))
+}
+
+fn spelled(argument: &lexopt::Arg<'_>) -> String {
+    match argument {
+        Short(letter) => format!("-{letter}"),
+        Long(name) => format!("--{name}"),
+        lexopt::Arg::Value(value) => value.to_string_lossy().into_owned(),
+    }
+}
+
+fn wrong(option: &str, value: &str, takes: &str) -> lexopt::Error {
+    format!("{option}: '{value}' is not {takes}").into()
+}
+
+fn path(input: &mut lexopt::Parser, option: &str) -> Result<OsString, lexopt::Error> {
+    let value = input.value()?;
+    if value.is_empty() {
+        return Err(wrong(option, "", "a path or name"));
+    }
+    Ok(value)
+}
+
+/// Text, which is UTF-8 because replies must be.
+fn text(input: &mut lexopt::Parser, option: &str) -> Result<String, lexopt::Error> {
+    match path(input, option)?.into_string() {
+        Ok(text) => Ok(text),
+        Err(value) => Err(wrong(option, &value.to_string_lossy(), "valid UTF-8")),
+    }
+}
+
+fn number<T>(
+    input: &mut lexopt::Parser,
+    option: &str,
+    range: RangeInclusive<T>,
+) -> Result<T, lexopt::Error>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let value = input.value()?.to_string_lossy().into_owned();
+    match value.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => {
+            let takes = format!("a number from {} to {}", range.start(), range.end());
+            Err(wrong(option, &value, &takes))
+        }
+    }
+}
+
+fn choice<T: Copy>(
+    input: &mut lexopt::Parser,
+    option: &str,
+    choices: &[(&str, T)],
+) -> Result<T, lexopt::Error> {
+    let value = input.value()?.to_string_lossy().into_owned();
+    match choices.iter().find(|(name, _)| *name == value) {
+        Some((_, choice)) => Ok(*choice),
+        None => {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            let takes = format!("one of {}", names.join(", "));
+            Err(wrong(option, &value, &takes))
+        }
+    }
+}
+
+fn mode(input: &mut lexopt::Parser, option: &str) -> Result<u32, lexopt::Error> {
+    let value = input.value()?.to_string_lossy().into_owned();
+    match u32::from_str_radix(&value, 8) {
+        Ok(mode) if mode <= 0o777 && !value.starts_with('+') => Ok(mode),
+        _ => Err(wrong(option, &value, "an octal mode from 0000 to 0777")),
+    }
+}

@@ -1,0 +1,170 @@
+//! The life of the listening socket: the lock beside it, its creation with the right permissions,
+//! and its removal.
+
+use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::options::Options;
+use crate::system;
+
+/// Longest path of a Unix socket, in bytes: `sun_path` of `sockaddr_un` less the final NUL.
+const PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
+
+/// The exclusive right to the path of a socket. The lock file is removed with it.
+pub(crate) struct Claim {
+    socket: PathBuf,
+    lock_path: PathBuf,
+    /// Holds the lock for as long as it is open.
+    _lock: File,
+}
+
+/// A listening socket. Its file is removed with it.
+pub(crate) struct Socket {
+    pub(crate) listener: UnixListener,
+    identity: (u64, u64),
+    claim: Claim,
+}
+
+impl Claim {
+    /// Claims a path, so that of two bridges that start at the same moment one gets it. A stale
+    /// socket is left for [`bind`](Self::bind) to replace.
+    ///
+    /// # Errors
+    /// A path that is too long, served by someone already, or not a socket's.
+    pub(crate) fn new(socket: &Path) -> Result<Self, String> {
+        let shown = socket.display();
+        let length = socket.as_os_str().as_bytes().len();
+        if length > PATH_LIMIT {
+            return Err(format!(
+                "{shown}: the path of a socket may have {PATH_LIMIT} bytes, this one has {length}"
+            ));
+        }
+        let mut lock_path = socket.as_os_str().to_owned();
+        lock_path.push(".lock");
+        let lock_path = PathBuf::from(lock_path);
+        let Some(lock) = lock(&lock_path)? else {
+            return Err(format!("{shown}: another bridge is serving there"));
+        };
+        let claim = Self {
+            socket: socket.to_path_buf(),
+            lock_path,
+            _lock: lock,
+        };
+        claim.check()?;
+        Ok(claim)
+    }
+
+    /// Looks at what is at the path, without changing it.
+    fn check(&self) -> Result<(), String> {
+        let shown = self.socket.display();
+        match fs::symlink_metadata(&self.socket) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(format!("{shown}: {error}")),
+            Ok(metadata) if !metadata.file_type().is_socket() => {
+                return Err(format!("{shown}: exists and is not a socket; left alone"));
+            }
+            Ok(_) => (),
+        }
+        match UnixStream::connect(&self.socket) {
+            Ok(_) => Err(format!("{shown}: another server is listening there")),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(format!("{shown}: {error}")),
+        }
+    }
+
+    /// Replaces a stale socket and listens. The permissions are right from the moment the file
+    /// exists; a group gets its share once the file belongs to it.
+    ///
+    /// # Errors
+    /// Those of bind(2), and of chown(2) to the group.
+    pub(crate) fn bind(self, options: &Options) -> Result<Socket, String> {
+        let shown = self.socket.display().to_string();
+        let failed = |error: io::Error| format!("{shown}: {error}");
+        let group = match &options.socket_group {
+            Some(group) => Some(resolve_group(group)?),
+            None => None,
+        };
+        self.check()?;
+        match fs::remove_file(&self.socket) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+            _ => (),
+        }
+        let mode = options.socket_mode;
+        let first = if group.is_some() { mode & 0o700 } else { mode };
+        let umask = system::set_umask(0o777 & !first);
+        let listener = UnixListener::bind(&self.socket);
+        system::set_umask(umask);
+        let listener = listener.map_err(failed)?;
+        if let Some(group) = group {
+            chown(&self.socket, None, Some(group))
+                .map_err(|error| format!("{shown}: cannot give it to group {group}: {error}"))?;
+            fs::set_permissions(&self.socket, Permissions::from_mode(mode)).map_err(failed)?;
+        }
+        listener.set_nonblocking(true).map_err(failed)?;
+        let metadata = fs::symlink_metadata(&self.socket).map_err(failed)?;
+        Ok(Socket {
+            listener,
+            identity: (metadata.dev(), metadata.ino()),
+            claim: self,
+        })
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        // While the lock is still held, so that nobody else's file can be hit.
+        let _ = fs::remove_file(&self.lock_path);
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Somebody may have removed it and put another in its place.
+        let path = &self.claim.socket;
+        if fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == self.identity) {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+/// Locks a file, creating it; `None` if it is locked already. A bridge removes the file when it
+/// ends, so a lock counts only if the file is still the one at the path.
+fn lock(path: &Path) -> Result<Option<File>, String> {
+    let failed = |error: io::Error| format!("{}: {error}", path.display());
+    loop {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(path)
+            .map_err(failed)?;
+        match file.try_lock() {
+            Ok(()) => (),
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        let ours = file.metadata().map_err(failed)?;
+        if fs::symlink_metadata(path).is_ok_and(|m| (m.dev(), m.ino()) == (ours.dev(), ours.ino()))
+        {
+            return Ok(Some(file));
+        }
+    }
+}
+
+fn resolve_group(group: &str) -> Result<u32, String> {
+    if let Ok(number) = group.parse() {
+        return Ok(number);
+    }
+    match system::group_id(group) {
+        Ok(Some(number)) => Ok(number),
+        Ok(None) => Err(format!("--socket-group: there is no group '{group}'")),
+        Err(error) => Err(format!("--socket-group: {group}: {error}")),
+    }
+}

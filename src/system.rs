@@ -1,0 +1,235 @@
+//! The few system calls that the standard library does not offer: poll(2), signals, umask(2),
+//! the group database, and what ties the model process to the bridge.
+//!
+//! All `unsafe` of the program is here; every function below is safe to call.
+
+use std::ffi::CString;
+use std::io::{self, Write};
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::time::Duration;
+
+/// The signals that end the bridge, with their names.
+const STOP_SIGNALS: [(libc::c_int, &str); 3] = [
+    (libc::SIGTERM, "SIGTERM"),
+    (libc::SIGINT, "SIGINT"),
+    (libc::SIGHUP, "SIGHUP"),
+];
+
+/// Write end of the pipe that the signal handler writes to; -1 before [`catch_stop_signals`].
+static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// One descriptor to wait for, and after [`poll`] what happened to it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+pub(crate) struct PollFd<'a> {
+    inner: libc::pollfd,
+    owner: PhantomData<BorrowedFd<'a>>,
+}
+
+impl<'a> PollFd<'a> {
+    fn new(fd: BorrowedFd<'a>, events: libc::c_short) -> Self {
+        let inner = libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events,
+            revents: 0,
+        };
+        Self {
+            inner,
+            owner: PhantomData,
+        }
+    }
+
+    /// Waits until there is something to read, the end of the stream included.
+    pub(crate) fn readable(fd: BorrowedFd<'a>) -> Self {
+        Self::new(fd, libc::POLLIN)
+    }
+
+    /// Waits until there is room to write.
+    pub(crate) fn writable(fd: BorrowedFd<'a>) -> Self {
+        Self::new(fd, libc::POLLOUT)
+    }
+
+    /// Waits for nothing but the other side going away for good (POLLHUP, POLLERR). A peer that
+    /// has only ended its own sending is not gone.
+    pub(crate) fn hangup(fd: BorrowedFd<'a>) -> Self {
+        Self::new(fd, 0)
+    }
+
+    /// Whether anything was reported.
+    pub(crate) fn ready(&self) -> bool {
+        self.inner.revents != 0
+    }
+
+    /// Whether the other side is gone.
+    pub(crate) fn gone(&self) -> bool {
+        self.inner.revents & (libc::POLLHUP | libc::POLLERR) != 0
+    }
+}
+
+/// Waits until one of the descriptors is ready or the time is over; without a time, for ever.
+/// An interruption by a signal is reported as nothing being ready.
+///
+/// # Errors
+/// Those of poll(2), EINTR excepted.
+pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+    // Rounded up, so that a wait never ends a fraction of a millisecond before its deadline.
+    let milliseconds = timeout.map_or(-1, |time| {
+        libc::c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+    });
+    // SAFETY: PollFd is a transparent wrapper of pollfd, and the length is that of the slice.
+    let count = unsafe {
+        libc::poll(
+            fds.as_mut_ptr().cast::<libc::pollfd>(),
+            fds.len() as libc::nfds_t,
+            milliseconds,
+        )
+    };
+    if count >= 0 {
+        return Ok(());
+    }
+    for fd in fds {
+        fd.inner.revents = 0;
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
+        error => Err(error),
+    }
+}
+
+extern "C" fn on_signal(signal: libc::c_int) {
+    let byte = signal as u8;
+    let pipe: RawFd = SIGNAL_PIPE.load(Ordering::Relaxed);
+    // SAFETY: write(2) is async-signal-safe. errno is put back for the code that was interrupted.
+    // A full pipe loses the byte, which changes nothing: one is enough.
+    unsafe {
+        let errno = errno_location();
+        let saved = *errno;
+        libc::write(pipe, (&raw const byte).cast(), 1);
+        *errno = saved;
+    }
+}
+
+#[cfg(any(target_os = "macos", target_os = "ios", target_os = "freebsd"))]
+unsafe fn errno_location() -> *mut libc::c_int {
+    // SAFETY: always returns the calling thread's own errno.
+    unsafe { libc::__error() }
+}
+
+#[cfg(not(any(target_os = "macos", target_os = "ios", target_os = "freebsd")))]
+unsafe fn errno_location() -> *mut libc::c_int {
+    // SAFETY: always returns the calling thread's own errno.
+    unsafe { libc::__errno_location() }
+}
+
+/// Turns SIGTERM, SIGINT and SIGHUP into bytes on the returned stream, so that they can be
+/// waited for beside the sockets. To be called once.
+///
+/// # Errors
+/// Those of socketpair(2) and sigaction(2).
+pub(crate) fn catch_stop_signals() -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    writer.set_nonblocking(true)?;
+    SIGNAL_PIPE.store(writer.as_raw_fd(), Ordering::Relaxed);
+    // The handler needs the descriptor for as long as the process lives.
+    std::mem::forget(writer);
+    for (signal, _) in STOP_SIGNALS {
+        // SAFETY: the structure is plain data, zeroed is its empty value, and the handler only
+        // does what is allowed in one.
+        let result = unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+            action.sa_flags = libc::SA_RESTART;
+            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(reader)
+}
+
+/// The name of a signal that a process can die of, `SIGSEGV` for instance.
+pub(crate) fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGILL => "SIGILL",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGSYS => "SIGSYS",
+        libc::SIGXCPU => "SIGXCPU",
+        other => match STOP_SIGNALS.iter().find(|(number, _)| *number == other) {
+            Some((_, name)) => name,
+            None => return format!("signal {other}"),
+        },
+    };
+    name.to_string()
+}
+
+/// Sets the mask of the permissions that new files do not get; returns the one before.
+pub(crate) fn set_umask(mask: u32) -> u32 {
+    // SAFETY: umask(2) cannot fail and touches no memory.
+    #[allow(clippy::unnecessary_cast)]
+    unsafe {
+        libc::umask(mask as libc::mode_t) as u32
+    }
+}
+
+/// The number of a group of this host, by its name; `None` where there is no such group.
+///
+/// # Errors
+/// Those of getgrnam_r(3), when the group database cannot be read.
+pub(crate) fn group_id(name: &str) -> io::Result<Option<u32>> {
+    let Ok(name) = CString::new(name) else {
+        return Ok(None);
+    };
+    let mut buffer = vec![0; 1024];
+    loop {
+        let mut found: *mut libc::group = std::ptr::null_mut();
+        // SAFETY: group is plain data; the buffer's length is its own; all pointers outlive the
+        // call, and `found` is either null or points at `group`.
+        let (status, id) = unsafe {
+            let mut group: libc::group = std::mem::zeroed();
+            let status = libc::getgrnam_r(
+                name.as_ptr(),
+                &raw mut group,
+                buffer.as_mut_ptr(),
+                buffer.len(),
+                &raw mut found,
+            );
+            (status, group.gr_gid)
+        };
+        match status {
+            0 => return Ok((!found.is_null()).then_some(id)),
+            libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
+            error => return Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+}
+
+/// Makes this process end with the one that started it, however that one ends, and leave no core
+/// file: one would be as large as the model. The first part works on Linux only; elsewhere the
+/// end of the socket tells.
+pub(crate) fn live_and_die_with_parent() {
+    // SAFETY: both calls take plain numbers or a pointer to a local structure.
+    unsafe {
+        #[cfg(target_os = "linux")]
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        let none = libc::rlimit {
+            rlim_cur: 0,
+            rlim_max: 0,
+        };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+    }
+}
+
+/// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is
+/// closed is no reason to stop serving.
+pub(crate) fn message(text: &str) {
+    let _ = writeln!(io::stderr(), "llama-cpp-bridge: {text}");
+}

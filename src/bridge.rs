@@ -1,6 +1,7 @@
 //! The server: one client after the other, and for each its requests one after the other.
 
 use std::collections::hash_map::RandomState;
+use std::fs;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use crate::client::{Client, Input, Unsent};
 use crate::command::{self, Next};
+use crate::message::Generate;
 use crate::options::Options;
 use crate::process::Watch;
 use crate::reply::{self, Code, Failure};
@@ -24,6 +26,32 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct Bridge {
     pub(crate) options: Options,
     pub(crate) slot: Slot,
+}
+
+/// The client that a command is carried out for.
+pub(crate) struct Session<'a> {
+    client: &'a Client,
+    stop: BorrowedFd<'a>,
+    patience: Duration,
+}
+
+impl Session<'_> {
+    /// Whom to watch while the model works.
+    pub(crate) fn watch(&self) -> Watch<'_> {
+        Watch {
+            stop: self.stop,
+            client: Some(self.client.fd()),
+        }
+    }
+
+    /// Sends a piece of a text that is still being generated.
+    ///
+    /// # Errors
+    /// Those of [`Client::send`].
+    pub(crate) fn send_piece(&self, piece: &str) -> Result<(), Unsent> {
+        let line = reply::partial_line(piece);
+        self.client.send(&line, self.stop, self.patience)
+    }
 }
 
 /// What became of a client.
@@ -44,8 +72,25 @@ enum Incoming {
 }
 
 impl Bridge {
-    /// A seed for a request: the one that was set, else a random one.
-    pub(crate) fn seed(&self) -> u32 {
+    /// A request with everything as the command line sets it, and yet without a prompt.
+    pub(crate) fn defaults(&self) -> Generate {
+        Generate {
+            prompt: None,
+            messages: None,
+            max_tokens: self.options.max_tokens,
+            sampling: self.options.sampling.clone(),
+            seed: self.seed(),
+            stop: Vec::new(),
+            grammar: None,
+            json_schema: None,
+            stream: false,
+            ignore_eos: false,
+            cache_prompt: true,
+        }
+    }
+
+    /// The seed that was set, else a random one.
+    fn seed(&self) -> u32 {
         // The standard library's source of randomness; llama.cpp takes u32::MAX for "random".
         let drawn = || RandomState::new().build_hasher().finish() as u32;
         self.options.seed.unwrap_or_else(drawn).min(u32::MAX - 1)
@@ -58,6 +103,12 @@ impl Bridge {
 /// What kept it from serving.
 pub(crate) fn run(options: Options) -> Result<(), String> {
     let stop = system::catch_stop_signals().map_err(|error| format!("signals: {error}"))?;
+    let mut options = options;
+    if let Some(path) = &options.chat_template_file {
+        let template = fs::read_to_string(path)
+            .map_err(|error| format!("--chat-template-file: {}: {error}", path.display()))?;
+        options.load.chat_template = Some(template);
+    }
     let claim = Claim::new(&options.socket)?;
     let mut bridge = Bridge {
         slot: Slot::new(options.load.clone()),
@@ -143,11 +194,12 @@ impl Bridge {
             let broken = matches!(framed, Framed::Broken(_));
             let (outcome, next) = match framed {
                 Framed::Request(request) => {
-                    let watch = Watch {
+                    let session = Session {
+                        client: &client,
                         stop,
-                        client: Some(client.fd()),
+                        patience,
                     };
-                    command::execute(self, &request, watch)
+                    command::execute(self, &request, &session)
                 }
                 Framed::Rejected(failure) | Framed::Broken(failure) => {
                     (Err(failure.into()), Next::Continue)
@@ -170,6 +222,7 @@ impl Bridge {
             if broken || sent == Err(Unsent::Lost) {
                 return Ok(Served::Done);
             }
+            client.served();
         }
     }
 

@@ -100,7 +100,7 @@ impl Client {
     /// # Errors
     /// A client that is gone or takes not one byte for the time of `patience`; a signal on `stop`.
     pub(crate) fn send(
-        &mut self,
+        &self,
         reply: &str,
         stop: BorrowedFd<'_>,
         patience: Duration,
@@ -108,7 +108,7 @@ impl Client {
         let mut rest = reply.as_bytes();
         let mut deadline = Instant::now() + patience;
         while !rest.is_empty() {
-            match self.stream.write(rest) {
+            match (&self.stream).write(rest) {
                 Ok(count) => {
                     rest = &rest[count..];
                     deadline = Instant::now() + patience;
@@ -120,13 +120,17 @@ impl Client {
                 Err(_) => return Err(Unsent::Lost),
             }
         }
-        self.served = Instant::now();
         Ok(())
     }
 
+    /// Notes that a request was answered.
+    pub(crate) fn served(&mut self) {
+        self.served = Instant::now();
+    }
+
     /// Sends what fits without waiting: for a last word to a client while the bridge stops.
-    pub(crate) fn send_at_once(&mut self, reply: &str) {
-        let _ = self.stream.write(reply.as_bytes());
+    pub(crate) fn send_at_once(&self, reply: &str) {
+        let _ = (&self.stream).write(reply.as_bytes());
     }
 
     fn wait_for_room(&self, stop: BorrowedFd<'_>, deadline: Instant) -> Result<(), Unsent> {

@@ -1,9 +1,9 @@
 //! The commands: a table of verbs, and a handler for each.
 
-use crate::bridge::Bridge;
-use crate::message::Generate;
-use crate::process::Watch;
-use crate::reply::{Code, Failure, Reply};
+use crate::bridge::{Bridge, Session};
+use crate::generate;
+use crate::message::{Done, FromModel, Generate, ToModel, Turn};
+use crate::reply::{COMPLETED, Code, Failure, Info, NO_MODEL, Reply};
 use crate::slot::Unanswered;
 
 /// Characters of an unknown verb that its error reply repeats.
@@ -34,56 +34,124 @@ struct Command {
     /// In upper case.
     name: &'static str,
     argument: Argument,
+    /// Its line in the reply of HELP.
+    usage: &'static str,
     next: Next,
-    handler: fn(&mut Bridge, &str, Watch<'_>) -> Handled,
+    handler: fn(&mut Bridge, &str, &Session<'_>) -> Handled,
 }
 
 /// All verbs, as in llama-cpp-bridge(7).
-static COMMANDS: [Command; 6] = [
+static COMMANDS: [Command; 14] = [
     Command {
         name: "PING",
         argument: Argument::None,
+        usage: "PING: test the connection",
         next: Next::Continue,
         handler: ping,
     },
     Command {
         name: "STATUS",
         argument: Argument::None,
+        usage: "STATUS: tell which model is loaded",
         next: Next::Continue,
         handler: status,
     },
     Command {
+        name: "INFO",
+        argument: Argument::None,
+        usage: "INFO: tell all about the bridge and its model",
+        next: Next::Continue,
+        handler: info,
+    },
+    Command {
+        name: "HELP",
+        argument: Argument::None,
+        usage: "HELP: list the commands",
+        next: Next::Continue,
+        handler: help,
+    },
+    Command {
         name: "LOAD",
         argument: Argument::Needed("No model path provided"),
+        usage: "LOAD PATH: load a GGUF file",
         next: Next::Continue,
         handler: load,
     },
     Command {
         name: "INFER",
         argument: Argument::Needed("No prompt provided"),
+        usage: "INFER PROMPT: generate text after a prompt",
         next: Next::Continue,
         handler: infer,
     },
     Command {
+        name: "STREAM",
+        argument: Argument::Needed("No prompt provided"),
+        usage: "STREAM PROMPT: the same, piece by piece",
+        next: Next::Continue,
+        handler: stream,
+    },
+    Command {
+        name: "CHAT",
+        argument: Argument::Needed("No message provided"),
+        usage: "CHAT MESSAGE: answer a message",
+        next: Next::Continue,
+        handler: chat,
+    },
+    Command {
+        name: "GENERATE",
+        argument: Argument::Needed("No request object provided"),
+        usage: "GENERATE OBJECT: generate as a JSON object says",
+        next: Next::Continue,
+        handler: generate,
+    },
+    Command {
+        name: "EMBED",
+        argument: Argument::Needed("No text provided"),
+        usage: "EMBED TEXT: compute the embedding of a text",
+        next: Next::Continue,
+        handler: embed,
+    },
+    Command {
+        name: "TOKENIZE",
+        argument: Argument::Needed("No text provided"),
+        usage: "TOKENIZE TEXT: turn text into tokens",
+        next: Next::Continue,
+        handler: tokenize,
+    },
+    Command {
+        name: "DETOKENIZE",
+        argument: Argument::Needed("No tokens provided"),
+        usage: "DETOKENIZE ID...: turn tokens into text",
+        next: Next::Continue,
+        handler: detokenize,
+    },
+    Command {
         name: "FREE",
         argument: Argument::None,
+        usage: "FREE: unload the model",
         next: Next::Continue,
         handler: free,
     },
     Command {
         name: "QUIT",
         argument: Argument::None,
+        usage: "QUIT: stop the bridge",
         next: Next::Stop,
         handler: quit,
     },
 ];
 
 /// Carries a request out. The second part says how it goes on once the first has been sent.
-pub(crate) fn execute(bridge: &mut Bridge, request: &str, watch: Watch<'_>) -> (Handled, Next) {
+pub(crate) fn execute(
+    bridge: &mut Bridge,
+    request: &str,
+    session: &Session<'_>,
+) -> (Handled, Next) {
     let (verb, argument) = split(request);
     match lookup(verb, argument) {
         Ok(command) => {
-            let handled = (command.handler)(bridge, argument, watch);
+            let handled = (command.handler)(bridge, argument, session);
             (handled, command.next)
         }
         Err(failure) => (Err(failure.into()), Next::Continue),
@@ -117,42 +185,157 @@ fn lookup(verb: &str, argument: &str) -> Result<&'static Command, Failure> {
     }
 }
 
-fn ping(_: &mut Bridge, _: &str, _: Watch<'_>) -> Handled {
+fn ping(_: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
     Ok(Reply::message("pong"))
 }
 
-fn status(bridge: &mut Bridge, _: &str, _: Watch<'_>) -> Handled {
+fn status(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
     Ok(Reply::message(match bridge.slot.model() {
         Some(path) => format!("Model loaded: {path}"),
-        None => "No model loaded".to_string(),
+        None => NO_MODEL.to_string(),
     }))
 }
 
-fn load(bridge: &mut Bridge, path: &str, watch: Watch<'_>) -> Handled {
-    bridge.slot.load(path, watch)?;
-    Ok(Reply::message("Model loaded successfully"))
+fn info(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
+    let slot = &bridge.slot;
+    let about = slot.model().zip(slot.ready()).map(|(path, ready)| {
+        Box::new(Info {
+            model: path.to_string(),
+            threads: bridge.options.load.threads,
+            ready: ready.clone(),
+        })
+    });
+    Ok(Reply::Info(about))
 }
 
-fn infer(bridge: &mut Bridge, prompt: &str, watch: Watch<'_>) -> Handled {
-    let generate = Generate {
-        prompt: prompt.to_string(),
-        max_tokens: bridge.options.max_tokens,
-        sampling: bridge.options.sampling.clone(),
-        seed: bridge.seed(),
-    };
-    let done = bridge.slot.generate(generate, watch)?;
+fn help(_: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
+    let usages: Vec<&str> = COMMANDS.iter().map(|command| command.usage).collect();
     Ok(Reply::Data {
-        message: "Inference completed",
-        data: done.text,
+        message: "Commands",
+        data: usages.join("\n"),
     })
 }
 
-fn free(bridge: &mut Bridge, _: &str, _: Watch<'_>) -> Handled {
+fn load(bridge: &mut Bridge, path: &str, session: &Session<'_>) -> Handled {
+    bridge.slot.load(path, session.watch())?;
+    Ok(Reply::message("Model loaded successfully"))
+}
+
+fn infer(bridge: &mut Bridge, prompt: &str, session: &Session<'_>) -> Handled {
+    let request = Generate {
+        prompt: Some(prompt.to_string()),
+        ..bridge.defaults()
+    };
+    Ok(Reply::Data {
+        message: COMPLETED,
+        data: complete(bridge, request, session)?.text,
+    })
+}
+
+fn stream(bridge: &mut Bridge, prompt: &str, session: &Session<'_>) -> Handled {
+    let request = Generate {
+        prompt: Some(prompt.to_string()),
+        stream: true,
+        ..bridge.defaults()
+    };
+    complete(bridge, request, session).map(Reply::Completion)
+}
+
+fn chat(bridge: &mut Bridge, message: &str, session: &Session<'_>) -> Handled {
+    let turn = Turn {
+        role: "user".to_string(),
+        content: message.to_string(),
+    };
+    let request = Generate {
+        messages: Some(vec![turn]),
+        ..bridge.defaults()
+    };
+    complete(bridge, request, session).map(Reply::Completion)
+}
+
+fn generate(bridge: &mut Bridge, object: &str, session: &Session<'_>) -> Handled {
+    let request = generate::parse(object, bridge.defaults())?;
+    complete(bridge, request, session).map(Reply::Completion)
+}
+
+fn complete(
+    bridge: &mut Bridge,
+    request: Generate,
+    session: &Session<'_>,
+) -> Result<Done, Unanswered> {
+    let request = ToModel {
+        generate: Some(request),
+        ..ToModel::default()
+    };
+    let mut sink = |piece: &str| session.send_piece(piece);
+    let answer = bridge.slot.ask(request, session.watch(), &mut sink)?;
+    answer.done.ok_or_else(out_of_turn)
+}
+
+fn embed(bridge: &mut Bridge, text: &str, session: &Session<'_>) -> Handled {
+    let request = ToModel {
+        embed: Some(text.to_string()),
+        ..ToModel::default()
+    };
+    let answer = ask(bridge, request, session)?;
+    let embedding = answer.embedding.ok_or_else(out_of_turn)?;
+    Ok(Reply::Embedding(embedding))
+}
+
+fn tokenize(bridge: &mut Bridge, text: &str, session: &Session<'_>) -> Handled {
+    let request = ToModel {
+        tokenize: Some(text.to_string()),
+        ..ToModel::default()
+    };
+    let answer = ask(bridge, request, session)?;
+    Ok(Reply::Tokens(answer.tokens.ok_or_else(out_of_turn)?))
+}
+
+fn detokenize(bridge: &mut Bridge, ids: &str, session: &Session<'_>) -> Handled {
+    let ids = ids
+        .split_ascii_whitespace()
+        .map(|id| {
+            id.parse().map_err(|_| {
+                Failure::bad_request(format!("'{id}' is not a token; a token is a whole number"))
+            })
+        })
+        .collect::<Result<Vec<i32>, Failure>>()?;
+    let request = ToModel {
+        detokenize: Some(ids),
+        ..ToModel::default()
+    };
+    let answer = ask(bridge, request, session)?;
+    Ok(Reply::Data {
+        message: "Detokenization completed",
+        data: answer.text.ok_or_else(out_of_turn)?,
+    })
+}
+
+/// Asks for something that comes in one piece.
+fn ask(
+    bridge: &mut Bridge,
+    request: ToModel,
+    session: &Session<'_>,
+) -> Result<FromModel, Unanswered> {
+    bridge
+        .slot
+        .ask(request, session.watch(), &mut |_: &str| Ok(()))
+}
+
+fn out_of_turn() -> Unanswered {
+    Failure::new(
+        Code::Internal,
+        "The model process gave another answer than was asked for",
+    )
+    .into()
+}
+
+fn free(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
     bridge.slot.free();
     Ok(Reply::message("Resources freed"))
 }
 
-fn quit(bridge: &mut Bridge, _: &str, _: Watch<'_>) -> Handled {
+fn quit(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
     bridge.slot.free();
     Ok(Reply::message("Goodbye"))
 }

@@ -8,6 +8,9 @@ pub(crate) const ERROR_MARK: &str = "\u{1}error: ";
 /// Stands before any other line that llama.cpp logged.
 pub(crate) const OTHER_MARK: &str = "\u{1}llama.cpp: ";
 
+/// Stands before what llama.cpp says of a grammar, for its own developers.
+const GRAMMAR_PREFIX: &str = "parse: error parsing grammar: ";
+
 /// Longest line that is kept, in bytes; llama.cpp's own assertions are far shorter.
 const LINE_LIMIT: usize = 1000;
 
@@ -48,6 +51,11 @@ impl Reader {
         self.first_error.clone()
     }
 
+    /// What the process wrote unmarked since [`forget`](Self::forget).
+    pub(crate) fn last_words(&self) -> Option<String> {
+        self.cause.clone()
+    }
+
     /// The reason to give for the death of the process: what it wrote unmarked, else the first
     /// error.
     pub(crate) fn cause(&mut self) -> Option<String> {
@@ -71,16 +79,17 @@ impl Reader {
         } else if let Some(other) = line.strip_prefix(OTHER_MARK) {
             self.show(other);
         } else if !line.is_empty() {
-            self.last_words(line);
+            self.hear(line);
             self.show(line);
         }
     }
 
     /// An assertion or the text of an exception explains more than the lines around it.
-    fn last_words(&mut self, line: &str) {
+    fn hear(&mut self, line: &str) {
         let telling = line.contains("GGML_ASSERT") || line.trim_start().starts_with("what():");
         if telling || self.cause.is_none() {
-            self.cause = Some(without_directory(line.trim_start()).to_string());
+            let line = line.trim_start().trim_start_matches(GRAMMAR_PREFIX);
+            self.cause = Some(without_directory(line).to_string());
         }
     }
 

@@ -8,6 +8,8 @@
 mod bridge;
 mod client;
 mod command;
+mod generate;
+mod json;
 mod log;
 mod message;
 mod model;

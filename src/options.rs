@@ -23,6 +23,9 @@ pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 /// bound, and memory is taken in proportion.
 pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
 
+/// Tokens of the context unless told otherwise.
+pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
+
 /// What `--help` prints.
 const HELP: &str = "\
 Usage: llama-cpp-bridge [OPTION]...
@@ -47,6 +50,9 @@ Serve a llama.cpp model over a Unix socket: lines in, JSON lines out.
       --repeat-penalty F   penalty of repeated tokens, 1 = none (1)
       --repeat-last-n N    tokens looked back on for it, 0 = none, -1 = the
                            whole context (64)
+      --presence-penalty F penalty of tokens that occurred, 0 = none (0)
+      --frequency-penalty F
+                           ... for each time that they did, 0 = none (0)
       --seed N             seed of the sampling, -1 = a random one (-1)
       --no-mmap            read the file into memory instead of mapping it
       --mlock              keep the model from being swapped out
@@ -54,7 +60,9 @@ Serve a llama.cpp model over a Unix socket: lines in, JSON lines out.
       --cache-type-k TYPE  of the K cache: f32 f16 bf16 q8_0 q4_0 q4_1 iq4_nl
                            q5_0 q5_1 (f16)
       --cache-type-v TYPE  of the V cache, the same types (f16)
-      --idle-timeout SECS  after that an idle client gives way to one that waits,
+      --chat-template-file PATH
+                           chat template (Jinja) instead of the model's own
+      --idle-timeout SECS  after that an idle client gives way to a waiting one,
                            and one that reads nothing is dropped (60)
       --max-request BYTES  longest request (4194304)
       --socket-mode OCTAL  permissions of the socket (0600)
@@ -82,6 +90,8 @@ pub(crate) struct Options {
     pub(crate) socket: PathBuf,
     /// The model to load before serving.
     pub(crate) model: Option<String>,
+    /// A file that holds the chat template to use instead of the model's own.
+    pub(crate) chat_template_file: Option<PathBuf>,
     /// How models are loaded; its path is empty.
     pub(crate) load: Load,
     /// Tokens; -1 is until the context is full.
@@ -113,6 +123,10 @@ pub(crate) struct Sampling {
     pub(crate) repeat_penalty: f32,
     /// Tokens; 0 is off, -1 the whole context.
     pub(crate) repeat_last_n: i32,
+    /// 0 is off.
+    pub(crate) presence_penalty: f32,
+    /// 0 is off.
+    pub(crate) frequency_penalty: f32,
 }
 
 /// When flash attention is used.
@@ -165,9 +179,10 @@ impl Options {
         Self {
             socket: PathBuf::from(DEFAULT_SOCKET),
             model: None,
+            chat_template_file: None,
             load: Load {
                 path: String::new(),
-                ctx_size: 4096,
+                ctx_size: None,
                 batch_size: 2048,
                 ubatch_size: 512,
                 threads,
@@ -178,6 +193,7 @@ impl Options {
                 flash_attn: FlashAttention::Auto,
                 cache_type_k: Cache::F16,
                 cache_type_v: Cache::F16,
+                chat_template: None,
                 verbose: false,
             },
             max_tokens: 256,
@@ -188,6 +204,8 @@ impl Options {
                 min_p: 0.05,
                 repeat_penalty: 1.0,
                 repeat_last_n: 64,
+                presence_penalty: 0.0,
+                frequency_penalty: 0.0,
             },
             seed: None,
             idle_timeout: Duration::from_secs(60),
@@ -217,7 +235,7 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
             Short('s') | Long("socket") => options.socket = path(&mut input, &option)?.into(),
             Short('m') | Long("model") => options.model = Some(text(&mut input, &option)?),
             Short('c') | Long("ctx-size") => {
-                load.ctx_size = number(&mut input, &option, 0..=MAX_CONTEXT)?
+                load.ctx_size = Some(number(&mut input, &option, 0..=MAX_CONTEXT)?)
             }
             Short('t') | Long("threads") => load.threads = number(&mut input, &option, 1..=512)?,
             Long("threads-batch") => threads_batch = Some(number(&mut input, &option, 1..=512)?),
@@ -248,6 +266,15 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
             Long("flash-attn") => load.flash_attn = choice(&mut input, &option, &FLASH_ATTENTION)?,
             Long("cache-type-k") => load.cache_type_k = choice(&mut input, &option, &CACHE_TYPES)?,
             Long("cache-type-v") => load.cache_type_v = choice(&mut input, &option, &CACHE_TYPES)?,
+            Long("presence-penalty") => {
+                sampling.presence_penalty = number(&mut input, &option, -2.0..=2.0)?;
+            }
+            Long("frequency-penalty") => {
+                sampling.frequency_penalty = number(&mut input, &option, -2.0..=2.0)?;
+            }
+            Long("chat-template-file") => {
+                options.chat_template_file = Some(path(&mut input, &option)?.into());
+            }
             Long("idle-timeout") => {
                 options.idle_timeout =
                     Duration::from_secs(number(&mut input, &option, 1..=86_400)?);

@@ -150,6 +150,12 @@ impl ModelProcess {
         self.log.first_error()
     }
 
+    /// What the process wrote past llama.cpp's log since the last [`send`](Self::send).
+    pub(crate) fn last_words(&mut self) -> Option<String> {
+        self.read_errors();
+        self.log.last_words()
+    }
+
     fn read_errors(&mut self) {
         let mut chunk = [0; 16 * 1024];
         while let Ok(count @ 1..) = self.errors.read(&mut chunk) {

@@ -2,6 +2,13 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
+use crate::message::{Done, Embedding, FinishReason, Ready};
+
+/// What is said of a text that was generated.
+pub(crate) const COMPLETED: &str = "Inference completed";
+/// What is said where a model is needed or asked for and there is none.
+pub(crate) const NO_MODEL: &str = "No model loaded";
+
 /// What kind of failure an error reply tells of. The words are part of the protocol.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Code {
@@ -65,7 +72,7 @@ impl Failure {
 
     /// The request needs a model and none is loaded.
     pub(crate) fn no_model() -> Self {
-        Self::new(Code::NoModel, "No model loaded")
+        Self::new(Code::NoModel, NO_MODEL)
     }
 }
 
@@ -81,6 +88,25 @@ pub(crate) enum Reply {
         /// The text.
         data: String,
     },
+    /// A generated text with its statistics.
+    Completion(Done),
+    /// The embedding of a text.
+    Embedding(Embedding),
+    /// The tokens of a text.
+    Tokens(Vec<i32>),
+    /// What there is to know about the bridge, and about its model if it has one.
+    Info(Option<Box<Info>>),
+}
+
+/// What INFO tells of the loaded model.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Info {
+    /// The path, as it was given.
+    pub(crate) model: String,
+    /// Threads that generate.
+    pub(crate) threads: u32,
+    /// What the model process told.
+    pub(crate) ready: Ready,
 }
 
 impl Reply {
@@ -96,6 +122,8 @@ enum Status {
     Ok,
     #[serde(rename = "error")]
     Error,
+    #[serde(rename = "partial")]
+    Partial,
 }
 
 #[derive(Serialize)]
@@ -112,6 +140,60 @@ struct DataLine<'a> {
 }
 
 #[derive(Serialize)]
+struct CompletionLine<'a> {
+    status: Status,
+    message: &'a str,
+    data: &'a str,
+    finish_reason: FinishReason,
+    prompt_tokens: u32,
+    cached_tokens: u32,
+    completion_tokens: u32,
+    prompt_ms: f64,
+    completion_ms: f64,
+    seed: u32,
+}
+
+#[derive(Serialize)]
+struct EmbeddingLine<'a> {
+    status: Status,
+    message: &'a str,
+    embedding: &'a Vec<f64>,
+    prompt_tokens: u32,
+}
+
+#[derive(Serialize)]
+struct TokensLine<'a> {
+    status: Status,
+    message: &'a str,
+    tokens: &'a Vec<i32>,
+}
+
+#[derive(Serialize)]
+struct VersionLine<'a> {
+    status: Status,
+    message: &'a str,
+    version: &'a str,
+}
+
+#[derive(Serialize)]
+struct InfoLine<'a> {
+    status: Status,
+    message: &'a str,
+    version: &'a str,
+    model: &'a str,
+    description: &'a str,
+    architecture: &'a str,
+    parameters: u64,
+    size_bytes: u64,
+    context_size: u32,
+    training_context_size: u32,
+    embedding_size: u32,
+    vocabulary_size: u32,
+    chat_template: bool,
+    threads: u32,
+}
+
+#[derive(Serialize)]
 struct ErrorLine<'a> {
     status: Status,
     message: &'a str,
@@ -120,14 +202,8 @@ struct ErrorLine<'a> {
 
 /// The line that answers a request, with its LF.
 pub(crate) fn line(outcome: &Result<Reply, Failure>) -> String {
-    let status = Status::Ok;
     let mut line = match outcome {
-        Ok(Reply::Message(message)) => json::to_string(&MessageLine { status, message }),
-        Ok(Reply::Data { message, data }) => json::to_string(&DataLine {
-            status,
-            message,
-            data,
-        }),
+        Ok(reply) => success(reply),
         Err(Failure { code, message }) => json::to_string(&ErrorLine {
             status: Status::Error,
             message,
@@ -136,4 +212,80 @@ pub(crate) fn line(outcome: &Result<Reply, Failure>) -> String {
     };
     line.push('\n');
     line
+}
+
+/// The line that gives a client a piece of a text that it asked to have streamed, with its LF.
+pub(crate) fn partial_line(piece: &str) -> String {
+    let mut line = json::to_string(&DataLine {
+        status: Status::Partial,
+        message: "token",
+        data: piece,
+    });
+    line.push('\n');
+    line
+}
+
+fn success(reply: &Reply) -> String {
+    let status = Status::Ok;
+    match reply {
+        Reply::Message(message) => json::to_string(&MessageLine { status, message }),
+        Reply::Data { message, data } => json::to_string(&DataLine {
+            status,
+            message,
+            data,
+        }),
+        Reply::Completion(done) => completion(done),
+        Reply::Embedding(embedding) => json::to_string(&EmbeddingLine {
+            status,
+            message: "Embedding completed",
+            embedding: &embedding.values,
+            prompt_tokens: embedding.prompt_tokens,
+        }),
+        Reply::Tokens(tokens) => json::to_string(&TokensLine {
+            status,
+            message: "Tokenization completed",
+            tokens,
+        }),
+        Reply::Info(None) => json::to_string(&VersionLine {
+            status,
+            message: NO_MODEL,
+            version: env!("CARGO_PKG_VERSION"),
+        }),
+        Reply::Info(Some(about)) => info(about),
+    }
+}
+
+fn completion(done: &Done) -> String {
+    json::to_string(&CompletionLine {
+        status: Status::Ok,
+        message: COMPLETED,
+        data: &done.text,
+        finish_reason: done.finish_reason,
+        prompt_tokens: done.prompt_tokens,
+        cached_tokens: done.cached_tokens,
+        completion_tokens: done.completion_tokens,
+        prompt_ms: done.prompt_ms,
+        completion_ms: done.completion_ms,
+        seed: done.seed,
+    })
+}
+
+fn info(about: &Info) -> String {
+    let ready = &about.ready;
+    json::to_string(&InfoLine {
+        status: Status::Ok,
+        message: "Model loaded",
+        version: env!("CARGO_PKG_VERSION"),
+        model: &about.model,
+        description: &ready.description,
+        architecture: &ready.architecture,
+        parameters: ready.parameters,
+        size_bytes: ready.size_bytes,
+        context_size: ready.context_size,
+        training_context_size: ready.training_context_size,
+        embedding_size: ready.embedding_size,
+        vocabulary_size: ready.vocabulary_size,
+        chat_template: ready.chat_template,
+        threads: about.threads,
+    })
 }

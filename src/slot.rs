@@ -5,7 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
-use crate::message::{Done, FromModel, Generate, Load, ToModel};
+use crate::client::Unsent;
+use crate::message::{FromModel, Load, Ready, ToModel};
 use crate::process::{Interrupt, ModelProcess, Watch};
 use crate::reply::{Code, Failure};
 use crate::system;
@@ -44,7 +45,11 @@ struct Identity {
 struct Loaded {
     identity: Identity,
     process: ModelProcess,
+    ready: Ready,
 }
+
+/// Takes the pieces of a text while it is being generated.
+pub(crate) type Sink<'a> = &'a mut dyn FnMut(&str) -> Result<(), Unsent>;
 
 /// The one model that is loaded, or none.
 pub(crate) struct Slot {
@@ -69,6 +74,11 @@ impl Slot {
         self.loaded
             .as_ref()
             .map(|loaded| loaded.identity.path.as_str())
+    }
+
+    /// What the loaded model told of itself.
+    pub(crate) fn ready(&self) -> Option<&Ready> {
+        self.loaded.as_ref().map(|loaded| &loaded.ready)
     }
 
     /// The process, if there is one.
@@ -118,8 +128,8 @@ impl Slot {
         let answer = process
             .send(&message)
             .and_then(|()| process.receive(watch, None));
-        match answer {
-            Ok(FromModel { ready: Some(_), .. }) => (),
+        let ready = match answer {
+            Ok(FromModel { ready: Some(r), .. }) => r,
             Ok(FromModel {
                 failed: Some(f), ..
             }) => {
@@ -133,38 +143,53 @@ impl Slot {
             }
             Err(Interrupt::ClientGone) => return Err(Unanswered::ClientGone),
             Err(Interrupt::Stop | Interrupt::TimedOut) => return Err(Unanswered::Stop),
-        }
-        self.loaded = Some(Loaded { identity, process });
+        };
+        self.loaded = Some(Loaded {
+            identity,
+            process,
+            ready,
+        });
         Ok(())
     }
 
-    /// Generates text.
+    /// Has the model work on a request, passing on the pieces of a text that come before the
+    /// answer.
     ///
     /// # Errors
     /// `no_model`, `model_died`, or what the model process says.
-    pub(crate) fn generate(
+    pub(crate) fn ask(
         &mut self,
-        generate: Generate,
+        mut request: ToModel,
         watch: Watch<'_>,
-    ) -> Result<Done, Unanswered> {
+        sink: Sink<'_>,
+    ) -> Result<FromModel, Unanswered> {
         self.last_id += 1;
         let id = self.last_id;
+        request.id = id;
         let process = self.loaded.as_mut().map(|loaded| &mut loaded.process);
         let process = process.ok_or_else(Failure::no_model)?;
-        let request = ToModel {
-            id,
-            generate: Some(generate),
-            ..ToModel::default()
-        };
-        let answer = process
+        let mut answer = process
             .send(&request)
             .and_then(|()| receive_for(process, id, watch, None));
+        while let Ok(FromModel { piece: Some(p), .. }) = &answer {
+            answer = match sink(p) {
+                Ok(()) => receive_for(process, id, watch, None),
+                Err(Unsent::Lost) => Err(Interrupt::ClientGone),
+                Err(Unsent::Stop) => Err(Interrupt::Stop),
+            };
+        }
         match answer {
-            Ok(FromModel { done: Some(d), .. }) => Ok(d),
             Ok(FromModel {
                 failed: Some(f), ..
-            }) => Err(Failure::new(f.code, f.message).into()),
-            Ok(_) => Err(Failure::new(Code::Internal, "An answer out of turn").into()),
+            }) => {
+                // What llama.cpp finds wrong with a grammar it writes past its own log.
+                let message = match process.last_words() {
+                    Some(words) => format!("{}: {words}", f.message),
+                    None => f.message,
+                };
+                Err(Failure::new(f.code, message).into())
+            }
+            Ok(answer) => Ok(answer),
             Err(Interrupt::Died(reason)) => {
                 self.lost(&reason);
                 let message = format!("Model process died: {reason}");
@@ -190,9 +215,12 @@ impl Slot {
             ..watch
         };
         let deadline = Some(Instant::now() + CANCEL_PATIENCE);
-        let end = process
+        let mut end = process
             .send(&message)
             .and_then(|()| receive_for(process, id, watch, deadline));
+        while let Ok(FromModel { piece: Some(_), .. }) = end {
+            end = receive_for(process, id, watch, deadline);
+        }
         match end {
             Ok(_) | Err(Interrupt::ClientGone) => (),
             Err(Interrupt::Stop) => return Unanswered::Stop,

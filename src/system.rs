@@ -212,6 +212,32 @@ pub(crate) fn group_id(name: &str) -> io::Result<Option<u32>> {
     }
 }
 
+/// The local date and time in a format of strftime(3); nothing for one whose result is longer
+/// than 1,023 bytes.
+pub(crate) fn local_time(format: &str) -> String {
+    let Ok(format) = CString::new(format) else {
+        return String::new();
+    };
+    let mut text = vec![0u8; 1024];
+    // SAFETY: tm is plain data that localtime_r fills; strftime writes at most the buffer's
+    // length and returns how much.
+    let length = unsafe {
+        let now = libc::time(std::ptr::null_mut());
+        let mut local: libc::tm = std::mem::zeroed();
+        if libc::localtime_r(&raw const now, &raw mut local).is_null() {
+            return String::new();
+        }
+        libc::strftime(
+            text.as_mut_ptr().cast(),
+            text.len(),
+            format.as_ptr(),
+            &raw const local,
+        )
+    };
+    text.truncate(length);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// Makes this process end with the one that started it, however that one ends, and leave no core
 /// file: one would be as large as the model. The first part works on Linux only; elsewhere the
 /// end of the socket tells.

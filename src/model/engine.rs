@@ -10,9 +10,11 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
-use super::next_message;
+use super::chat::Template;
+use super::embedding::{self, Embedder};
 use super::sequence::{Progress, Sequence, check_logits};
-use crate::message::{Done, Failed, FromModel, Generate, Link, Load};
+use super::{next_message, vocabulary};
+use crate::message::{Failed, FinishReason, FromModel, Generate, Link, Load, ToModel};
 use crate::reply::{Code, Failure};
 
 /// How many requests are worked on at a time. The bridge sends one.
@@ -34,6 +36,9 @@ pub(super) struct Engine<'model> {
     /// Prompt tokens evaluated at a time.
     chunk: usize,
     batch_size: usize,
+    template: Option<Template>,
+    embedder: Embedder<'model>,
+    only_embeds: bool,
     sequences: Vec<Sequence>,
     /// For each place, the tokens that its sequence of the context holds.
     cached: Vec<Vec<LlamaToken>>,
@@ -42,11 +47,12 @@ pub(super) struct Engine<'model> {
 impl<'model> Engine<'model> {
     /// Puts a model to work.
     pub(super) fn new(
-        backend: &LlamaBackend,
+        backend: &'model LlamaBackend,
         model: &'model LlamaModel,
         context: LlamaContext<'model>,
-        load: &Load,
+        load: &'model Load,
         context_size: u32,
+        template: Option<Template>,
     ) -> Self {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
@@ -62,6 +68,9 @@ impl<'model> Engine<'model> {
             batch: LlamaBatch::new(batch_size, 1),
             chunk,
             batch_size,
+            template,
+            embedder: Embedder::new(backend, model, load, context_size),
+            only_embeds: embedding::only_embeds(model),
             sequences: Vec::new(),
             cached: vec![Vec::new(); PLACES],
         }
@@ -73,6 +82,10 @@ impl<'model> Engine<'model> {
     /// # Errors
     /// A model that cannot do it.
     pub(super) fn try_out(&mut self) -> Result<(), String> {
+        if self.only_embeds {
+            let tried = self.embedder.embed("a");
+            return tried.map(drop).map_err(|failure| failure.message);
+        }
         let bos = self.model.vocab().bos();
         let token = if bos.0 >= 0 { bos } else { LlamaToken::new(0) };
         self.batch.clear();
@@ -100,29 +113,71 @@ impl<'model> Engine<'model> {
             };
             if message.cancel {
                 self.cancel(message.id, link)?;
-            } else if let Some(request) = message.generate {
-                self.admit(message.id, &request, link)?;
-            } else {
+            } else if let Some(request) = &message.generate {
+                self.admit(message.id, request, link)?;
+            } else if message.id == 0 {
                 self.step(link)?;
+            } else {
+                let outcome = self.answer_at_once(&message);
+                answer(link, message.id, outcome)?;
             }
         }
     }
 
+    /// Answers what needs no sequence.
+    fn answer_at_once(&mut self, message: &ToModel) -> Result<FromModel, Failure> {
+        let mut reply = FromModel::default();
+        if let Some(text) = &message.embed {
+            reply.embedding = Some(self.embedder.embed(text)?);
+        } else if let Some(text) = &message.tokenize {
+            reply.tokens = Some(vocabulary::tokenize(self.model, text));
+        } else if let Some(ids) = &message.detokenize {
+            reply.text = Some(vocabulary::detokenize(self.model, ids)?);
+        }
+        Ok(reply)
+    }
+
     fn admit(&mut self, id: u64, request: &Generate, link: &mut Link) -> Result<(), String> {
-        let taken = |place: &usize| self.sequences.iter().any(|s| s.place as usize == *place);
-        let sequence = match (0..PLACES).find(|place| !taken(place)) {
-            Some(place) => Sequence::new(id, place as i32, self.model, self.context_size, request),
-            None => Err(Failure::new(Code::Internal, "All places are taken")),
-        };
-        match sequence {
-            Ok(mut sequence) => {
-                let known = self.reuse(&sequence);
-                sequence.skip(known);
+        match self.start(id, request) {
+            Ok(sequence) => {
                 self.sequences.push(sequence);
                 Ok(())
             }
             Err(failure) => answer(link, id, Err(failure)),
         }
+    }
+
+    fn start(&mut self, id: u64, request: &Generate) -> Result<Sequence, Failure> {
+        if self.only_embeds {
+            let message = "The model can only embed; EMBED is the command for it";
+            return Err(Failure::new(Code::Unsupported, message));
+        }
+        let taken = |place: &usize| self.sequences.iter().any(|s| s.place as usize == *place);
+        let free = (0..PLACES).find(|place| !taken(place));
+        let place = free.ok_or_else(|| Failure::new(Code::Internal, "All places are taken"))?;
+        let place = place as i32;
+        let tokens = self.tokens(request)?;
+        let size = self.context_size;
+        let mut sequence = Sequence::new(id, place, self.model, size, tokens, request)?;
+        if !request.cache_prompt {
+            self.forget(place);
+        }
+        let known = self.reuse(&sequence);
+        sequence.skip(known);
+        Ok(sequence)
+    }
+
+    /// The tokens of a prompt, or of a conversation up to the model's turn.
+    fn tokens(&self, request: &Generate) -> Result<Vec<LlamaToken>, Failure> {
+        let Some(turns) = &request.messages else {
+            let prompt = request.prompt.as_deref().unwrap_or_default();
+            return Ok(vocabulary::prompt(self.model, prompt));
+        };
+        let template = self.template.as_ref().ok_or_else(|| {
+            let message = "The model has no chat template; --chat-template-file gives it one";
+            Failure::new(Code::Unsupported, message)
+        })?;
+        Ok(vocabulary::rendered(self.model, &template.render(turns)?))
     }
 
     /// Cuts the cache of a place back to what it has in common with a prompt; returns how many
@@ -200,11 +255,8 @@ impl<'model> Engine<'model> {
         for at in (0..added.len()).rev() {
             let outcome = self.sequences[at].advance(added[at], self.model, &self.context);
             match outcome {
-                Ok(Progress::Going) => (),
-                Ok(Progress::Done) => {
-                    let mut sequence = self.retire(at);
-                    answer(link, sequence.id, Ok(sequence.finish()))?;
-                }
+                Ok(Progress::Going) => self.give_piece(at, link)?,
+                Ok(Progress::Done(reason)) => self.complete(at, reason, link)?,
                 Err(failure) => {
                     let sequence = self.retire(at);
                     self.forget(sequence.place);
@@ -213,6 +265,28 @@ impl<'model> Engine<'model> {
             }
         }
         Ok(())
+    }
+
+    fn give_piece(&mut self, at: usize, link: &mut Link) -> Result<(), String> {
+        let sequence = &mut self.sequences[at];
+        if !sequence.stream {
+            return Ok(());
+        }
+        let piece = sequence.piece();
+        send_piece(link, sequence.id, piece)
+    }
+
+    fn complete(&mut self, at: usize, reason: FinishReason, link: &mut Link) -> Result<(), String> {
+        let mut sequence = self.retire(at);
+        let (rest, done) = sequence.finish(reason);
+        if sequence.stream {
+            send_piece(link, sequence.id, rest)?;
+        }
+        let reply = FromModel {
+            done: Some(done),
+            ..FromModel::default()
+        };
+        answer(link, sequence.id, Ok(reply))
     }
 
     fn fail_all(&mut self, failure: &Failure, link: &mut Link) -> Result<(), String> {
@@ -245,23 +319,26 @@ fn first_chunk(parameters: u64, threads: u32) -> usize {
     1 << tokens.ilog2()
 }
 
-fn answer(link: &mut Link, id: u64, outcome: Result<Done, Failure>) -> Result<(), String> {
-    let mut message = FromModel {
-        id,
+fn send_piece(link: &mut Link, id: u64, piece: String) -> Result<(), String> {
+    if piece.is_empty() {
+        return Ok(());
+    }
+    let reply = FromModel {
+        piece: Some(piece),
         ..FromModel::default()
     };
-    match outcome {
-        Ok(done) => message.done = Some(done),
-        Err(Failure {
-            code,
-            message: text,
-        }) => {
-            message.failed = Some(Failed {
-                code,
-                message: text,
-            });
-        }
-    }
-    link.send(&message)
+    answer(link, id, Ok(reply))
+}
+
+fn answer(link: &mut Link, id: u64, outcome: Result<FromModel, Failure>) -> Result<(), String> {
+    let mut reply = match outcome {
+        Ok(reply) => reply,
+        Err(Failure { code, message }) => FromModel {
+            failed: Some(Failed { code, message }),
+            ..FromModel::default()
+        },
+    };
+    reply.id = id;
+    link.send(&reply)
         .map_err(|error| format!("the bridge is gone: {error}"))
 }

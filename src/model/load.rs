@@ -3,13 +3,13 @@
 use std::num::NonZeroU32;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams};
+use llama_cpp_2::context::params::{KvCacheType, LlamaContextParams, LlamaPoolingType};
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 
 use crate::message::Load;
-use crate::options::{Cache, FlashAttention, MAX_CONTEXT};
+use crate::options::{Cache, DEFAULT_CONTEXT, FlashAttention, MAX_CONTEXT};
 
 /// Loads the model. Where llama.cpp aborts instead of failing, this does not return.
 ///
@@ -32,7 +32,7 @@ pub(super) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
         0 => MAX_CONTEXT,
         size => size.min(MAX_CONTEXT),
     };
-    match load.ctx_size {
+    match load.ctx_size.unwrap_or(DEFAULT_CONTEXT) {
         0 => own,
         asked => asked.min(own),
     }
@@ -48,10 +48,46 @@ pub(super) fn context<'model>(
     load: &Load,
     size: u32,
 ) -> Result<LlamaContext<'model>, String> {
-    let params = LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(size))
+    let params = params(load, size)
         .with_n_batch(load.batch_size)
-        .with_n_ubatch(load.ubatch_size.min(load.batch_size))
+        .with_n_ubatch(load.ubatch_size.min(load.batch_size));
+    create(backend, model, params)
+}
+
+/// Makes a context for the embedding of texts of up to `size` tokens, which all have to be in one
+/// batch to be pooled.
+///
+/// # Errors
+/// That it failed; the reason is in llama.cpp's log.
+pub(super) fn embedding_context<'model>(
+    backend: &LlamaBackend,
+    model: &'model LlamaModel,
+    load: &Load,
+    size: u32,
+    pooling: LlamaPoolingType,
+) -> Result<LlamaContext<'model>, String> {
+    let params = params(load, size)
+        .with_n_batch(size)
+        .with_n_ubatch(size)
+        .with_embeddings(true)
+        .with_pooling_type(pooling);
+    create(backend, model, params)
+}
+
+/// What the model's metadata says under this name, which its architecture stands before.
+pub(super) fn own_metadata(model: &LlamaModel, name: &str) -> Option<String> {
+    let key = format!("{}.{name}", metadata(model, "general.architecture")?);
+    metadata(model, &key)
+}
+
+/// What the model's metadata says under this key.
+pub(super) fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
+    model.meta_val_str(key).ok()
+}
+
+fn params(load: &Load, size: u32) -> LlamaContextParams {
+    LlamaContextParams::default()
+        .with_n_ctx(NonZeroU32::new(size))
         .with_n_threads(load.threads as i32)
         .with_n_threads_batch(load.threads_batch as i32)
         .with_flash_attention_policy(match load.flash_attn {
@@ -60,7 +96,14 @@ pub(super) fn context<'model>(
             FlashAttention::On => 1,
         })
         .with_type_k(cache_type(load.cache_type_k))
-        .with_type_v(cache_type(load.cache_type_v));
+        .with_type_v(cache_type(load.cache_type_v))
+}
+
+fn create<'model>(
+    backend: &LlamaBackend,
+    model: &'model LlamaModel,
+    params: LlamaContextParams,
+) -> Result<LlamaContext<'model>, String> {
     model
         .new_context(backend, params)
         .map_err(|_| "llama.cpp cannot make a context for it and does not say why".to_string())

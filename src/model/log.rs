@@ -30,12 +30,12 @@ impl Subscriber for Log {
     fn event(&self, event: &Event<'_>) {
         let mut text = Text::default();
         event.record(&mut text);
+        let line = text.0.trim_end().replace('\n', " ");
         let mark = if *event.metadata().level() == Level::ERROR {
             ERROR_MARK
         } else {
             OTHER_MARK
         };
-        let line = text.0.trim_end().replace('\n', " ");
         let _ = writeln!(io::stderr(), "{mark}{line}");
     }
 

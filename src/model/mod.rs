@@ -1,24 +1,32 @@
 //! The model process: llama.cpp, and nothing else. It loads the one model that its first message
 //! names, works on the requests that follow, and ends with the socket that joins it to the bridge.
 
+#[cfg(feature = "chat-template")]
+mod chat;
+#[cfg(not(feature = "chat-template"))]
+#[path = "no_chat.rs"]
+mod chat;
+mod embedding;
 mod engine;
 mod load;
 mod log;
 mod sampling;
 mod sequence;
 mod text;
+mod vocabulary;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
 
 use crate::message::{Failed, FromModel, Link, Load, Ready, Received, ToModel};
-use crate::options::MAX_CONTEXT;
 use crate::process::MODEL_PROCESS_ARGUMENT;
 use crate::reply::Code;
 use crate::system::{self, PollFd};
+use chat::Template;
 use engine::Engine;
 
 /// Runs the model process on the socket that is its standard input.
@@ -60,30 +68,60 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         Err(reason) => return link.send(&refused(reason)).map_err(lost),
     };
     let context_size = load::context_size(&model, load);
-    if context_size < load.ctx_size {
+    if let Some(asked) = load.ctx_size.filter(|asked| context_size < *asked) {
         link.send(&FromModel {
             notice: Some(format!(
-                "{}: a context of {} tokens is more than it can have; it gets {context_size}",
-                load.path, load.ctx_size
+                "{}: a context of {asked} tokens is more than it can have; it gets {context_size}",
+                load.path
             )),
             ..FromModel::default()
         })
         .map_err(lost)?;
     }
-    debug_assert!(context_size <= MAX_CONTEXT);
     let engine = load::context(&backend, &model, load, context_size)
-        .map(|context| Engine::new(&backend, &model, context, load, context_size))
+        .map(|context| {
+            let template = template(&model, load);
+            Engine::new(&backend, &model, context, load, context_size, template)
+        })
         .and_then(|mut engine| engine.try_out().map(|()| engine));
     match engine {
         Ok(mut engine) => {
             let ready = FromModel {
-                ready: Some(Ready { context_size }),
+                ready: Some(describe(&model, load, context_size)),
                 ..FromModel::default()
             };
             link.send(&ready).map_err(lost)?;
             engine.serve(link)
         }
         Err(reason) => link.send(&refused(reason)).map_err(lost),
+    }
+}
+
+/// The chat template: the one that was given, else the model's own.
+fn template(model: &LlamaModel, load: &Load) -> Option<Template> {
+    let own = || load::metadata(model, "tokenizer.chat_template");
+    let source = load.chat_template.clone().or_else(own)?;
+    let vocabulary = model.vocab();
+    Some(Template::new(
+        source,
+        vocabulary::token_text(model, vocabulary.bos()),
+        vocabulary::token_text(model, vocabulary.eos()),
+        vocabulary::special_texts(model),
+    ))
+}
+
+fn describe(model: &LlamaModel, load: &Load, context_size: u32) -> Ready {
+    let architecture = load::metadata(model, "general.architecture").unwrap_or_default();
+    Ready {
+        description: load::metadata(model, "general.name").unwrap_or_else(|| architecture.clone()),
+        architecture,
+        parameters: model.n_params(),
+        size_bytes: model.size(),
+        context_size,
+        training_context_size: model.n_ctx_train(),
+        embedding_size: model.n_embd_out().unsigned_abs(),
+        vocabulary_size: model.n_vocab().unsigned_abs(),
+        chat_template: template(model, load).is_some(),
     }
 }
 

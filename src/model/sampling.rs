@@ -1,41 +1,156 @@
 //! Sampling: which token comes next.
 
+use llama_cpp_2::GrammarError;
+use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
-use crate::options::Sampling;
+use crate::message::Generate;
+use crate::reply::{Code, Failure};
 
-/// llama.cpp's default chain, in its order: penalties, top-k, top-p, min-p, temperature; at
-/// temperature 0 the likeliest token. As in llama-server, the penalties know the prompt.
-pub(super) fn chain(
-    model: &LlamaModel,
-    sampling: &Sampling,
-    seed: u32,
-    context_size: u32,
-    prompt: &[LlamaToken],
-) -> LlamaSampler {
-    let look_back = match sampling.repeat_last_n {
-        -1 => context_size as i32,
-        tokens => tokens,
-    };
-    let mut samplers = vec![LlamaSampler::penalties(
+/// The rule of a grammar that it starts with.
+const ROOT: &str = "root";
+
+/// Chooses tokens for one request.
+pub(super) struct Chooser {
+    chain: LlamaSampler,
+    /// What every token must follow.
+    grammar: Option<LlamaSampler>,
+}
+
+impl Chooser {
+    /// Sets up the sampling of a request. As in llama-server, the penalties know the prompt.
+    ///
+    /// # Errors
+    /// A grammar or schema that cannot be used.
+    pub(super) fn new(
+        model: &LlamaModel,
+        request: &Generate,
+        context_size: u32,
+        prompt: &[LlamaToken],
+    ) -> Result<Self, Failure> {
+        let grammar = match (&request.grammar, &request.json_schema) {
+            (Some(grammar), _) => Some(compile(model, "grammar", grammar)?),
+            (None, Some(schema)) => {
+                let grammar = schema_to_grammar(schema)?;
+                Some(compile(model, "json_schema", &grammar)?)
+            }
+            (None, None) => None,
+        };
+        Ok(Self {
+            chain: chain(model, request, context_size).with_tokens(prompt),
+            grammar,
+        })
+    }
+
+    /// Chooses the next token by the logits at this place of the batch. With a grammar, as
+    /// llama.cpp's own sampling does it: a free choice is kept if it follows the grammar, which is
+    /// cheaper to find out for one token than for all.
+    ///
+    /// # Errors
+    /// A grammar by which no token can follow.
+    pub(super) fn choose(
+        &mut self,
+        context: &LlamaContext<'_>,
+        index: i32,
+    ) -> Result<LlamaToken, Failure> {
+        let Some(grammar) = &mut self.grammar else {
+            return Ok(self.chain.sample(context, index));
+        };
+        let mut free = context.token_data_array_ith(index);
+        self.chain.apply(&mut free);
+        let token = match free.selected_token().filter(|t| allowed(grammar, *t)) {
+            Some(token) => token,
+            None => {
+                let mut bound = context.token_data_array_ith(index);
+                grammar.apply(&mut bound);
+                if bound.data.iter().all(|d| d.logit() == f32::NEG_INFINITY) {
+                    return Err(no_token());
+                }
+                self.chain.apply(&mut bound);
+                bound.selected_token().ok_or_else(no_token)?
+            }
+        };
+        self.chain.accept(token);
+        grammar.accept(token);
+        Ok(token)
+    }
+}
+
+fn no_token() -> Failure {
+    let message = "No token of the model's vocabulary can continue the grammar";
+    Failure::new(Code::Unsupported, message)
+}
+
+fn allowed(grammar: &mut LlamaSampler, token: LlamaToken) -> bool {
+    let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
+    one.apply_sampler(grammar);
+    one.data[0].logit() != f32::NEG_INFINITY
+}
+
+fn compile(model: &LlamaModel, field: &str, grammar: &str) -> Result<LlamaSampler, Failure> {
+    LlamaSampler::grammar(model, grammar, ROOT).map_err(|error| {
+        let reason = match error {
+            // llama.cpp writes what is wrong to standard error; the bridge adds it.
+            GrammarError::NullGrammar => String::new(),
+            other => format!(": {other}"),
+        };
+        Failure::bad_request(format!("Field '{field}' cannot be used{reason}"))
+    })
+}
+
+#[cfg(feature = "json-schema")]
+fn schema_to_grammar(schema: &str) -> Result<String, Failure> {
+    llama_cpp_2::json_schema_to_grammar(schema).map_err(|_| {
+        let reason = "llama.cpp cannot make a grammar of it, and does not say why";
+        Failure::bad_request(format!("Field 'json_schema' cannot be used: {reason}"))
+    })
+}
+
+#[cfg(not(feature = "json-schema"))]
+fn schema_to_grammar(_: &str) -> Result<String, Failure> {
+    let message = "Field 'json_schema' needs a bridge built with the feature json-schema";
+    Err(Failure::new(Code::Unsupported, message))
+}
+
+/// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;
+/// at temperature 0 the likeliest token.
+fn chain(model: &LlamaModel, request: &Generate, context_size: u32) -> LlamaSampler {
+    let sampling = &request.sampling;
+    let mut samplers = Vec::new();
+    if request.ignore_eos {
+        let vocabulary = model.vocab();
+        let biases: Vec<LlamaLogitBias> = vocabulary
+            .tokens()
+            .filter(|token| vocabulary.is_eog(*token))
+            .map(|token| LlamaLogitBias::new(token, f32::NEG_INFINITY))
+            .collect();
+        samplers.push(LlamaSampler::logit_bias(model.n_vocab(), &biases));
+    }
+    samplers.push(LlamaSampler::penalties(
         model.n_vocab(),
-        look_back,
+        match sampling.repeat_last_n {
+            -1 => context_size as i32,
+            tokens => tokens,
+        },
         sampling.repeat_penalty,
-        0.0,
-        0.0,
-    )];
+        sampling.frequency_penalty,
+        sampling.presence_penalty,
+    ));
     if sampling.temperature > 0.0 {
         samplers.extend([
             LlamaSampler::top_k(sampling.top_k),
             LlamaSampler::top_p(sampling.top_p, 0),
             LlamaSampler::min_p(sampling.min_p, 0),
             LlamaSampler::temp(sampling.temperature),
-            LlamaSampler::dist(seed),
+            LlamaSampler::dist(request.seed),
         ]);
     } else {
         samplers.push(LlamaSampler::greedy());
     }
-    LlamaSampler::chain(samplers, true).with_tokens(prompt)
+    LlamaSampler::chain(samplers, true)
 }

@@ -1,14 +1,15 @@
-//! One request under way: its prompt, its sampler, and the text it has so far.
+//! One request under way: its prompt, how it chooses tokens, and the text it has so far.
+
+use std::time::Instant;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
-use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
-use super::sampling;
-use super::text::Text;
-use crate::message::{Done, Generate};
+use super::sampling::Chooser;
+use super::text::Output;
+use crate::message::{Done, FinishReason, Generate};
 use crate::reply::{Code, Failure};
 
 /// A request under way.
@@ -17,72 +18,71 @@ pub(super) struct Sequence {
     pub(super) id: u64,
     /// The sequence of the context that it uses.
     pub(super) place: i32,
+    /// Whether the client wants pieces as they come.
+    pub(super) stream: bool,
     /// The prompt, then every token that was generated.
     tokens: Vec<LlamaToken>,
     prompt_length: usize,
+    /// Tokens of the prompt that were in the cache.
+    cached: usize,
     /// How many of the tokens the context has evaluated.
     evaluated: usize,
     /// Tokens to generate at the most.
     max_tokens: usize,
     context_size: usize,
-    sampler: LlamaSampler,
-    text: Text,
-    output: String,
+    seed: u32,
+    chooser: Chooser,
+    output: Output,
     /// Where in the batch the token is whose logits choose the next one.
     output_index: Option<i32>,
+    start: Instant,
+    /// When the whole prompt was evaluated.
+    prompt_end: Option<Instant>,
 }
 
-/// Whether a sequence goes on.
+/// How a sequence goes on.
 #[derive(PartialEq)]
 pub(super) enum Progress {
     Going,
-    Done,
+    Done(FinishReason),
 }
 
 impl Sequence {
-    /// Sets out on a request.
+    /// Sets out on a request whose prompt is these tokens.
     ///
     /// # Errors
-    /// A prompt that does not fit the context, or of no tokens at all.
+    /// A prompt that does not fit the context, or of no tokens at all; a grammar that cannot be
+    /// used.
     pub(super) fn new(
         id: u64,
         place: i32,
         model: &LlamaModel,
         context_size: u32,
+        tokens: Vec<LlamaToken>,
         request: &Generate,
     ) -> Result<Self, Failure> {
-        let tokens = model
-            .vocab()
-            .tokenize(request.prompt.as_bytes(), true, true);
         if tokens.is_empty() {
             return Err(Failure::bad_request("The prompt has no tokens"));
         }
         if tokens.len() > context_size as usize {
-            let message = format!(
-                "Prompt of {} tokens exceeds the context of {context_size} tokens",
-                tokens.len()
-            );
-            return Err(Failure::new(Code::ContextExceeded, message));
+            return Err(too_long(tokens.len(), context_size));
         }
-        let sampler = sampling::chain(
-            model,
-            &request.sampling,
-            request.seed,
-            context_size,
-            &tokens,
-        );
         Ok(Self {
             id,
             place,
+            stream: request.stream,
             prompt_length: tokens.len(),
-            tokens,
+            cached: 0,
             evaluated: 0,
             max_tokens: usize::try_from(request.max_tokens).unwrap_or(usize::MAX),
             context_size: context_size as usize,
-            sampler,
-            text: Text::default(),
-            output: String::new(),
+            seed: request.seed,
+            chooser: Chooser::new(model, request, context_size, &tokens)?,
+            tokens,
+            output: Output::new(request.stop.clone()),
             output_index: None,
+            start: Instant::now(),
+            prompt_end: None,
         })
     }
 
@@ -98,6 +98,7 @@ impl Sequence {
 
     /// Counts the first tokens of the prompt as evaluated: the cache has them.
     pub(super) fn skip(&mut self, count: usize) {
+        self.cached = count;
         self.evaluated = count;
     }
 
@@ -107,7 +108,8 @@ impl Sequence {
         let before = batch.n_tokens();
         for position in self.evaluated..end {
             let last = position + 1 == self.tokens.len();
-            let added = batch.add(self.tokens[position], position as i32, &[self.place], last);
+            let token = self.tokens[position];
+            let added = batch.add(token, position as i32, &[self.place], last);
             if added.is_err() {
                 break;
             }
@@ -118,10 +120,10 @@ impl Sequence {
         added
     }
 
-    /// Notes that the batch was evaluated, and samples the next token if its logits are there.
+    /// Notes that the batch was evaluated, and chooses the next token if its logits are there.
     ///
     /// # Errors
-    /// Logits that are not finite.
+    /// Logits that are not finite; a grammar that cannot go on.
     pub(super) fn advance(
         &mut self,
         added: usize,
@@ -132,20 +134,25 @@ impl Sequence {
         let Some(index) = self.output_index.take() else {
             return Ok(Progress::Going);
         };
+        self.prompt_end.get_or_insert_with(Instant::now);
         if self.generated() >= self.max_tokens {
-            return Ok(Progress::Done);
+            return Ok(Progress::Done(FinishReason::Length));
         }
         check_logits(context.get_logits_ith(index))?;
-        let token = self.sampler.sample(context, index);
+        let token = self.chooser.choose(context, index)?;
         if model.vocab().is_eog(token) {
-            return Ok(Progress::Done);
+            return Ok(Progress::Done(FinishReason::Stop));
         }
         self.tokens.push(token);
-        let piece = model.vocab().token_to_piece(token, false, None);
-        self.output.push_str(&self.text.push(&piece));
-        let full = self.generated() >= self.max_tokens || self.tokens.len() > self.context_size;
-        Ok(if full {
-            Progress::Done
+        let stopped = self
+            .output
+            .push(&model.vocab().token_to_piece(token, false, None));
+        Ok(if stopped {
+            Progress::Done(FinishReason::Stop)
+        } else if self.generated() >= self.max_tokens {
+            Progress::Done(FinishReason::Length)
+        } else if self.tokens.len() > self.context_size {
+            Progress::Done(FinishReason::Context)
         } else {
             Progress::Going
         })
@@ -155,12 +162,40 @@ impl Sequence {
         self.tokens.len() - self.prompt_length
     }
 
-    /// The answer.
-    pub(super) fn finish(&mut self) -> Done {
-        let mut text = std::mem::take(&mut self.output);
-        text.push_str(self.text.finish());
-        Done { text }
+    /// The text that has become certain since the last time.
+    pub(super) fn piece(&mut self) -> String {
+        self.output.piece()
     }
+
+    /// Ends the text: the rest that was held back, and the whole answer.
+    pub(super) fn finish(&mut self, reason: FinishReason) -> (String, Done) {
+        let stopped = self.output.finish();
+        let reason = if stopped { FinishReason::Stop } else { reason };
+        let rest = self.output.last_piece();
+        let prompt_end = self.prompt_end.unwrap_or(self.start);
+        let done = Done {
+            text: self.output.take(),
+            finish_reason: reason,
+            prompt_tokens: self.prompt_length as u32,
+            cached_tokens: self.cached as u32,
+            completion_tokens: self.generated() as u32,
+            prompt_ms: milliseconds(self.start, prompt_end),
+            completion_ms: milliseconds(prompt_end, Instant::now()),
+            seed: self.seed,
+        };
+        (rest, done)
+    }
+}
+
+/// The failure of a prompt that does not fit.
+pub(super) fn too_long(tokens: usize, context_size: u32) -> Failure {
+    let message = format!("Prompt of {tokens} tokens exceeds the context of {context_size} tokens");
+    Failure::new(Code::ContextExceeded, message)
+}
+
+/// To the microsecond: more digits would be noise.
+fn milliseconds(from: Instant, to: Instant) -> f64 {
+    (to - from).as_micros() as f64 / 1000.0
 }
 
 /// Looks whether a token can be chosen by these logits at all. llama.cpp does not: it would give

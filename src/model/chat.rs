@@ -1,0 +1,147 @@
+//! Conversations: the model's own chat template, which is Jinja, and what of its result a user
+//! wrote.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Value;
+use minijinja::{Environment, Error, ErrorKind, context};
+
+use super::vocabulary::Segment;
+use crate::message::Turn;
+use crate::reply::{Code, Failure};
+use crate::system;
+
+/// Steps that a template may take: it comes from the model file, and could go on for ever.
+const FUEL: u64 = 10_000_000;
+
+/// Unicode's noncharacters, which no text has a use for: two that the conversation does not
+/// contain mark what must not be taken for special tokens.
+const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
+
+/// A chat template.
+pub(super) struct Template {
+    source: String,
+    bos: String,
+    eos: String,
+    /// Texts of special tokens.
+    special: Vec<String>,
+}
+
+impl Template {
+    /// A template, with the texts of the model's special tokens. It is not looked at yet.
+    pub(super) fn new(source: String, bos: String, eos: String, special: Vec<String>) -> Self {
+        Self {
+            source,
+            bos,
+            eos,
+            special,
+        }
+    }
+
+    /// The prompt of a conversation, up to where the model's next turn starts.
+    ///
+    /// # Errors
+    /// A template that cannot be used, or that refuses the conversation.
+    pub(super) fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
+        let mut marks = MARKS.filter(|mark| !turns.iter().any(|t| t.content.contains(*mark)));
+        let (Some(open), Some(close)) = (marks.next(), marks.next()) else {
+            let message = "The messages contain too many of Unicode's noncharacters";
+            return Err(Failure::bad_request(message));
+        };
+        let messages: Vec<Value> = turns
+            .iter()
+            .map(|turn| {
+                let content = self.mark(&turn.content, open, close);
+                Value::from_pairs([("role", turn.role.clone()), ("content", content)])
+            })
+            .collect();
+        let rendered = environment()
+            .render_str(
+                &self.source,
+                context! {
+                    messages => messages,
+                    add_generation_prompt => true,
+                    bos_token => &self.bos,
+                    eos_token => &self.eos,
+                    tools => (),
+                    documents => (),
+                },
+            )
+            .map_err(|error| failure(&error))?;
+        Ok(split(&rendered, open, close))
+    }
+
+    /// Puts marks around whatever in a user's text would be taken for a special token. All other
+    /// text stays as it is, so that the template sees what it was written for.
+    fn mark(&self, text: &str, open: char, close: char) -> String {
+        let mut marked = String::new();
+        let mut rest = text;
+        while let Some((at, special)) = self.first_special(rest) {
+            marked.push_str(&rest[..at]);
+            marked.push(open);
+            marked.push_str(special);
+            marked.push(close);
+            rest = &rest[at + special.len()..];
+        }
+        marked.push_str(rest);
+        marked
+    }
+
+    /// The first special text, and of several at one place the longest.
+    fn first_special<'a>(&'a self, text: &str) -> Option<(usize, &'a str)> {
+        let found = self
+            .special
+            .iter()
+            .filter_map(|special| text.find(special.as_str()).map(|at| (at, special.as_str())));
+        found.min_by_key(|(at, special)| (*at, std::cmp::Reverse(special.len())))
+    }
+}
+
+/// Cuts a rendered conversation at the marks.
+fn split(rendered: &str, open: char, close: char) -> Vec<Segment> {
+    let mut segments = Vec::new();
+    for (at, part) in rendered.split(open).enumerate() {
+        let (plain, rest) = match part.split_once(close) {
+            Some((plain, rest)) if at > 0 => (plain, rest),
+            _ => ("", part),
+        };
+        for (text, special) in [(plain, false), (rest, true)] {
+            if !text.is_empty() {
+                // A template may have cut the text between two marks; neither is for the model.
+                let text = text.replace(close, "");
+                segments.push(Segment { text, special });
+            }
+        }
+    }
+    segments
+}
+
+/// Jinja as the templates expect it: that of the Python library transformers.
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build();
+    environment.set_syntax(syntax.unwrap_or_default());
+    environment.set_fuel(Some(FUEL));
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, message))
+    });
+    environment.add_function("strftime_now", |format: String| system::local_time(&format));
+    environment
+}
+
+fn failure(error: &Error) -> Failure {
+    let refused = error.kind() == ErrorKind::InvalidOperation;
+    let reason = match error.detail() {
+        Some(detail) if refused => detail.to_string(),
+        _ => error.to_string(),
+    };
+    let code = if refused {
+        Code::BadRequest
+    } else {
+        Code::Unsupported
+    };
+    Failure::new(code, format!("Chat template: {reason}"))
+}

@@ -1,0 +1,95 @@
+//! Between text and tokens.
+
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token_type::LlamaTokenAttr;
+use llama_cpp_2::vocab::VocabType;
+
+use super::text;
+use crate::reply::Failure;
+
+/// A stretch of a prompt.
+#[derive(Debug, PartialEq)]
+pub(super) struct Segment {
+    pub(super) text: String,
+    /// Whether the texts of special tokens in it stand for these tokens.
+    pub(super) special: bool,
+}
+
+/// The tokens of a prompt as a user wrote it, with the special tokens that the model wants around
+/// one.
+pub(super) fn prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+    model.vocab().tokenize(text.as_bytes(), true, true)
+}
+
+/// The tokens of a prompt that a chat template made. A template that writes the BOS itself does
+/// not get a second one.
+pub(super) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
+    let vocabulary = model.vocab();
+    let bos = token_text(model, vocabulary.bos());
+    let mut tokens = Vec::new();
+    for (at, segment) in segments.iter().enumerate() {
+        let has_bos = !bos.is_empty() && segment.text.starts_with(&bos);
+        let add_special = at == 0 && !has_bos;
+        vocabulary.tokenize_into(
+            segment.text.as_bytes(),
+            &mut tokens,
+            add_special,
+            segment.special,
+        );
+    }
+    tokens
+}
+
+/// The tokens of a text alone.
+pub(super) fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
+    let tokens = model.vocab().tokenize(text.as_bytes(), false, true);
+    tokens.into_iter().map(|token| token.0).collect()
+}
+
+/// The text of tokens, special ones written out.
+///
+/// # Errors
+/// A token that is not in the vocabulary.
+pub(super) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Failure> {
+    let vocabulary = model.vocab();
+    let last = vocabulary.n_tokens() - 1;
+    if let Some(wrong) = ids.iter().find(|id| !(0..=last).contains(*id)) {
+        let message = format!("{wrong} is not a token of the model; its tokens are 0 to {last}");
+        return Err(Failure::bad_request(message));
+    }
+    let tokens: Vec<LlamaToken> = ids.iter().map(|id| LlamaToken::new(*id)).collect();
+    let bytes = match vocabulary.vocab_type() {
+        // Only llama.cpp knows whether this model's first blank was the tokenizer's own.
+        VocabType::SPM | VocabType::UGM | VocabType::WPM => {
+            vocabulary.detokenize(&tokens, false, true)
+        }
+        // The others lose no byte, and llama.cpp would tidy up the blanks of some.
+        _ => tokens
+            .iter()
+            .flat_map(|token| vocabulary.token_to_piece(*token, true, None))
+            .collect(),
+    };
+    Ok(text::whole(&bytes))
+}
+
+/// How a token is written; nothing for one that the model does not have.
+pub(super) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
+    if token.0 < 0 {
+        return String::new();
+    }
+    text::whole(&model.vocab().token_to_piece(token, true, None))
+}
+
+/// The texts that would be taken for special tokens.
+pub(super) fn special_texts(model: &LlamaModel) -> Vec<String> {
+    let vocabulary = model.vocab();
+    let special = |token: &LlamaToken| {
+        vocabulary.is_control(*token) || vocabulary.attr(*token).contains(LlamaTokenAttr::Unknown)
+    };
+    let texts = vocabulary
+        .tokens()
+        .filter(special)
+        .map(|token| token_text(model, token));
+    texts.filter(|text| !text.is_empty()).collect()
+}

@@ -259,3 +259,9 @@ pub(crate) fn live_and_die_with_parent() {
 pub(crate) fn message(text: &str) {
     let _ = writeln!(io::stderr(), "llama-cpp-bridge: {text}");
 }
+
+// The unwinder goes into the program, as the C++ library and OpenMP do: libgcc_s.so.1 would be the
+// one library to load that a minimal host may lack.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[link(name = "gcc_eh", kind = "static", modifiers = "+whole-archive")]
+unsafe extern "C" {}

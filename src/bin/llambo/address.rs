@@ -1,0 +1,99 @@
+//! Where a bridge listens, and whether what listens there is to be trusted.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+/// The place of a bridge.
+#[derive(Clone, Debug)]
+pub(crate) enum Address {
+    /// The path of a Unix socket.
+    Unix(PathBuf),
+    /// `HOST:PORT`.
+    Tcp(String),
+}
+
+impl Address {
+    /// Reads a path or `tcp:HOST:PORT`.
+    pub(crate) fn parse(value: OsString) -> Result<Self, String> {
+        if value.is_empty() {
+            return Err("the path of the socket is empty".to_string());
+        }
+        if !value.as_bytes().starts_with(b"tcp:") {
+            return Ok(Address::Unix(value.into()));
+        }
+        let text = value.to_string_lossy();
+        let place = text.trim_start_matches("tcp:");
+        match place.rsplit_once(':') {
+            Some((host, port))
+                if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>
+            {
+                Ok(Address::Tcp(place.to_string()))
+            }
+            _ => Err(format!(
+                "'{text}' is no address; it takes tcp:HOST:PORT with a port from 1 to 65535"
+            )),
+        }
+    }
+
+    /// Refuses a Unix socket that belongs to a stranger: anyone may make one in /tmp under the
+    /// name where a bridge is expected, and would read the prompts and invent the answers.
+    pub(crate) fn check_owner(&self, trusted: &[u32]) -> Result<(), String> {
+        let Address::Unix(path) = self else {
+            return Ok(());
+        };
+        // The link first, if it is one: its owner could point it elsewhere after this look.
+        let link = fs::symlink_metadata(path).map_err(|error| no_socket(path, &error))?;
+        let socket = fs::metadata(path).map_err(|error| no_socket(path, &error))?;
+        if !socket.file_type().is_socket() {
+            return Err(format!("cannot connect to {self}: it is not a socket"));
+        }
+        let own = own_uid().map_err(|error| format!("cannot learn the own user id: {error}"))?;
+        for uid in [link.uid(), socket.uid()] {
+            if uid != 0 && uid != own && !trusted.contains(&uid) {
+                return Err(format!(
+                    "{self} is not trusted: it belongs to user {uid}, who is neither you nor root; \
+                     if that is right, say --trust-uid {uid}"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Address::Unix(path) => write!(out, "{}", path.display()),
+            Address::Tcp(place) => write!(out, "tcp:{place}"),
+        }
+    }
+}
+
+/// The effective user id of this process: that of a socket it makes.
+fn own_uid() -> io::Result<u32> {
+    let (socket, _) = UnixStream::pair()?;
+    Ok(fs::File::from(OwnedFd::from(socket)).metadata()?.uid())
+}
+
+/// Why there is nothing to connect to at a path.
+fn no_socket(path: &Path, error: &io::Error) -> String {
+    let path = path.display();
+    match error.kind() {
+        io::ErrorKind::NotFound => format!(
+            "cannot connect to {path}: no such file\n{}",
+            how_to_start(&path.to_string())
+        ),
+        _ => format!("cannot connect to {path}: {error}"),
+    }
+}
+
+/// The line that tells how to start a bridge at a path.
+pub(crate) fn how_to_start(path: &str) -> String {
+    format!("Start a bridge with: llama-cpp-bridge --socket {path} --model FILE.gguf")
+}

@@ -1,0 +1,336 @@
+//! A connection to one bridge: requests out, replies in, and how long a silence may last.
+
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use crate::address::{self, Address};
+use crate::failure::Failure;
+use crate::options::Options;
+use crate::output;
+use crate::reply::{Reply, Status};
+
+/// A person who waits this long for the first sign of a bridge is told what is awaited.
+const NOTICE_AFTER: Duration = Duration::from_secs(3);
+
+/// Either kind of socket.
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+/// An open connection.
+pub(crate) struct Connection {
+    stream: Stream,
+    /// Where it leads.
+    pub address: Address,
+    timeout: Option<Duration>,
+    /// The read timeout that the socket has now.
+    limit: Option<Duration>,
+    /// Bytes that were received but not yet taken as lines.
+    received: Vec<u8>,
+    /// True until the bridge was heard or the person at the terminal was told of the wait.
+    notice_due: bool,
+}
+
+impl Connection {
+    /// Connects to the only bridge that a command asks.
+    pub(crate) fn open(options: &Options) -> Result<Self, Failure> {
+        Self::open_to(&options.sockets[0], options)
+    }
+
+    /// Connects to a bridge, after a look at who owns its socket.
+    pub(crate) fn open_to(address: &Address, options: &Options) -> Result<Self, Failure> {
+        address
+            .check_owner(&options.trusted)
+            .map_err(Failure::Connect)?;
+        let stream = connect(address, options.timeout)?;
+        let connection = Connection {
+            stream,
+            address: address.clone(),
+            timeout: options.timeout,
+            limit: None,
+            received: Vec::new(),
+            notice_due: io::stderr().is_terminal(),
+        };
+        connection
+            .set_write_timeout(options.timeout)
+            .map_err(|error| connection.lost(&error.to_string()))?;
+        Ok(connection)
+    }
+
+    /// Shows no notice of waiting: `map` has a line of its own.
+    pub(crate) fn without_notice(mut self) -> Self {
+        self.notice_due = false;
+        self
+    }
+
+    /// Sends a request, as a netstring if a line could not carry its argument.
+    pub(crate) fn request(&mut self, verb: &str, argument: &str) -> Result<(), Failure> {
+        self.send(&encode(verb, argument))
+    }
+
+    /// Sends bytes as they are.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        match self.write_all(bytes) {
+            Ok(()) => Ok(()),
+            // A bridge that closed the connection may have said why: reading tells.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+                ) =>
+            {
+                Ok(())
+            }
+            Err(error) if is_timeout(&error) => Err(self.silence()),
+            Err(error) => Err(self.lost(&error.to_string())),
+        }
+    }
+
+    /// The next reply; an end of the connection instead of it is a failure.
+    pub(crate) fn reply(&mut self) -> Result<Reply, Failure> {
+        self.next_reply()?
+            .ok_or_else(|| self.lost("it closed the connection before the answer was complete"))
+    }
+
+    /// The next reply, or none when the bridge has closed the connection.
+    pub(crate) fn next_reply(&mut self) -> Result<Option<Reply>, Failure> {
+        let Some(line) = self.line()? else {
+            return Ok(None);
+        };
+        let reply = Reply::parse(line).map_err(|problem| {
+            Failure::Connect(format!(
+                "{} does not answer like a bridge: {problem}",
+                self.address
+            ))
+        })?;
+        Ok(Some(reply))
+    }
+
+    /// The reply that ends a request; pieces before it are given to `piece`.
+    pub(crate) fn answer(
+        &mut self,
+        mut piece: impl FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<Reply, Failure> {
+        loop {
+            let reply = self.reply()?;
+            if reply.status != Status::Partial {
+                return Ok(reply);
+            }
+            piece(reply.text("data"))?;
+        }
+    }
+
+    /// A second handle on the same socket, for a thread that only sends.
+    pub(crate) fn sender(&self) -> Result<Sender, Failure> {
+        let stream = match &self.stream {
+            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
+            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
+        };
+        stream
+            .map(Sender)
+            .map_err(|error| self.lost(&error.to_string()))
+    }
+
+    /// The failure of having heard nothing.
+    pub(crate) fn silence(&self) -> Failure {
+        Failure::Silence(silence_text(&self.address, self.timeout))
+    }
+
+    /// The failure of a connection that ended.
+    pub(crate) fn lost(&self, reason: &str) -> Failure {
+        Failure::Lost(format!("lost the bridge at {}: {reason}", self.address))
+    }
+
+    /// The next line without its newline, or none at the end of the connection.
+    fn line(&mut self) -> Result<Option<String>, Failure> {
+        let mut searched = 0;
+        loop {
+            let found = self.received[searched..]
+                .iter()
+                .position(|byte| *byte == b'\n');
+            if let Some(position) = found {
+                let rest = self.received.split_off(searched + position + 1);
+                let mut line = std::mem::replace(&mut self.received, rest);
+                line.pop();
+                // The parser of replies says what is wrong with a line that is no text.
+                return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
+            }
+            searched = self.received.len();
+            if self.receive()? == 0 {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Waits for bytes; 0 is the end of the connection.
+    fn receive(&mut self) -> Result<usize, Failure> {
+        let mut chunk = [0; 16 * 1024];
+        let mut waited = Duration::ZERO;
+        loop {
+            let left = self.timeout.map(|timeout| timeout.saturating_sub(waited));
+            let limit = match (self.notice_due, left) {
+                (true, Some(left)) => Some(left.min(NOTICE_AFTER)),
+                (true, None) => Some(NOTICE_AFTER),
+                (false, left) => left,
+            };
+            self.set_read_timeout(limit)
+                .map_err(|error| self.lost(&error.to_string()))?;
+            match self.stream.read(&mut chunk) {
+                Ok(count) => {
+                    self.notice_due = false;
+                    self.received.extend_from_slice(&chunk[..count]);
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(0),
+                Err(error) if is_timeout(&error) => {
+                    waited += limit.unwrap_or_default();
+                    if self.timeout.is_some_and(|timeout| waited >= timeout) {
+                        return Err(self.silence());
+                    }
+                    self.notice_due = false;
+                    output::tell(&format!(
+                        "waiting for {}, which is at work or serves another client",
+                        self.address
+                    ));
+                }
+                Err(error) => return Err(self.lost(&error.to_string())),
+            }
+        }
+    }
+
+    fn set_read_timeout(&mut self, limit: Option<Duration>) -> io::Result<()> {
+        if self.limit == limit {
+            return Ok(());
+        }
+        self.limit = limit;
+        match &self.stream {
+            Stream::Unix(stream) => stream.set_read_timeout(limit),
+            Stream::Tcp(stream) => stream.set_read_timeout(limit),
+        }
+    }
+
+    fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
+        match &self.stream {
+            Stream::Unix(stream) => stream.set_write_timeout(limit),
+            Stream::Tcp(stream) => stream.set_write_timeout(limit),
+        }
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.write_all(bytes)
+    }
+}
+
+/// The sending half of a connection.
+pub(crate) struct Sender(Stream);
+
+impl Sender {
+    /// Sends bytes; false if the bridge takes no more.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
+        self.0.write_all(bytes).is_ok()
+    }
+
+    /// Tells the bridge that no more requests come.
+    pub(crate) fn finish(&self) {
+        // A bridge that is gone already needs no telling.
+        let _ = match &self.0 {
+            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
+        };
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.read(buffer),
+            Stream::Tcp(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Unix(stream) => stream.write(bytes),
+            Stream::Tcp(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A request as bytes: a line, or a netstring where the argument holds what a line cannot carry.
+pub(crate) fn encode(verb: &str, argument: &str) -> Vec<u8> {
+    if argument.is_empty() {
+        return format!("{verb}\n").into_bytes();
+    }
+    if argument.contains('\n') || argument.ends_with('\r') {
+        let length = verb.len() + 1 + argument.len();
+        return format!("{length}:{verb} {argument},").into_bytes();
+    }
+    format!("{verb} {argument}\n").into_bytes()
+}
+
+/// Connects within the time allowed. Connecting itself can block, where a hundred others wait in
+/// the listen queue of a Unix socket, and has no time limit of its own there: so it is done in a thread.
+fn connect(address: &Address, timeout: Option<Duration>) -> Result<Stream, Failure> {
+    let attempt = {
+        let address = address.clone();
+        move || match &address {
+            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            Address::Tcp(place) => TcpStream::connect(place.as_str()).and_then(|stream| {
+                stream.set_nodelay(true)?;
+                Ok(Stream::Tcp(stream))
+            }),
+        }
+    };
+    let outcome = match timeout {
+        None => attempt(),
+        Some(timeout) => {
+            let (sender, receiver) = mpsc::channel();
+            thread::spawn(move || sender.send(attempt()));
+            match receiver.recv_timeout(timeout) {
+                Ok(outcome) => outcome,
+                Err(_) => return Err(Failure::Silence(silence_text(address, Some(timeout)))),
+            }
+        }
+    };
+    outcome.map_err(|error| Failure::Connect(refusal(address, &error)))
+}
+
+/// Why there is no connection, and how to get one.
+fn refusal(address: &Address, error: &io::Error) -> String {
+    match (address, error.kind()) {
+        (Address::Unix(path), ErrorKind::ConnectionRefused) => format!(
+            "cannot connect to {address}: no bridge listens there\n{}",
+            address::how_to_start(&path.display().to_string())
+        ),
+        (Address::Unix(_), _) => format!("cannot connect to {address}: {error}"),
+        (Address::Tcp(_), _) => {
+            format!(
+                "cannot connect to {address}: {error}\nStart a bridge on that host that listens on that port"
+            )
+        }
+    }
+}
+
+fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
+    let seconds = timeout.unwrap_or_default().as_secs_f64();
+    format!(
+        "{address} said nothing for {seconds} s: it is at work, busy with another client, or stuck"
+    )
+}
+
+/// Reports of a socket whose timeout has run out: Linux says one, other systems the other.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}

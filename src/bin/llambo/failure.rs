@@ -1,0 +1,112 @@
+//! Every way in which llambo ends other than well, and the exit status of each.
+
+use std::fmt;
+use std::io;
+
+use crate::address::Address;
+
+/// Exit status of a run that did what it was asked.
+pub(crate) const DONE: u8 = 0;
+/// Exit status when a bridge answered with an error.
+pub(crate) const REFUSED: u8 = 1;
+/// Exit status of a command line or an input that cannot be used.
+pub(crate) const USAGE: u8 = 2;
+/// Exit status when no connection to a bridge came about.
+pub(crate) const NO_CONNECTION: u8 = 3;
+/// Exit status of what is worth a second try: silence, a model or a bridge that died.
+pub(crate) const RETRY: u8 = 4;
+
+/// Why a run ended.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The command line, or what came on standard input, cannot be used.
+    Usage(String),
+    /// No bridge could be reached, or what was reached is none, or is not to be trusted.
+    Connect(String),
+    /// The bridge answered with an error.
+    Bridge {
+        /// The reply's `message`.
+        message: String,
+        /// The reply's `code`, from the closed list of the protocol; empty if there was none.
+        code: String,
+    },
+    /// Nothing was heard for as long as `--timeout` allows.
+    Silence(String),
+    /// The connection ended before the answer was complete.
+    Lost(String),
+    /// Standard output could not be written.
+    Output(io::Error),
+    /// The message was already shown; only the exit status is left to give.
+    Told(u8),
+}
+
+impl Failure {
+    /// The exit status that stands for this failure.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Failure::Usage(_) => USAGE,
+            Failure::Connect(_) => NO_CONNECTION,
+            Failure::Bridge { code, .. } if code == "model_died" => RETRY,
+            Failure::Bridge { .. } => REFUSED,
+            Failure::Silence(_) | Failure::Lost(_) => RETRY,
+            // The reader has seen enough (`| head`): that is no failure.
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
+            Failure::Output(_) => REFUSED,
+            Failure::Told(status) => *status,
+        }
+    }
+
+    /// True where there is something to tell the user.
+    pub(crate) fn is_worth_telling(&self) -> bool {
+        match self {
+            Failure::Output(error) => error.kind() != io::ErrorKind::BrokenPipe,
+            Failure::Told(_) => false,
+            _ => true,
+        }
+    }
+
+    /// The message with the bridge's name, where several bridges are asked.
+    pub(crate) fn of(&self, address: &Address) -> String {
+        match self {
+            Failure::Bridge { message, .. } => format!("{address}: {message}"),
+            // All others name the bridge themselves.
+            _ => self.to_string(),
+        }
+    }
+
+    /// True if the bridge as a whole is of no use, so that another one should be asked.
+    pub(crate) fn is_of_the_bridge(&self) -> bool {
+        match self {
+            Failure::Bridge { code, .. } => {
+                matches!(
+                    code.as_str(),
+                    "no_model" | "model_died" | "denied" | "unknown_command"
+                )
+            }
+            _ => true,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Usage(text)
+            | Failure::Connect(text)
+            | Failure::Silence(text)
+            | Failure::Lost(text) => out.write_str(text),
+            Failure::Bridge { message, code } if code == "unknown_command" => {
+                write!(out, "{message} (this bridge is older than llambo)")
+            }
+            Failure::Bridge { message, .. } => out.write_str(message),
+            Failure::Output(error) => write!(out, "cannot write standard output: {error}"),
+            Failure::Told(_) => Ok(()),
+        }
+    }
+}
+
+impl From<lexopt::Error> for Failure {
+    fn from(error: lexopt::Error) -> Self {
+        Failure::Usage(error.to_string())
+    }
+}

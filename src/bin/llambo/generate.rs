@@ -1,0 +1,208 @@
+//! GENERATE: the request from the options, and the answer as it comes.
+
+use std::fs;
+
+use miniserde::json::{self, Value};
+
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::input;
+use crate::options::{Constraint, Options};
+use crate::output;
+use crate::reply::Reply;
+
+/// A turn of a conversation.
+pub(crate) struct Message {
+    /// `system`, `user` or `assistant`.
+    pub role: &'static str,
+    /// What was said.
+    pub content: String,
+}
+
+/// The members of a GENERATE object that are the same for every prompt.
+pub(crate) struct Sampling {
+    members: String,
+    /// True if the user set the number of tokens.
+    pub limited: bool,
+}
+
+impl Sampling {
+    /// Takes the options, and reads the files that they name.
+    pub(crate) fn from_options(options: &Options) -> Result<Self, Failure> {
+        let mut members = String::new();
+        for (name, value) in &options.fields {
+            members.push_str(&format!(",\"{name}\":{value}"));
+        }
+        if !options.stop.is_empty() {
+            members.push_str(&format!(",\"stop\":{}", json::to_string(&options.stop)));
+        }
+        match &options.constraint {
+            None => {}
+            Some(Constraint::GrammarFile(path)) => {
+                let grammar = read(path)?;
+                members.push_str(&format!(",\"grammar\":{}", quote(&grammar)));
+            }
+            Some(Constraint::Schema(text)) => {
+                members.push_str(&schema("--json-schema", text)?);
+            }
+            Some(Constraint::SchemaFile(path)) => {
+                members.push_str(&schema(&path.to_string_lossy(), &read(path)?)?);
+            }
+        }
+        Ok(Sampling {
+            members,
+            limited: options.fields.iter().any(|(name, _)| *name == "max_tokens"),
+        })
+    }
+
+    /// The object that asks for what follows a prompt.
+    pub(crate) fn of_prompt(&self, prompt: &str) -> String {
+        format!(
+            "{{\"prompt\":{},\"stream\":true{}}}",
+            quote(prompt),
+            self.members
+        )
+    }
+
+    /// The object that asks for the answer to a conversation.
+    pub(crate) fn of_messages<'a>(
+        &self,
+        messages: impl IntoIterator<Item = &'a Message>,
+    ) -> String {
+        let turns: Vec<String> = messages
+            .into_iter()
+            .map(|message| {
+                format!(
+                    "{{\"role\":\"{}\",\"content\":{}}}",
+                    message.role,
+                    quote(&message.content)
+                )
+            })
+            .collect();
+        format!(
+            "{{\"messages\":[{}],\"stream\":true{}}}",
+            turns.join(","),
+            self.members
+        )
+    }
+}
+
+/// `infer` and `chat` with one prompt.
+pub(crate) fn run(options: &Options, chat: bool) -> Result<(), Failure> {
+    let sampling = Sampling::from_options(options)?;
+    let prompt = input::prompt(&options.operands)?;
+    let object = if chat {
+        sampling.of_messages(&opening(options, prompt))
+    } else {
+        sampling.of_prompt(&prompt)
+    };
+    let mut connection = Connection::open(options)?;
+    ask(&mut connection, &object, options.json, &sampling)?;
+    Ok(())
+}
+
+/// The first turns of a conversation: the system message, if any, and the user's.
+pub(crate) fn opening(options: &Options, message: String) -> Vec<Message> {
+    let mut messages = Vec::new();
+    if let Some(system) = &options.system {
+        messages.push(Message {
+            role: "system",
+            content: system.clone(),
+        });
+    }
+    messages.push(Message {
+        role: "user",
+        content: message,
+    });
+    messages
+}
+
+/// Sends a GENERATE object and prints the answer as it comes, or its last reply if `json`.
+/// Gives the text of the answer.
+pub(crate) fn ask(
+    connection: &mut Connection,
+    object: &str,
+    json: bool,
+    sampling: &Sampling,
+) -> Result<String, Failure> {
+    connection.request("GENERATE", object)?;
+    let mut shown = String::new();
+    let outcome = connection.answer(|piece| {
+        shown.push_str(piece);
+        if json {
+            return Ok(());
+        }
+        output::print(piece)
+    });
+    if json {
+        let reply = outcome?;
+        output::print_line(&reply.line)?;
+        let text = reply.text("data").to_string();
+        return reply.told().map(|()| text);
+    }
+    match outcome.and_then(Reply::into_result) {
+        Ok(reply) => {
+            let text = reply.text("data");
+            // What a bridge did not stream, it says at the end.
+            output::print(text.strip_prefix(shown.as_str()).unwrap_or_default())?;
+            if !text.ends_with('\n') {
+                output::print("\n")?;
+            }
+            note_end(&reply, sampling.limited);
+            Ok(text.to_string())
+        }
+        Err(failure) => {
+            // The message that follows starts on a line of its own.
+            if !shown.is_empty() && !shown.ends_with('\n') {
+                output::print("\n")?;
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Says if the answer ended for want of room: that is nothing to pass over in silence.
+fn note_end(reply: &Reply, limited: bool) {
+    match reply.text("finish_reason") {
+        "length" if !limited => {
+            let count = match reply.field("completion_tokens") {
+                Some(Value::Number(number)) => format!("{number} tokens"),
+                _ => "the bridge's limit".to_string(),
+            };
+            output::tell(&format!(
+                "the answer was cut at {count}; -n sets how many it may have"
+            ));
+        }
+        "context" => output::tell("the answer was cut: the context is full"),
+        _ => {}
+    }
+}
+
+/// Reads a file that holds text.
+fn read(path: &std::ffi::OsStr) -> Result<String, Failure> {
+    let shown = path.to_string_lossy();
+    let bytes =
+        fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
+    input::decode(bytes).map_err(|problem| Failure::Usage(format!("{shown} is {problem}")))
+}
+
+/// The member for a JSON schema, in the order of keys that its author gave them, which is the
+/// order in which they will be generated.
+fn schema(source: &str, text: &str) -> Result<String, Failure> {
+    match json::from_str::<Value>(text) {
+        Ok(Value::Object(_)) => {
+            // A newline between the tokens of JSON means as much as a blank.
+            let line = text.trim().replace(['\n', '\r'], " ");
+            Ok(format!(",\"json_schema\":{line}"))
+        }
+        Ok(_) => Err(Failure::Usage(format!(
+            "{source}: a JSON schema is an object, such as {{\"type\":\"object\"}}"
+        ))),
+        Err(_) => Err(Failure::Usage(format!("{source}: this is no valid JSON"))),
+    }
+}
+
+/// Makes a JSON string of a text.
+pub(crate) fn quote(text: &str) -> String {
+    json::to_string(text)
+}

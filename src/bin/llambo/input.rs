@@ -1,0 +1,134 @@
+//! Texts from the command line and from standard input.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{self, IsTerminal, Read};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
+
+use crate::failure::Failure;
+use crate::output;
+
+/// A person who is kept waiting by standard input for this long is told so.
+const NOTICE_AFTER: Duration = Duration::from_secs(3);
+
+/// The prompt of `infer` and `chat`: the operand, or standard input where the operand is missing
+/// or `-`, or the operand, a blank line and standard input where both are given.
+pub(crate) fn prompt(operands: &[OsString]) -> Result<String, Failure> {
+    let text = match operand(operands) {
+        None => standard_input()?,
+        Some(operand) => {
+            let mut text = utf8(operand)?;
+            if !io::stdin().is_terminal() {
+                let more = patiently(standard_input)?;
+                if !more.is_empty() {
+                    text.push_str("\n\n");
+                    text.push_str(&more);
+                }
+            }
+            text
+        }
+    };
+    not_empty(text)
+}
+
+/// The text of `embed` and `tokenize`: the operand, or standard input where it is missing or `-`.
+/// Blanks at its start do not reach the bridge, whose requests end their verb in any number of them.
+pub(crate) fn text(operands: &[OsString]) -> Result<String, Failure> {
+    let text = match operand(operands) {
+        None => standard_input()?,
+        Some(operand) => utf8(operand)?,
+    };
+    if text.starts_with([' ', '\t']) {
+        output::tell("blanks at the start of the text are not sent: the protocol drops them");
+    }
+    not_empty(text)
+}
+
+/// The tokens of `detokenize`: the operands, or the words of standard input, each a number.
+pub(crate) fn tokens(operands: &[OsString]) -> Result<String, Failure> {
+    let text = match operands {
+        [] => standard_input()?,
+        [only] if only == "-" => standard_input()?,
+        _ => {
+            let words: Result<Vec<String>, Failure> =
+                operands.iter().map(|word| utf8(word)).collect();
+            words?.join(" ")
+        }
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    if let Some(word) = words.iter().find(|word| word.parse::<u32>().is_err()) {
+        return Err(Failure::Usage(format!(
+            "detokenize takes tokens as whole numbers, not '{word}'"
+        )));
+    }
+    not_empty(words.join(" "))
+}
+
+/// An operand that has to be text.
+pub(crate) fn utf8(operand: &OsStr) -> Result<String, Failure> {
+    operand.to_str().map(str::to_string).ok_or_else(|| {
+        Failure::Usage(format!(
+            "'{}' is not valid UTF-8",
+            operand.to_string_lossy()
+        ))
+    })
+}
+
+/// Turns bytes into text, or says which byte is none.
+pub(crate) fn decode(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let offset = error.utf8_error().valid_up_to();
+        format!(
+            "not valid UTF-8: byte 0x{:02x} at offset {offset}",
+            error.as_bytes()[offset]
+        )
+    })
+}
+
+/// The only operand, unless it is `-`, which stands for standard input.
+fn operand(operands: &[OsString]) -> Option<&OsStr> {
+    operands
+        .first()
+        .map(OsString::as_os_str)
+        .filter(|operand| *operand != "-")
+}
+
+/// All of standard input, newlines and all.
+fn standard_input() -> Result<String, Failure> {
+    if io::stdin().is_terminal() {
+        output::tell("reading from the terminal; Ctrl-D ends the text");
+    }
+    let mut bytes = Vec::new();
+    io::stdin()
+        .lock()
+        .read_to_end(&mut bytes)
+        .map_err(|error| Failure::Usage(format!("cannot read standard input: {error}")))?;
+    decode(bytes).map_err(|problem| Failure::Usage(format!("standard input is {problem}")))
+}
+
+/// Runs `read`, and says what is awaited if that takes long: a standard input that a script or ssh
+/// left open by oversight never ends.
+fn patiently<T>(read: fn() -> T) -> T {
+    let (done, wait) = mpsc::channel::<()>();
+    let reminder = thread::spawn(move || {
+        if wait.recv_timeout(NOTICE_AFTER) == Err(RecvTimeoutError::Timeout) {
+            output::tell(
+                "still reading standard input, to append it to the text; < /dev/null does without",
+            );
+        }
+    });
+    let outcome = read();
+    drop(done);
+    let _ = reminder.join();
+    outcome
+}
+
+fn not_empty(text: String) -> Result<String, Failure> {
+    if text.is_empty() {
+        return Err(Failure::Usage(
+            "the text is empty: give it as an operand or on standard input".to_string(),
+        ));
+    }
+    Ok(text)
+}

@@ -1,0 +1,61 @@
+//! llambo: asks a llama-cpp-bridge from the shell.
+
+mod address;
+mod chat;
+mod completions;
+mod connection;
+mod failure;
+mod generate;
+mod help;
+mod input;
+mod map;
+mod options;
+mod output;
+mod progress;
+mod queue;
+mod raw;
+mod reply;
+mod table;
+mod verbs;
+
+use std::env;
+use std::process::ExitCode;
+
+use failure::Failure;
+use options::Task;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::from(failure::DONE),
+        Err(failure) => {
+            if failure.is_worth_telling() {
+                output::tell(&failure.to_string());
+            }
+            if let Failure::Usage(_) = failure {
+                output::tell("see llambo --help");
+            }
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+/// Reads the command line and does what it asks.
+fn run() -> Result<(), Failure> {
+    let options = options::parse(
+        env::args_os().skip(1),
+        env::var_os(options::SOCKET_VARIABLE),
+    )?;
+    match &options.task {
+        Task::Help(command) => output::print(&help::text(*command)),
+        Task::Version => output::print(concat!("llambo ", env!("CARGO_PKG_VERSION"), "\n")),
+        Task::Completions(shell) => output::print(&completions::script(shell)),
+        Task::Interactive => chat::run(&options),
+        Task::Command(command) => match command.name {
+            "infer" => generate::run(&options, false),
+            "chat" => chat::or_once(&options),
+            "raw" => raw::run(&options),
+            "map" => map::run(options),
+            _ => verbs::run(&options, command),
+        },
+    }
+}

@@ -1,0 +1,278 @@
+//! `map`: a prompt a line in, an answer a line out, shared among the bridges by whoever is free.
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, IsTerminal};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::address::Address;
+use crate::connection::{self, Connection};
+use crate::failure::{self, Failure};
+use crate::generate::{self, Sampling, quote};
+use crate::input;
+use crate::options::{Each, Options};
+use crate::output;
+use crate::progress::Progress;
+use crate::queue::{Answer, Line, Next, Queue};
+use crate::reply::{Reply, Status};
+
+/// Requests under way with one bridge: the next lies ready when an answer is finished. More would
+/// leave lines with a busy bridge at the end, while others have nothing to do.
+const PIPELINED: usize = 2;
+
+/// The longest request that is sent while the answer to another comes. It fits into the buffer of
+/// any socket, so that sending never waits for a bridge that waits for its answer to be read.
+const PIPELINED_BYTES: usize = 32 * 1024;
+
+/// How long a bridge is held before others that wait for it get their turn: it serves one client
+/// at a time, and a nightly batch should not keep a person waiting until morning.
+const TURN: Duration = Duration::from_secs(10);
+
+/// What all threads work with.
+struct Work {
+    options: Options,
+    sampling: Sampling,
+    queue: Queue,
+}
+
+/// Answers the lines of standard input.
+pub(crate) fn run(options: Options) -> Result<(), Failure> {
+    let sampling = Sampling::from_options(&options)?;
+    let sockets = options.sockets.clone();
+    let work = Arc::new(Work {
+        options,
+        sampling,
+        queue: Queue::new(sockets.len()),
+    });
+    {
+        let work = Arc::clone(&work);
+        thread::spawn(move || read(&work));
+    }
+    for address in sockets {
+        let work = Arc::clone(&work);
+        thread::spawn(move || ask(&work, &address));
+    }
+    write(&work)
+}
+
+/// Reads lines, or whatever ends in NUL, until the end of standard input.
+fn read(work: &Work) {
+    let end = if work.options.null { b'\0' } else { b'\n' };
+    let mut input = io::stdin().lock();
+    let mut bytes = Vec::new();
+    loop {
+        bytes.clear();
+        match input.read_until(end, &mut bytes) {
+            Ok(0) => return work.queue.end(None),
+            Ok(_) => {}
+            Err(error) => {
+                let problem = format!("cannot read standard input: {error}");
+                return work.queue.end(Some(problem));
+            }
+        }
+        if bytes.last() == Some(&end) {
+            bytes.pop();
+            if !work.options.null && bytes.last() == Some(&b'\r') {
+                bytes.pop();
+            }
+        }
+        let line = input::decode(std::mem::take(&mut bytes))
+            .map_err(|problem| Answer::client_error(format!("the line is {problem}")));
+        work.queue
+            .push(line.map(|line| match &work.options.template {
+                Some(template) => template.replace("{}", &line),
+                None => line,
+            }));
+    }
+}
+
+/// Asks one bridge until no line is left or it fails.
+fn ask(work: &Work, address: &Address) {
+    while work.queue.wait_for_line() {
+        let mut asked = VecDeque::new();
+        if let Err(failure) = hold(work, address, &mut asked) {
+            work.queue.give_back(asked, &failure);
+            let failed = (failure.of(address), failure.status());
+            return work.queue.retire(Some(failed));
+        }
+    }
+    work.queue.retire(None);
+}
+
+/// Holds a bridge for one turn. A bridge that is busy gets no lines until it has answered a PING,
+/// so that the others do not wait for what lies with it.
+fn hold(work: &Work, address: &Address, asked: &mut VecDeque<Line>) -> Result<(), Failure> {
+    let mut connection = Connection::open_to(address, &work.options)?.without_notice();
+    connection.request("PING", "")?;
+    connection.reply()?.into_result()?;
+    let begin = Instant::now();
+    let short = PIPELINED_BYTES.saturating_sub(work.request("").len());
+    loop {
+        while asked.len() < PIPELINED && begin.elapsed() < TURN {
+            let most = if asked.is_empty() { usize::MAX } else { short };
+            let Some(line) = work.queue.take(most) else {
+                break;
+            };
+            let request = work.request(&line.text);
+            asked.push_back(line);
+            connection.send(&request)?;
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let reply = connection.answer(|_| Ok(()))?;
+        let answer = work.answer(reply)?;
+        if let Some(line) = asked.pop_front() {
+            work.queue.answer(&line, answer);
+        }
+    }
+}
+
+impl Work {
+    /// The request that asks a line.
+    fn request(&self, line: &str) -> Vec<u8> {
+        match self.options.each {
+            Each::Infer => connection::encode("GENERATE", &self.sampling.of_prompt(line)),
+            Each::Chat => {
+                let turns = generate::opening(&self.options, line.to_string());
+                connection::encode("GENERATE", &self.sampling.of_messages(&turns))
+            }
+            Each::Embed => connection::encode("EMBED", line),
+        }
+    }
+
+    /// Makes the answer to a line of a reply, or the failure of a bridge that is of no use.
+    fn answer(&self, reply: Reply) -> Result<Answer, Failure> {
+        let line = self.options.json.then(|| reply.line.clone());
+        let cut = !self.sampling.limited && reply.text("finish_reason") == "length";
+        let (text, error) = match reply.status {
+            Status::Error => match reply.into_result() {
+                Err(failure) if failure.is_of_the_bridge() => return Err(failure),
+                Err(failure) => (format!("error: {failure}"), Some(failure.to_string())),
+                Ok(_) => (String::new(), None),
+            },
+            _ if self.options.each == Each::Embed => (reply.numbers("embedding"), None),
+            _ => (reply.text("data").to_string(), None),
+        };
+        Ok(Answer {
+            text: line.unwrap_or(text),
+            error,
+            cut,
+        })
+    }
+}
+
+impl Answer {
+    /// The answer to a line that no bridge answers.
+    pub(crate) fn client_error(message: String) -> Answer {
+        Answer {
+            text: String::new(),
+            error: Some(message),
+            cut: false,
+        }
+    }
+
+    /// The answer as it is printed: on one line, or as it is where NUL ends it.
+    fn shown(self, options: &Options) -> String {
+        let mut text = match (&self.error, options.json) {
+            (Some(message), true) if self.text.is_empty() => format!(
+                "{{\"status\":\"error\",\"message\":{},\"code\":\"bad_request\"}}",
+                quote(message)
+            ),
+            (Some(message), false) => format!("error: {message}"),
+            _ => self.text,
+        };
+        if options.null {
+            text.push('\0');
+        } else {
+            text = text.replace('\r', "\\r").replace('\n', "\\n");
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Writes the answers in order, and shows on a terminal how far the work is.
+fn write(work: &Work) -> Result<(), Failure> {
+    let mut progress = Progress::new();
+    let mut writer = Writer::default();
+    let tick = progress.is_shown().then_some(Progress::TICK);
+    loop {
+        progress.show(|| work.queue.count());
+        match work.queue.next(tick) {
+            Next::Answer(index, answer) => {
+                if io::stdout().is_terminal() || answer.error.is_some() {
+                    progress.clear();
+                }
+                writer.write(index, answer, &work.options)?;
+            }
+            Next::Message(message) => {
+                progress.clear();
+                output::tell(&message);
+            }
+            Next::Pending => {}
+            Next::Done => break,
+            Next::Deserted => {
+                progress.clear();
+                return desert(work, writer);
+            }
+        }
+    }
+    progress.clear();
+    writer.note_cut();
+    if let Some(problem) = work.queue.problem() {
+        return Err(Failure::Usage(problem));
+    }
+    match writer.errors {
+        0 => Ok(()),
+        _ => Err(Failure::Told(failure::REFUSED)),
+    }
+}
+
+/// Ends without a bridge: what was answered out of order is not lost, the lines between are
+/// errors, and the person learns where to go on.
+fn desert(work: &Work, mut writer: Writer) -> Result<(), Failure> {
+    for (index, answer) in work.queue.leftovers() {
+        while writer.written < index {
+            let gap = Answer::client_error("no bridge left to answer it".to_string());
+            writer.write(writer.written, gap, &work.options)?;
+        }
+        writer.write(index, answer, &work.options)?;
+    }
+    writer.note_cut();
+    output::tell(&format!(
+        "no bridge left: the lines from {} on are not answered",
+        writer.written + 1
+    ));
+    Err(Failure::Told(work.queue.failed().max(failure::REFUSED)))
+}
+
+/// Counts what it writes.
+#[derive(Default)]
+struct Writer {
+    written: usize,
+    errors: usize,
+    cut: usize,
+}
+
+impl Writer {
+    fn write(&mut self, index: usize, answer: Answer, options: &Options) -> Result<(), Failure> {
+        if let Some(message) = &answer.error {
+            self.errors += 1;
+            output::tell(&format!("line {}: {message}", index + 1));
+        }
+        self.cut += usize::from(answer.cut);
+        self.written = index + 1;
+        output::print(&answer.shown(options))
+    }
+
+    fn note_cut(&self) {
+        if self.cut > 0 {
+            output::tell(&format!(
+                "{} of {} answers were cut at the bridge's limit; -n sets how many tokens they may have",
+                self.cut, self.written
+            ));
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The command line, read by the tables of [`crate::table`]. Reading it opens nothing.
+
+use std::ffi::OsString;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::address::Address;
+use crate::failure::Failure;
+use crate::table::{self, CommandRow, Meaning, OptionRow, Takes};
+use lexopt::Arg;
+
+/// The socket that the bridge makes unless told otherwise.
+pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
+
+/// The environment variable that names another socket, to the bridge and to llambo.
+pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
+
+/// What the command line asks for.
+pub(crate) enum Task {
+    /// A command of the table.
+    Command(&'static CommandRow),
+    /// No command: an interactive chat, if there is a terminal.
+    Interactive,
+    /// Help, of one command or of all.
+    Help(Option<&'static CommandRow>),
+    /// The version.
+    Version,
+    /// The completion script of a shell.
+    Completions(String),
+}
+
+/// A grammar that constrains the answer. At most one can be given.
+pub(crate) enum Constraint {
+    /// A file with a GBNF grammar.
+    GrammarFile(OsString),
+    /// A JSON schema.
+    Schema(String),
+    /// A file with a JSON schema.
+    SchemaFile(OsString),
+}
+
+/// What `map` asks for each line.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Each {
+    /// The text that follows it.
+    Infer,
+    /// The answer to it as a user's turn.
+    Chat,
+    /// Its embedding.
+    Embed,
+}
+
+/// A command line.
+pub(crate) struct Options {
+    /// What to do.
+    pub task: Task,
+    /// The operands of the command.
+    pub operands: Vec<OsString>,
+    /// The bridges, at least one.
+    pub sockets: Vec<Address>,
+    /// How long a silence may last; for ever if absent.
+    pub timeout: Option<Duration>,
+    /// Print replies instead of text.
+    pub json: bool,
+    /// Users whose sockets are trusted beside root's and the caller's own.
+    pub trusted: Vec<u32>,
+    /// Fields of GENERATE with their JSON values, each at most once.
+    pub fields: Vec<(&'static str, String)>,
+    /// Stop strings.
+    pub stop: Vec<String>,
+    /// The grammar or schema.
+    pub(crate) constraint: Option<Constraint>,
+    /// The system message of a chat.
+    pub system: Option<String>,
+    /// Text around each line of `map`; holds `{}` at least once.
+    pub template: Option<String>,
+    /// What `map` asks.
+    pub each: Each,
+    /// `map` separates by NUL.
+    pub null: bool,
+}
+
+/// Reads a command line; `socket_variable` is the value of [`SOCKET_VARIABLE`].
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    socket_variable: Option<OsString>,
+) -> Result<Options, Failure> {
+    let mut options = Options {
+        task: Task::Interactive,
+        operands: Vec::new(),
+        sockets: Vec::new(),
+        timeout: None,
+        json: false,
+        trusted: Vec::new(),
+        fields: Vec::new(),
+        stop: Vec::new(),
+        constraint: None,
+        system: None,
+        template: None,
+        each: Each::Infer,
+        null: false,
+    };
+    let mut given: Vec<&'static OptionRow> = Vec::new();
+    let mut immediate = None;
+    let mut parser = lexopt::Parser::from_args(arguments);
+    while let Some(argument) = parser.next()? {
+        let found = match &argument {
+            Arg::Long(name) => table::find_long(name),
+            Arg::Short(letter) => table::find_short(*letter),
+            Arg::Value(value) => {
+                options.operand(value.clone())?;
+                continue;
+            }
+        };
+        let Some(option) = found else {
+            return Err(argument.unexpected().into());
+        };
+        let value = match option.takes {
+            Takes::Nothing => None,
+            _ => Some(parser.value()?),
+        };
+        match option.meaning {
+            Meaning::Help => immediate = Some(Meaning::Help),
+            Meaning::Version => immediate = immediate.or(Some(Meaning::Version)),
+            Meaning::Completions => {
+                let shell = choice(option, text(option, value)?)?;
+                return Ok(Options {
+                    task: Task::Completions(shell),
+                    ..options
+                });
+            }
+            _ => options.set(option, value)?,
+        }
+        given.push(option);
+    }
+    match (immediate, &options.task) {
+        (Some(Meaning::Help), Task::Command(command)) => options.task = Task::Help(Some(command)),
+        (Some(Meaning::Help), _) => options.task = Task::Help(None),
+        (Some(_), _) => options.task = Task::Version,
+        (None, _) => options.check(&given, socket_variable)?,
+    }
+    Ok(options)
+}
+
+impl Options {
+    /// Takes a word that is no option: first the command, then its operands.
+    fn operand(&mut self, value: OsString) -> Result<(), Failure> {
+        if let Task::Command(_) = self.task {
+            self.operands.push(value);
+            return Ok(());
+        }
+        let name = value.to_string_lossy();
+        let command = table::find_command(&name).ok_or_else(|| {
+            let names: Vec<&str> = table::COMMANDS.iter().map(|row| row.name).collect();
+            Failure::Usage(format!(
+                "no command '{name}'; the commands are {}",
+                names.join(", ")
+            ))
+        })?;
+        self.task = Task::Command(command);
+        Ok(())
+    }
+
+    /// Takes an option and its value.
+    fn set(&mut self, option: &'static OptionRow, value: Option<OsString>) -> Result<(), Failure> {
+        match option.meaning {
+            Meaning::Socket => {
+                let value = value.unwrap_or_default();
+                self.sockets
+                    .push(Address::parse(value).map_err(Failure::Usage)?);
+            }
+            Meaning::Timeout => {
+                let seconds: f64 = number(option, &text(option, value)?)?;
+                self.timeout = Some(Duration::from_secs_f64(seconds));
+            }
+            Meaning::Json => self.json = true,
+            Meaning::TrustUid => self.trusted.push(number(option, &text(option, value)?)?),
+            Meaning::Field(name) => {
+                let text = text(option, value)?;
+                let value = match option.takes {
+                    Takes::Integer(..) => number::<i64>(option, &text)?.to_string(),
+                    _ => number::<f64>(option, &text)?.to_string(),
+                };
+                self.field(name, value);
+            }
+            Meaning::Switch(name) => self.field(name, "true".to_string()),
+            Meaning::Stop => self.stop.push(text(option, value)?),
+            Meaning::GrammarFile => {
+                self.constrain(Constraint::GrammarFile(value.unwrap_or_default()))?;
+            }
+            Meaning::Schema => self.constrain(Constraint::Schema(text(option, value)?))?,
+            Meaning::SchemaFile => {
+                self.constrain(Constraint::SchemaFile(value.unwrap_or_default()))?;
+            }
+            Meaning::System => self.system = Some(text(option, value)?),
+            Meaning::Template => self.template = Some(text(option, value)?),
+            Meaning::MapChat => self.each(Each::Chat)?,
+            Meaning::MapEmbed => self.each(Each::Embed)?,
+            Meaning::Null => self.null = true,
+            Meaning::Completions | Meaning::Help | Meaning::Version => {}
+        }
+        Ok(())
+    }
+
+    /// Sets a field of GENERATE; the last value given counts, as GNU programs have it.
+    fn field(&mut self, name: &'static str, value: String) {
+        self.fields.retain(|(known, _)| *known != name);
+        self.fields.push((name, value));
+    }
+
+    fn constrain(&mut self, constraint: Constraint) -> Result<(), Failure> {
+        if self.constraint.is_some() {
+            return Err(Failure::Usage(
+                "give only one of --grammar-file, --json-schema and --json-schema-file".to_string(),
+            ));
+        }
+        self.constraint = Some(constraint);
+        Ok(())
+    }
+
+    fn each(&mut self, each: Each) -> Result<(), Failure> {
+        if self.each != Each::Infer && self.each != each {
+            return Err(Failure::Usage(
+                "give only one of --chat and --embed".to_string(),
+            ));
+        }
+        self.each = each;
+        Ok(())
+    }
+
+    /// Checks what only the whole command line shows, and fills in the socket.
+    fn check(
+        &mut self,
+        given: &[&'static OptionRow],
+        socket_variable: Option<OsString>,
+    ) -> Result<(), Failure> {
+        let (name, several_sockets) = match self.task {
+            Task::Command(command) => {
+                self.check_operands(command)?;
+                (command.name, command.several_sockets)
+            }
+            _ => ("chat", false),
+        };
+        if let Some(option) = given.iter().find(|option| !option.belongs_to(name)) {
+            return Err(Failure::Usage(format!(
+                "--{} is no option of {name}; it belongs to {}",
+                option.long,
+                option.commands.join(", ")
+            )));
+        }
+        if self.sockets.len() > 1 && !several_sockets {
+            return Err(Failure::Usage(format!(
+                "{name} asks one bridge, but {} sockets were given",
+                self.sockets.len()
+            )));
+        }
+        if self.sockets.is_empty() {
+            let value = socket_variable.filter(|value| !value.is_empty());
+            let value = value.unwrap_or_else(|| DEFAULT_SOCKET.into());
+            self.sockets
+                .push(Address::parse(value).map_err(Failure::Usage)?);
+        }
+        if name == "map" {
+            self.check_map()?;
+        }
+        Ok(())
+    }
+
+    fn check_operands(&self, command: &CommandRow) -> Result<(), Failure> {
+        let (least, most) = command.count;
+        if self.operands.len() < least {
+            return Err(Failure::Usage(format!(
+                "{} needs {}",
+                command.name, command.operands
+            )));
+        }
+        match self.operands.get(most) {
+            Some(extra) if most == 0 => Err(Failure::Usage(format!(
+                "{} takes no operand, but was given '{}'",
+                command.name,
+                extra.to_string_lossy()
+            ))),
+            Some(extra) => Err(Failure::Usage(format!(
+                "{} takes one {}; '{}' is too many (quote a text that holds blanks)",
+                command.name,
+                command.operands.trim_matches(['[', ']']),
+                extra.to_string_lossy()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn check_map(&self) -> Result<(), Failure> {
+        let problem = match (&self.template, self.each) {
+            (Some(template), _) if !template.contains("{}") => {
+                "--template needs {} where the line goes"
+            }
+            (_, each) if each != Each::Chat && self.system.is_some() => "--system needs --chat",
+            (_, Each::Embed)
+                if !self.fields.is_empty()
+                    || !self.stop.is_empty()
+                    || self.constraint.is_some() =>
+            {
+                "--embed generates nothing, so it takes no option of sampling"
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::Usage(problem.to_string()))
+    }
+}
+
+/// The value of an option as text.
+fn text(option: &OptionRow, value: Option<OsString>) -> Result<String, Failure> {
+    value.unwrap_or_default().into_string().map_err(|value| {
+        Failure::Usage(format!(
+            "--{}: '{}' is not valid UTF-8",
+            option.long,
+            value.to_string_lossy()
+        ))
+    })
+}
+
+/// A number within the bounds of the option's row.
+fn number<T>(option: &OptionRow, text: &str) -> Result<T, Failure>
+where
+    T: FromStr + Into<Number> + Copy,
+{
+    let parsed: Option<T> = text.parse().ok();
+    let within = |value: T| match (option.takes, value.into()) {
+        (Takes::Integer(least, most), Number::Integer(value)) => (least..=most).contains(&value),
+        (Takes::Decimal(least, most), Number::Decimal(value)) => (least..=most).contains(&value),
+        _ => false,
+    };
+    parsed.filter(|value| within(*value)).ok_or_else(|| {
+        let range = match option.takes {
+            Takes::Integer(least, most) => format!("a whole number from {least} to {most}"),
+            Takes::Decimal(least, most) => format!("a number from {least} to {most}"),
+            _ => String::new(),
+        };
+        Failure::Usage(format!("--{} takes {range}, not '{text}'", option.long))
+    })
+}
+
+/// A number of either kind, to compare with bounds.
+enum Number {
+    Integer(i64),
+    Decimal(f64),
+}
+
+impl From<i64> for Number {
+    fn from(value: i64) -> Self {
+        Number::Integer(value)
+    }
+}
+
+impl From<u32> for Number {
+    fn from(value: u32) -> Self {
+        Number::Integer(value.into())
+    }
+}
+
+impl From<f64> for Number {
+    fn from(value: f64) -> Self {
+        Number::Decimal(value)
+    }
+}
+
+/// A word among those of the option's row.
+fn choice(option: &OptionRow, word: String) -> Result<String, Failure> {
+    match option.takes {
+        Takes::Choice(words) if !words.contains(&word.as_str()) => Err(Failure::Usage(format!(
+            "--{} takes {}, not '{word}'",
+            option.long,
+            words.join(", ")
+        ))),
+        _ => Ok(word),
+    }
+}

@@ -1,0 +1,288 @@
+//! The lines of `map` between the thread that reads them, those that ask the bridges, and the
+//! one that writes the answers in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
+
+use crate::failure::Failure;
+
+/// Bytes of lines that may wait to be asked. Enough that the length of most inputs, and with it
+/// the time left, is known early; not so much that an endless input fills the memory.
+const WAITING_BYTES: usize = 16 * 1024 * 1024;
+
+/// How far ahead of the next answer to be written lines may be asked, so that one line that
+/// takes for ever does not gather all answers after it in memory.
+const AHEAD: usize = 10_000;
+
+/// A line is given up, and the failure is its answer, when this many bridges failed over it:
+/// some prompts kill any model, and would go round until no bridge is left.
+const ATTEMPTS: usize = 2;
+
+/// A line on its way to a bridge.
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Its number, from 0.
+    pub index: usize,
+    /// The prompt.
+    pub text: String,
+    /// How many bridges failed while they were at it.
+    attempts: usize,
+}
+
+/// An answer on its way out.
+pub(crate) struct Answer {
+    /// What is printed.
+    pub text: String,
+    /// The message, where the answer is an error.
+    pub error: Option<String>,
+    /// True if the answer ended at the default number of tokens.
+    pub cut: bool,
+}
+
+#[derive(Default)]
+struct State {
+    waiting: VecDeque<Line>,
+    waiting_bytes: usize,
+    /// Lines read so far.
+    read: usize,
+    /// True once the input has ended.
+    ended: bool,
+    /// Why the input could not be read to its end, if so.
+    problem: Option<String>,
+    /// Lines that are with a bridge.
+    asked: usize,
+    answers: BTreeMap<usize, Answer>,
+    /// What the person should know of the bridges.
+    messages: VecDeque<String>,
+    /// Lines that were answered, written or not.
+    done: usize,
+    /// Answers that were written, all those before this number.
+    written: usize,
+    /// Threads that still ask.
+    bridges: usize,
+    /// The worst exit status of a bridge that failed.
+    failed: u8,
+}
+
+/// Lines, answers, and who waits for them.
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What the writer gets.
+pub(crate) enum Next {
+    /// The answer to the line of this number.
+    Answer(usize, Answer),
+    /// A message about a bridge.
+    Message(String),
+    /// Nothing yet.
+    Pending,
+    /// All lines are answered and written.
+    Done,
+    /// No bridge is left. The answers that were finished out of order are still in the queue.
+    Deserted,
+}
+
+/// How far the work is.
+pub(crate) struct Count {
+    /// Lines that were answered.
+    pub done: usize,
+    /// How many lines there are, once that is known.
+    pub total: Option<usize>,
+}
+
+impl Queue {
+    /// An empty queue, served by this many threads.
+    pub(crate) fn new(bridges: usize) -> Self {
+        Queue {
+            state: Mutex::new(State {
+                bridges,
+                ..State::default()
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A thread that panics ends the process, so that no lock is ever poisoned.
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed
+            .wait(state)
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Adds a line, once there is room for it, or the answer to one that cannot be asked.
+    pub(crate) fn push(&self, line: Result<String, Answer>) {
+        let mut state = self.state();
+        while state.waiting_bytes > WAITING_BYTES || state.read > state.written + 10 * AHEAD {
+            state = self.wait(state);
+        }
+        let index = state.read;
+        state.read += 1;
+        match line {
+            Ok(text) => {
+                state.waiting_bytes += text.len();
+                state.waiting.push_back(Line {
+                    index,
+                    text,
+                    attempts: 0,
+                });
+            }
+            Err(answer) => {
+                state.done += 1;
+                state.answers.insert(index, answer);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Says that no line follows, and why if that is not as it should be.
+    pub(crate) fn end(&self, problem: Option<String>) {
+        let mut state = self.state();
+        state.ended = true;
+        state.problem = problem;
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is a line to ask. False once there will be none, not even one that
+    /// another bridge leaves unfinished.
+    pub(crate) fn wait_for_line(&self) -> bool {
+        let mut state = self.state();
+        loop {
+            if state.is_ready() {
+                return true;
+            }
+            if state.ended && state.waiting.is_empty() && state.asked == 0 {
+                return false;
+            }
+            state = self.wait(state);
+        }
+    }
+
+    /// Takes a line if there is one, of at most this many bytes.
+    pub(crate) fn take(&self, most: usize) -> Option<Line> {
+        let mut state = self.state();
+        if !state.is_ready() || state.waiting.front()?.text.len() > most {
+            return None;
+        }
+        let line = state.waiting.pop_front()?;
+        state.waiting_bytes -= line.text.len();
+        state.asked += 1;
+        self.changed.notify_all();
+        Some(line)
+    }
+
+    /// Brings the answer to a line that was taken.
+    pub(crate) fn answer(&self, line: &Line, answer: Answer) {
+        let mut state = self.state();
+        state.asked -= 1;
+        state.done += 1;
+        state.answers.insert(line.index, answer);
+        self.changed.notify_all();
+    }
+
+    /// Gives lines back that a bridge left unfinished; it was at work on the first of them.
+    pub(crate) fn give_back(&self, lines: VecDeque<Line>, failure: &Failure) {
+        let mut state = self.state();
+        for (position, mut line) in lines.into_iter().enumerate().rev() {
+            state.asked -= 1;
+            line.attempts += usize::from(position == 0);
+            if line.attempts == ATTEMPTS {
+                let message = format!("{ATTEMPTS} bridges failed at this line: {failure}");
+                state.done += 1;
+                state
+                    .answers
+                    .insert(line.index, Answer::client_error(message));
+            } else {
+                state.waiting_bytes += line.text.len();
+                state.waiting.push_front(line);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    /// Says that a thread asks no more, and if its bridge failed, what to tell the person of it
+    /// and with which exit status.
+    pub(crate) fn retire(&self, failed: Option<(String, u8)>) {
+        let mut state = self.state();
+        state.bridges -= 1;
+        if let Some((message, status)) = failed {
+            state.messages.push_back(message);
+            state.failed = state.failed.max(status);
+        }
+        self.changed.notify_all();
+    }
+
+    /// The next message, or answer in order; waits for it, or this long if a time is given.
+    pub(crate) fn next(&self, time: Option<Duration>) -> Next {
+        let mut state = self.state();
+        let mut waited = false;
+        loop {
+            if let Some(message) = state.messages.pop_front() {
+                return Next::Message(message);
+            }
+            let index = state.written;
+            if let Some(answer) = state.answers.remove(&index) {
+                state.written += 1;
+                self.changed.notify_all();
+                return Next::Answer(index, answer);
+            }
+            if state.ended && state.written == state.read {
+                return Next::Done;
+            }
+            if state.bridges == 0 {
+                return Next::Deserted;
+            }
+            if waited {
+                return Next::Pending;
+            }
+            state = match time {
+                None => self.wait(state),
+                Some(time) => {
+                    waited = true;
+                    let outcome = self.changed.wait_timeout(state, time);
+                    outcome.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+                }
+            };
+        }
+    }
+
+    /// What is finished, by number, after no bridge is left.
+    pub(crate) fn leftovers(&self) -> BTreeMap<usize, Answer> {
+        std::mem::take(&mut self.state().answers)
+    }
+
+    /// How far the work is.
+    pub(crate) fn count(&self) -> Count {
+        let state = self.state();
+        Count {
+            done: state.done,
+            total: state.ended.then_some(state.read),
+        }
+    }
+
+    /// The worst exit status of a bridge that failed; 0 if none did.
+    pub(crate) fn failed(&self) -> u8 {
+        self.state().failed
+    }
+
+    /// Why the input could not be read to its end, if so.
+    pub(crate) fn problem(&self) -> Option<String> {
+        self.state().problem.take()
+    }
+}
+
+impl State {
+    /// True if a line may be taken.
+    fn is_ready(&self) -> bool {
+        let first = self.waiting.front();
+        first.is_some_and(|line| line.index < self.written + AHEAD)
+    }
+}

@@ -1,0 +1,247 @@
+//! The commands and the options, a row each. Parsing, `--help` and the shell completions
+//! follow from these two tables, and tests compare the man page with them.
+
+/// What an option takes.
+#[derive(Clone, Copy)]
+pub(crate) enum Takes {
+    /// Nothing: the option is a switch.
+    Nothing,
+    /// Any text, under this name in the help.
+    Text(&'static str),
+    /// The path of a file, under this name in the help.
+    Path(&'static str),
+    /// A whole number within these bounds.
+    Integer(i64, i64),
+    /// A decimal number within these bounds.
+    Decimal(f64, f64),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+}
+
+/// What an option means to the parser.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Meaning {
+    /// A path or `tcp:HOST:PORT`; repeatable.
+    Socket,
+    /// Seconds of silence.
+    Timeout,
+    /// Replies as they came.
+    Json,
+    /// A user whose sockets are trusted; repeatable.
+    TrustUid,
+    /// A field of GENERATE with a number.
+    Field(&'static str),
+    /// A field of GENERATE that is set to true.
+    Switch(&'static str),
+    /// A stop string; repeatable.
+    Stop,
+    /// A GBNF grammar in a file.
+    GrammarFile,
+    /// A JSON schema as text.
+    Schema,
+    /// A JSON schema in a file.
+    SchemaFile,
+    /// The system message.
+    System,
+    /// Text around each line of `map`.
+    Template,
+    /// Each line of `map` is a user's turn.
+    MapChat,
+    /// Each line of `map` is embedded.
+    MapEmbed,
+    /// NUL in place of newline.
+    Null,
+    /// Print a completion script.
+    Completions,
+    /// Print the help.
+    Help,
+    /// Print the version.
+    Version,
+}
+
+/// An option.
+pub(crate) struct OptionRow {
+    /// What it means.
+    pub meaning: Meaning,
+    /// The letter of its short form.
+    pub short: Option<char>,
+    /// Its long name, without the hyphens.
+    pub long: &'static str,
+    /// What it takes.
+    pub takes: Takes,
+    /// The commands it belongs to; none listed means all of them.
+    pub commands: &'static [&'static str],
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// A command.
+pub(crate) struct CommandRow {
+    /// The word on the command line.
+    pub name: &'static str,
+    /// Its operands in the help.
+    pub operands: &'static str,
+    /// How many operands it takes: at least, at most.
+    pub count: (usize, usize),
+    /// True if several sockets may be given.
+    pub several_sockets: bool,
+    /// One line of help.
+    pub help: &'static str,
+}
+
+/// The shells that `--completions` knows.
+pub(crate) const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+
+/// The commands that generate, and so take the options of sampling.
+const GENERATING: &[&str] = &["infer", "chat", "map"];
+
+const MAP: &[&str] = &["map"];
+
+#[rustfmt::skip]
+/// Every option, in the order of the help.
+pub(crate) const OPTIONS: &[OptionRow] = &[
+    row(Meaning::Socket, Some('s'), "socket", Takes::Path("SOCKET"), &[],
+        "path of the bridge's socket, or tcp:HOST:PORT; repeatable"),
+    row(Meaning::Timeout, None, "timeout", Takes::Decimal(0.001, 86_400.0), &[],
+        "give up after this many seconds of silence"),
+    row(Meaning::Json, None, "json", Takes::Nothing, &[],
+        "print the replies as the bridge wrote them"),
+    row(Meaning::TrustUid, None, "trust-uid", Takes::Integer(0, u32::MAX as i64), &[],
+        "trust sockets of this user, beside root's and your own; repeatable"),
+    row(Meaning::Field("max_tokens"), Some('n'), "max-tokens", Takes::Integer(-1, 1_048_576), GENERATING,
+        "most tokens to generate; -1: until the context is full"),
+    row(Meaning::Field("temperature"), None, "temp", Takes::Decimal(0.0, 1000.0), GENERATING,
+        "temperature of sampling; 0: always the likeliest token"),
+    row(Meaning::Field("top_k"), None, "top-k", Takes::Integer(0, i32::MAX as i64), GENERATING,
+        "sample among this many of the likeliest tokens; 0: off"),
+    row(Meaning::Field("top_p"), None, "top-p", Takes::Decimal(0.0, 1.0), GENERATING,
+        "sample among the likeliest tokens of this total probability; 1: off"),
+    row(Meaning::Field("min_p"), None, "min-p", Takes::Decimal(0.0, 1.0), GENERATING,
+        "least probability of a token, relative to the likeliest; 0: off"),
+    row(Meaning::Field("repeat_penalty"), None, "repeat-penalty", Takes::Decimal(0.0, 1000.0), GENERATING,
+        "penalty for repeated tokens; 1: off"),
+    row(Meaning::Field("repeat_last_n"), None, "repeat-last-n", Takes::Integer(-1, 1_048_576), GENERATING,
+        "how many tokens back the penalties look; -1: the whole context"),
+    row(Meaning::Field("presence_penalty"), None, "presence-penalty", Takes::Decimal(-100.0, 100.0), GENERATING,
+        "penalty for tokens that occurred; 0: off"),
+    row(Meaning::Field("frequency_penalty"), None, "frequency-penalty", Takes::Decimal(-100.0, 100.0), GENERATING,
+        "penalty for tokens by how often they occurred; 0: off"),
+    row(Meaning::Field("seed"), None, "seed", Takes::Integer(-1, u32::MAX as i64), GENERATING,
+        "seed of sampling; -1: random"),
+    row(Meaning::Stop, None, "stop", Takes::Text("TEXT"), GENERATING,
+        "end the answer before this text; repeatable"),
+    row(Meaning::Switch("ignore_eos"), None, "ignore-eos", Takes::Nothing, GENERATING,
+        "go on past the end-of-generation token"),
+    row(Meaning::GrammarFile, None, "grammar-file", Takes::Path("FILE"), GENERATING,
+        "constrain the answer to the GBNF grammar in FILE"),
+    row(Meaning::Schema, Some('j'), "json-schema", Takes::Text("SCHEMA"), GENERATING,
+        "constrain the answer to JSON of this schema"),
+    row(Meaning::SchemaFile, None, "json-schema-file", Takes::Path("FILE"), GENERATING,
+        "constrain the answer to JSON of the schema in FILE"),
+    row(Meaning::System, None, "system", Takes::Text("TEXT"), &["chat", "map"],
+        "system message of the chat"),
+    row(Meaning::Template, None, "template", Takes::Text("TEXT"), MAP,
+        "ask TEXT with each line in place of {}"),
+    row(Meaning::MapChat, None, "chat", Takes::Nothing, MAP,
+        "send each line as a user's turn, through the model's chat template"),
+    row(Meaning::MapEmbed, None, "embed", Takes::Nothing, MAP,
+        "answer each line with its embedding"),
+    row(Meaning::Null, Some('0'), "null", Takes::Nothing, MAP,
+        "prompts and answers end in NUL instead of newline"),
+    row(Meaning::Completions, None, "completions", Takes::Choice(SHELLS), &[],
+        "print the completion script of a shell"),
+    row(Meaning::Help, Some('h'), "help", Takes::Nothing, &[],
+        "print this help, or that of a command"),
+    row(Meaning::Version, Some('V'), "version", Takes::Nothing, &[],
+        "print the version"),
+];
+
+const fn row(
+    meaning: Meaning,
+    short: Option<char>,
+    long: &'static str,
+    takes: Takes,
+    commands: &'static [&'static str],
+    help: &'static str,
+) -> OptionRow {
+    OptionRow {
+        meaning,
+        short,
+        long,
+        takes,
+        commands,
+        help,
+    }
+}
+
+#[rustfmt::skip]
+/// Every command, in the order of the help.
+pub(crate) const COMMANDS: &[CommandRow] = &[
+    command("ping", "", (0, 0), true, "ask whether the bridge answers"),
+    command("status", "", (0, 0), true, "say which model is loaded"),
+    command("info", "", (0, 0), true, "describe the bridge and its model"),
+    command("load", "PATH", (1, 1), true, "load the model in the GGUF file PATH"),
+    command("free", "", (0, 0), true, "unload the model"),
+    command("quit", "", (0, 0), true, "stop the bridge"),
+    command("infer", "[PROMPT]", (0, 1), false, "generate what follows PROMPT"),
+    command("chat", "[MESSAGE]", (0, 1), false, "answer MESSAGE through the model's chat template"),
+    command("embed", "[TEXT]", (0, 1), false, "print the embedding of TEXT"),
+    command("tokenize", "[TEXT]", (0, 1), false, "print the tokens of TEXT"),
+    command("detokenize", "[ID]...", (0, usize::MAX), false, "print the text of tokens"),
+    command("metrics", "", (0, 0), true, "print the bridge's metrics"),
+    command("save", "NAME", (1, 1), true, "store the evaluated prompt under NAME"),
+    command("restore", "NAME", (1, 1), true, "bring back the evaluated prompt NAME"),
+    command("raw", "", (0, 0), false, "send standard input as it is, print the replies as they are"),
+    command("map", "", (0, 0), true, "answer each line of standard input with a line, in order"),
+];
+
+const fn command(
+    name: &'static str,
+    operands: &'static str,
+    count: (usize, usize),
+    several_sockets: bool,
+    help: &'static str,
+) -> CommandRow {
+    CommandRow {
+        name,
+        operands,
+        count,
+        several_sockets,
+        help,
+    }
+}
+
+impl OptionRow {
+    /// True if the option may be given to this command.
+    pub(crate) fn belongs_to(&self, command: &str) -> bool {
+        self.commands.is_empty() || self.commands.contains(&command)
+    }
+
+    /// The name of its value in the help, if it takes one.
+    pub(crate) fn value_name(&self) -> Option<&'static str> {
+        match self.takes {
+            Takes::Nothing => None,
+            Takes::Text(name) | Takes::Path(name) => Some(name),
+            Takes::Integer(..) if self.long == "trust-uid" => Some("UID"),
+            Takes::Integer(..) => Some("N"),
+            Takes::Decimal(..) if self.long == "timeout" => Some("SECONDS"),
+            Takes::Decimal(..) => Some("F"),
+            Takes::Choice(_) => Some("SHELL"),
+        }
+    }
+}
+
+/// The row of an option by its long name.
+pub(crate) fn find_long(name: &str) -> Option<&'static OptionRow> {
+    OPTIONS.iter().find(|option| option.long == name)
+}
+
+/// The row of an option by its letter.
+pub(crate) fn find_short(letter: char) -> Option<&'static OptionRow> {
+    OPTIONS.iter().find(|option| option.short == Some(letter))
+}
+
+/// The row of a command.
+pub(crate) fn find_command(name: &str) -> Option<&'static CommandRow> {
+    COMMANDS.iter().find(|command| command.name == name)
+}

@@ -1,0 +1,97 @@
+//! The commands that are one request and one reply.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use miniserde::json::{self, Value};
+
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::input;
+use crate::options::Options;
+use crate::output;
+use crate::reply::Reply;
+use crate::table::CommandRow;
+
+/// Asks every bridge that was named, in their order, and prints what each says. A bridge that
+/// fails does not keep the others from being asked; the worst exit status stands.
+pub(crate) fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
+    let argument = argument(command.name, &options.operands)?;
+    let verb = command.name.to_ascii_uppercase();
+    let several = options.sockets.len() > 1;
+    let mut worst = None;
+    for address in &options.sockets {
+        let outcome = Connection::open_to(address, options).and_then(|mut connection| {
+            connection.request(&verb, &argument)?;
+            connection.answer(|_| Ok(()))
+        });
+        let outcome = outcome.and_then(|reply| {
+            let name = several.then(|| address.to_string());
+            print(command.name, reply, options.json, name.as_deref())
+        });
+        match outcome {
+            Ok(()) => {}
+            Err(failure @ Failure::Output(_)) => return Err(failure),
+            Err(failure) if several => {
+                let status = failure.status();
+                if failure.is_worth_telling() {
+                    output::tell(&failure.of(address));
+                }
+                worst = worst.max(Some(status));
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    worst.map_or(Ok(()), |status| Err(Failure::Told(status)))
+}
+
+/// The argument of the request.
+fn argument(name: &str, operands: &[OsString]) -> Result<String, Failure> {
+    match (name, operands) {
+        ("load", [path]) => {
+            // The bridge may run in another directory. Links stay as they are named.
+            let path = std::path::absolute(Path::new(path))
+                .map_err(|error| Failure::Usage(format!("the path of the model: {error}")))?;
+            input::utf8(path.as_os_str())
+        }
+        ("save" | "restore", [name]) => input::utf8(name),
+        ("embed" | "tokenize", _) => input::text(operands),
+        ("detokenize", _) => input::tokens(operands),
+        _ => Ok(String::new()),
+    }
+}
+
+/// Prints a reply as the command has it; `name` is the bridge's, where several are asked.
+fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<(), Failure> {
+    if json {
+        output::print_line(&reply.line)?;
+        return reply.told();
+    }
+    let reply = reply.into_result()?;
+    let text = match command {
+        "info" => members(&reply),
+        "metrics" | "detokenize" => reply.text("data").to_string(),
+        "embed" => reply.numbers("embedding"),
+        "tokenize" => reply.numbers("tokens"),
+        _ => reply.message,
+    };
+    match name {
+        // One line stands beside the bridge's name, more stand below it.
+        Some(name) if text.contains('\n') => output::print_line(&format!("{name}:\n{text}")),
+        Some(name) => output::print_line(&format!("{name}: {text}")),
+        None => output::print_line(&text),
+    }
+}
+
+/// The members of a reply, a line each.
+fn members(reply: &Reply) -> String {
+    let lines: Vec<String> = reply
+        .fields
+        .iter()
+        .map(|(key, value)| match value {
+            Value::String(text) => format!("{key}: {text}"),
+            other => format!("{key}: {}", json::to_string(other)),
+        })
+        .collect();
+    lines.join("\n")
+}

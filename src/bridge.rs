@@ -91,9 +91,9 @@ impl Bridge {
 
     /// The seed that was set, else a random one.
     fn seed(&self) -> u32 {
-        // The standard library's source of randomness; llama.cpp takes u32::MAX for "random".
+        // The standard library's source of randomness.
         let drawn = || RandomState::new().build_hasher().finish() as u32;
-        self.options.seed.unwrap_or_else(drawn).min(u32::MAX - 1)
+        self.options.seed.unwrap_or_else(drawn)
     }
 }
 

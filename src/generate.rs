@@ -187,22 +187,20 @@ impl Field<'_> {
     }
 
     fn stop_strings(&self) -> Result<Vec<String>, Failure> {
-        let takes = "a string or an array of strings, none of them empty";
-        let items = match self.value.kind {
-            Kind::Array => self.value.items.iter().collect(),
-            _ => vec![self.value],
-        };
-        items
-            .into_iter()
-            .map(|item| match &item.kind {
-                Kind::String(text) if !text.is_empty() => Ok(text.clone()),
-                Kind::String(_) => Err(Failure::bad_request(format!(
-                    "Field '{}' takes {takes}",
-                    self.name
-                ))),
-                _ => Err(self.wrong(takes)),
-            })
-            .collect()
+        match &self.value.kind {
+            Kind::String(_) => Ok(vec![self.filled_string()?]),
+            Kind::Array => self
+                .value
+                .items
+                .iter()
+                .enumerate()
+                .map(|(at, value)| {
+                    let name = format!("{}[{at}]", self.name);
+                    Field { name: &name, value }.filled_string()
+                })
+                .collect(),
+            _ => Err(self.wrong("a string or an array of strings")),
+        }
     }
 
     fn messages(&self) -> Result<Vec<Turn>, Failure> {

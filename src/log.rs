@@ -88,8 +88,13 @@ impl Reader {
     fn hear(&mut self, line: &str) {
         let telling = line.contains("GGML_ASSERT") || line.trim_start().starts_with("what():");
         if telling || self.cause.is_none() {
-            let line = line.trim_start().trim_start_matches(GRAMMAR_PREFIX);
-            self.cause = Some(without_directory(line).to_string());
+            let line = line.trim_start();
+            self.cause = Some(match line.strip_prefix(GRAMMAR_PREFIX) {
+                // What follows is the rest of the grammar, of which there may be none.
+                Some(error) if error.ends_with(" at") => format!("{error} its end"),
+                Some(error) => error.to_string(),
+                None => without_directory(line).to_string(),
+            });
         }
     }
 

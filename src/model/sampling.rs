@@ -12,6 +12,9 @@ use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 use crate::message::Generate;
 use crate::reply::{Code, Failure};
 
+/// llama.cpp takes the one seed above it for a wish for a random one; here every seed is one.
+const LARGEST_SEED: u32 = u32::MAX - 1;
+
 /// The rule of a grammar that it starts with.
 const ROOT: &str = "root";
 
@@ -47,19 +50,20 @@ impl Chooser {
         })
     }
 
-    /// Chooses the next token by the logits at this place of the batch. With a grammar, as
-    /// llama.cpp's own sampling does it: a free choice is kept if it follows the grammar, which is
-    /// cheaper to find out for one token than for all.
+    /// Chooses the next token by the logits at this place of the batch; `None` at the end of the
+    /// grammar. With a grammar, as llama.cpp's own sampling does it: a free choice is kept if it
+    /// follows the grammar, which is cheaper to find out for one token than for all.
     ///
     /// # Errors
     /// A grammar by which no token can follow.
     pub(super) fn choose(
         &mut self,
+        model: &LlamaModel,
         context: &LlamaContext<'_>,
         index: i32,
-    ) -> Result<LlamaToken, Failure> {
+    ) -> Result<Option<LlamaToken>, Failure> {
         let Some(grammar) = &mut self.grammar else {
-            return Ok(self.chain.sample(context, index));
+            return Ok(Some(self.chain.sample(context, index)));
         };
         let mut free = context.token_data_array_ith(index);
         self.chain.apply(&mut free);
@@ -68,8 +72,12 @@ impl Chooser {
             None => {
                 let mut bound = context.token_data_array_ith(index);
                 grammar.apply(&mut bound);
-                if bound.data.iter().all(|d| d.logit() == f32::NEG_INFINITY) {
+                bound.data.retain(|d| d.logit() != f32::NEG_INFINITY);
+                if bound.data.is_empty() {
                     return Err(no_token());
+                }
+                if bound.data.iter().all(|d| model.vocab().is_eog(d.id())) {
+                    return Ok(None);
                 }
                 self.chain.apply(&mut bound);
                 bound.selected_token().ok_or_else(no_token)?
@@ -77,7 +85,7 @@ impl Chooser {
         };
         self.chain.accept(token);
         grammar.accept(token);
-        Ok(token)
+        Ok(Some(token))
     }
 }
 
@@ -147,7 +155,7 @@ fn chain(model: &LlamaModel, request: &Generate, context_size: u32) -> LlamaSamp
             LlamaSampler::top_p(sampling.top_p, 0),
             LlamaSampler::min_p(sampling.min_p, 0),
             LlamaSampler::temp(sampling.temperature),
-            LlamaSampler::dist(request.seed),
+            LlamaSampler::dist(request.seed.min(LARGEST_SEED)),
         ]);
     } else {
         samplers.push(LlamaSampler::greedy());

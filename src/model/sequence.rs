@@ -139,10 +139,10 @@ impl Sequence {
             return Ok(Progress::Done(FinishReason::Length));
         }
         check_logits(context.get_logits_ith(index))?;
-        let token = self.chooser.choose(context, index)?;
-        if model.vocab().is_eog(token) {
+        let chosen = self.chooser.choose(model, context, index)?;
+        let Some(token) = chosen.filter(|token| !model.vocab().is_eog(*token)) else {
             return Ok(Progress::Done(FinishReason::Stop));
-        }
+        };
         self.tokens.push(token);
         let stopped = self
             .output

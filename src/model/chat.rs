@@ -1,6 +1,8 @@
 //! Conversations: the model's own chat template, which is Jinja, and what of its result a user
 //! wrote.
 
+use std::fmt;
+
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{Environment, Error, ErrorKind, context};
@@ -126,22 +128,31 @@ fn environment() -> Environment<'static> {
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message))
+        Err(Error::new(ErrorKind::InvalidOperation, "refused").with_source(Refusal(message)))
     });
     environment.add_function("strftime_now", |format: String| system::local_time(&format));
     environment
 }
 
+/// What a template says with `raise_exception` of a conversation that it was not made for.
+#[derive(Debug)]
+struct Refusal(String);
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+/// The conversation is at fault if the template says so; anything else is the template's.
 fn failure(error: &Error) -> Failure {
-    let refused = error.kind() == ErrorKind::InvalidOperation;
-    let reason = match error.detail() {
-        Some(detail) if refused => detail.to_string(),
-        _ => error.to_string(),
-    };
-    let code = if refused {
-        Code::BadRequest
-    } else {
-        Code::Unsupported
+    let first: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut chain = std::iter::successors(first, |error| error.source());
+    let (code, reason) = match chain.find_map(|error| error.downcast_ref::<Refusal>()) {
+        Some(refusal) => (Code::BadRequest, refusal.to_string()),
+        None => (Code::Unsupported, error.to_string()),
     };
     Failure::new(code, format!("Chat template: {reason}"))
 }

@@ -304,7 +304,7 @@ impl<'model> Engine<'model> {
         }
         if took > CHUNK_TIME {
             self.chunk = (self.chunk / 2).max(1);
-        } else if took < CHUNK_TIME / 4 {
+        } else if took < CHUNK_TIME / 2 {
             self.chunk = (self.chunk * 2).min(self.batch_size);
         }
     }

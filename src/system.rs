@@ -214,6 +214,7 @@ pub(crate) fn group_id(name: &str) -> io::Result<Option<u32>> {
 
 /// The local date and time in a format of strftime(3); nothing for one whose result is longer
 /// than 1,023 bytes.
+#[cfg(feature = "chat-template")]
 pub(crate) fn local_time(format: &str) -> String {
     let Ok(format) = CString::new(format) else {
         return String::new();
@@ -238,14 +239,17 @@ pub(crate) fn local_time(format: &str) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// Makes this process end with the one that started it, however that one ends, and leave no core
-/// file: one would be as large as the model. The first part works on Linux only; elsewhere the
-/// end of the socket tells.
+/// Makes this process end with the one that started it, however that one ends, go by a name of its
+/// own in lists of processes, and leave no core file: one would be as large as the model. The
+/// first two work on Linux only; elsewhere the end of the socket tells.
 pub(crate) fn live_and_die_with_parent() {
     // SAFETY: both calls take plain numbers or a pointer to a local structure.
     unsafe {
         #[cfg(target_os = "linux")]
-        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::prctl(libc::PR_SET_NAME, c"llama-cpp-model".as_ptr());
+        }
         let none = libc::rlimit {
             rlim_cur: 0,
             rlim_max: 0,

@@ -4,8 +4,8 @@
 use std::fmt;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
-use minijinja::{Environment, Error, ErrorKind, context};
+use minijinja::value::{Kwargs, Value};
+use minijinja::{Environment, Error, ErrorKind, context, filters};
 
 use super::vocabulary::Segment;
 use crate::message::Turn;
@@ -127,11 +127,33 @@ fn environment() -> Environment<'static> {
     environment.set_syntax(syntax.unwrap_or_default());
     environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.add_filter("tojson", plain_json);
     environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "refused").with_source(Refusal(message)))
     });
     environment.add_function("strftime_now", |format: String| system::local_time(&format));
     environment
+}
+
+/// minijinja's filter writes JSON for HTML; the templates are not made for that.
+fn plain_json(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, Error> {
+    let json = filters::tojson(value, indent, options)?;
+    let mut rest = json.as_str().unwrap_or_default();
+    let mut plain = String::new();
+    while let Some(at) = rest.find('\\') {
+        plain.push_str(&rest[..at]);
+        let (character, length) = match rest.get(at..at + 6) {
+            Some("\\u003c") => ("<", 6),
+            Some("\\u003e") => (">", 6),
+            Some("\\u0026") => ("&", 6),
+            Some("\\u0027") => ("'", 6),
+            // Any other escape stays, the escaped character with it.
+            _ => (rest.get(at..at + 2).unwrap_or("\\"), 2),
+        };
+        plain.push_str(character);
+        rest = rest.get(at + length..).unwrap_or_default();
+    }
+    Ok(plain + rest)
 }
 
 /// What a template says with `raise_exception` of a conversation that it was not made for.

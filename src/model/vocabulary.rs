@@ -3,9 +3,8 @@
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
-use llama_cpp_2::vocab::VocabType;
 
-use super::text;
+use super::{load, text};
 use crate::reply::Failure;
 
 /// A stretch of a prompt.
@@ -29,7 +28,7 @@ pub(super) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaTok
     let bos = token_text(model, vocabulary.bos());
     let mut tokens = Vec::new();
     for (at, segment) in segments.iter().enumerate() {
-        let has_bos = !bos.is_empty() && segment.text.starts_with(&bos);
+        let has_bos = segment.special && !bos.is_empty() && segment.text.starts_with(&bos);
         let add_special = at == 0 && !has_bos;
         vocabulary.tokenize_into(
             segment.text.as_bytes(),
@@ -59,11 +58,11 @@ pub(super) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Fail
         return Err(Failure::bad_request(message));
     }
     let tokens: Vec<LlamaToken> = ids.iter().map(|id| LlamaToken::new(*id)).collect();
-    let bytes = match vocabulary.vocab_type() {
-        // Only llama.cpp knows whether this model's first blank was the tokenizer's own.
-        VocabType::SPM | VocabType::UGM | VocabType::WPM => {
-            vocabulary.detokenize(&tokens, false, true)
-        }
+    // By the file's own word: the binding's vocab_type panics on most kinds.
+    let kind = load::metadata(model, "tokenizer.ggml.model");
+    let bytes = match kind.as_deref() {
+        // Only llama.cpp knows which blanks were the tokenizer's own.
+        Some("llama" | "bert" | "t5") => vocabulary.detokenize(&tokens, false, true),
         // The others lose no byte, and llama.cpp would tidy up the blanks of some.
         _ => tokens
             .iter()

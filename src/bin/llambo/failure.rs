@@ -96,7 +96,7 @@ impl fmt::Display for Failure {
             | Failure::Silence(text)
             | Failure::Lost(text) => out.write_str(text),
             Failure::Bridge { message, code } if code == "unknown_command" => {
-                write!(out, "{message} (this bridge is older than llambo)")
+                write!(out, "{message} (this bridge does not have that command)")
             }
             Failure::Bridge { message, .. } => out.write_str(message),
             Failure::Output(error) => write!(out, "cannot write standard output: {error}"),

@@ -186,7 +186,11 @@ impl Answer {
         if options.null {
             text.push('\0');
         } else {
-            text = text.replace('\r', "\\r").replace('\n', "\\n");
+            text = if options.wants_json_text() {
+                text.replace(['\r', '\n'], " ")
+            } else {
+                text.replace('\r', "\\r").replace('\n', "\\n")
+            };
             text.push('\n');
         }
         text

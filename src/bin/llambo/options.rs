@@ -143,6 +143,15 @@ pub(crate) fn parse(
 }
 
 impl Options {
+    /// True if answers are JSON texts, in which a newline means as much as a blank: their strings
+    /// hold none.
+    pub(crate) fn wants_json_text(&self) -> bool {
+        matches!(
+            self.constraint,
+            Some(Constraint::Schema(_) | Constraint::SchemaFile(_))
+        )
+    }
+
     /// Takes a word that is no option: first the command, then its operands.
     fn operand(&mut self, value: OsString) -> Result<(), Failure> {
         if let Task::Command(_) = self.task {

@@ -1,0 +1,56 @@
+//! What the chapters are written with: a bridge of one's own, clients that keep a transcript,
+//! models whose text is known, and a look at processes.
+
+mod answer;
+pub(crate) mod bert;
+mod bridge;
+mod client;
+mod directory;
+pub(crate) mod gguf;
+pub(crate) mod process;
+mod smollm2;
+pub(crate) mod tiny;
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+pub(crate) use answer::{Answer, quoted};
+pub(crate) use bridge::{Bridge, Ended, command, program, run};
+pub(crate) use client::{Client, completed, failure, loaded, ok};
+pub(crate) use directory::Directory;
+pub(crate) use smollm2::smollm2_or_skip;
+pub(crate) use tiny::Tiny;
+
+/// The longest that a test waits for anything. What works takes milliseconds, on a busy machine a
+/// few seconds.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the bridge may take to stop. It promises a second; a machine busy with the other tests
+/// gets two more.
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(3);
+
+/// Waits until `condition` holds; `what` is what is waited for.
+///
+/// Only for what gives no event of its own, as the end of a process that is not our child.
+pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
+    wait_within(LIMIT, what, condition);
+}
+
+/// As [`wait_until`], with a limit of its own.
+pub(crate) fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < limit, "waited {limit:?} in vain: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Says why a test, or a part of it, cannot run here, so that nobody takes it for passed.
+pub(crate) fn skip(why: &str) {
+    // Past the capture of the test harness, which shows what a passing test printed to no one.
+    let name = std::thread::current()
+        .name()
+        .unwrap_or("a test")
+        .to_string();
+    let _ = writeln!(std::io::stderr(), "\nSKIPPED: {name}: {why}");
+}

@@ -1,0 +1,356 @@
+//! The manual pages: that they say what the code does, and that their examples are true.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{Bridge, Directory, Tiny, run, skip};
+
+/// The path of a model in the examples.
+const MODEL: &str = "/models/tiny.gguf";
+
+fn read(path: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn program_manual() -> String {
+    read("man/llama-cpp-bridge.1")
+}
+
+fn protocol_manual() -> String {
+    read("man/llama-cpp-bridge.7")
+}
+
+/// What stands between `before` and `after`, everywhere in `text`.
+fn between<'a>(text: &'a str, before: &str, after: &str) -> BTreeSet<&'a str> {
+    let parts = text.split(before).skip(1);
+    parts
+        .filter_map(|part| part.split_once(after))
+        .map(|(found, _)| found)
+        .collect()
+}
+
+/// The part of a page under a heading.
+fn section<'a>(page: &'a str, heading: &str) -> &'a str {
+    let start = format!("\n.Sh {heading}\n");
+    let (_, rest) = page
+        .split_once(&start)
+        .unwrap_or_else(|| panic!("no section {heading}"));
+    rest.split("\n.Sh ").next().unwrap_or(rest)
+}
+
+/// The first words behind a macro at the start of a line.
+fn items<'a>(page: &'a str, start: &str) -> BTreeSet<&'a str> {
+    let rests = page.lines().filter_map(|line| line.strip_prefix(start));
+    rests
+        .filter_map(|rest| rest.split_whitespace().next())
+        .collect()
+}
+
+/// The options that a page's tagged items begin with, as they are typed.
+fn documented_options(page: &str) -> BTreeSet<String> {
+    let mut options = BTreeSet::new();
+    for line in page.lines().filter(|line| line.starts_with(".It Fl ")) {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let flags = words
+            .windows(2)
+            .filter(|pair| pair[0] == "Fl")
+            .map(|pair| pair[1]);
+        options.extend(flags.map(|flag| format!("-{flag}")));
+    }
+    options
+}
+
+/// The options that the code takes, as they are typed.
+fn accepted_options() -> BTreeSet<String> {
+    let code = read("src/options.rs");
+    let long = between(&code, "Long(\"", "\")")
+        .into_iter()
+        .map(|name| format!("--{name}"));
+    let short = between(&code, "Short('", "')")
+        .into_iter()
+        .map(|name| format!("-{name}"));
+    long.chain(short).collect()
+}
+
+#[test]
+fn every_option_stands_in_the_manual_and_the_reverse() {
+    let accepted = accepted_options();
+    assert!(
+        accepted.len() > 30,
+        "the options were not found: {accepted:?}"
+    );
+    assert_eq!(
+        documented_options(section(&program_manual(), "OPTIONS")),
+        accepted
+    );
+}
+
+#[test]
+fn every_option_stands_in_the_help_and_the_reverse() {
+    let help = run(Command::new(crate::harness::program()).arg("--help")).output;
+    let mut shown = BTreeSet::new();
+    for line in help
+        .lines()
+        .filter(|line| line.trim_start().starts_with('-'))
+    {
+        let names = line
+            .split([' ', ','])
+            .take_while(|word| word.is_empty() || word.starts_with('-'));
+        shown.extend(names.filter(|word| !word.is_empty()).map(String::from));
+    }
+    assert_eq!(shown, accepted_options());
+}
+
+#[test]
+fn a_manual_names_no_option_that_does_not_exist() {
+    let accepted = accepted_options();
+    for page in [program_manual(), protocol_manual()] {
+        for name in between(&page, "Fl -", "\n") {
+            let name = name.split_whitespace().next().unwrap_or_default();
+            assert!(accepted.contains(&format!("--{name}")), "--{name}");
+        }
+    }
+}
+
+#[test]
+fn every_verb_stands_in_the_manual_and_the_reverse() {
+    let code = read("src/command.rs");
+    let verbs = between(&code, "name: \"", "\"");
+    assert!(verbs.len() >= 6, "the verbs were not found: {verbs:?}");
+    assert_eq!(items(section(&protocol_manual(), "VERBS"), ".Ss "), verbs);
+}
+
+#[test]
+fn every_error_code_stands_in_the_manual_and_the_reverse() {
+    let code = read("src/reply.rs");
+    let (_, rest) = code
+        .split_once("enum Code {")
+        .expect("the codes are an enum");
+    let (variants, _) = rest.split_once("\n}").expect("the enum ends");
+    let codes = between(variants, "rename = \"", "\"");
+    assert!(codes.len() >= 11, "the codes were not found: {codes:?}");
+    assert_eq!(
+        items(section(&protocol_manual(), "ERROR CODES"), ".It Cm "),
+        codes
+    );
+}
+
+#[test]
+fn every_environment_variable_stands_in_the_manual_and_the_reverse() {
+    let mut used = BTreeSet::new();
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let code = fs::read_to_string(file).expect("a source can be read");
+        for prefix in ["LLAMA_CPP_BRIDGE_", "GOMP_", "OMP_"] {
+            let names = between(&code, &format!("\"{prefix}"), "\"");
+            used.extend(names.into_iter().map(|name| format!("{prefix}{name}")));
+        }
+    }
+    let page = program_manual();
+    let documented = items(section(&page, "ENVIRONMENT"), ".It Ev ");
+    let documented: BTreeSet<String> = documented.into_iter().map(String::from).collect();
+    assert!(!used.is_empty(), "the variables were not found");
+    assert_eq!(documented, used);
+}
+
+/// The bridge's own sources; those of the client program have a page of their own.
+fn sources(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory)
+        .expect("the sources can be listed")
+        .flatten();
+    let mut files = Vec::new();
+    for path in entries.map(|entry| entry.path()) {
+        match path.is_dir() {
+            true if path.ends_with("bin") => {}
+            true => files.extend(sources(&path)),
+            false => files.push(path),
+        }
+    }
+    files
+}
+
+#[test]
+fn every_exit_status_stands_in_the_manual() {
+    let page = program_manual();
+    let statuses = items(section(&page, "EXIT STATUS"), ".It ");
+    assert_eq!(statuses, BTreeSet::from(["0", "1", "2"]));
+}
+
+#[test]
+fn the_defaults_in_the_help_stand_in_the_manual() {
+    let help = run(Command::new(crate::harness::program()).arg("--help")).output;
+    let page = program_manual();
+    let options = section(&page, "OPTIONS");
+    for item in options.split("\n.It Fl ").skip(1) {
+        let Some(name) = between(item.lines().next().unwrap_or(""), "Fl -", " ").pop_first() else {
+            continue;
+        };
+        let shown = help
+            .split("--")
+            .find(|part| part.starts_with(&format!("{name} ")));
+        let value = shown.and_then(|part| between(part, "(", ")").pop_last());
+        let Some(value) = value.filter(|value| {
+            value
+                .bytes()
+                .all(|b| b.is_ascii_digit() || b == b'.' || b == b'-')
+        }) else {
+            continue;
+        };
+        assert!(
+            item.contains(value),
+            "--{name}: {value} is not in the manual:\n{item}"
+        );
+    }
+}
+
+#[test]
+fn the_manuals_are_clean() {
+    if Command::new("mandoc")
+        .arg("-T")
+        .arg("lint")
+        .arg("/dev/null")
+        .output()
+        .is_err()
+    {
+        return skip("there is no mandoc to check the manuals with");
+    }
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    let pages = fs::read_dir(directory)
+        .expect("the manuals can be listed")
+        .flatten();
+    let pages: Vec<PathBuf> = pages
+        .map(|e| e.path())
+        .filter(|path| path.is_file())
+        .collect();
+    assert!(pages.len() >= 2, "{pages:?}");
+    for page in pages {
+        let mut lint = Command::new("mandoc");
+        let ended = run(lint.args(["-T", "lint", "-W", "warning"]).arg(&page));
+        assert_eq!(
+            ended.code,
+            Some(0),
+            "{}: {}{}",
+            page.display(),
+            ended.output,
+            ended.errors
+        );
+    }
+}
+
+/// The literal blocks of a page.
+fn blocks(page: &str) -> impl Iterator<Item = &str> {
+    let blocks = page.split("\n.Bd -literal -offset indent\n").skip(1);
+    blocks
+        .filter_map(|block| block.split_once("\n.Ed"))
+        .map(|(block, _)| block)
+}
+
+/// The dialogues of a page: its literal blocks in which a client and the server speak.
+fn dialogues(page: &str) -> Vec<Vec<String>> {
+    blocks(page)
+        .map(spoken)
+        .filter(|dialogue| !dialogue.is_empty())
+        .collect()
+}
+
+/// What is said in a block; an indented line goes on with the one before.
+fn spoken(block: &str) -> Vec<String> {
+    let mut said: Vec<String> = Vec::new();
+    for line in block.lines().map(plain) {
+        match (line.strip_prefix("   "), said.last_mut()) {
+            (Some(rest), Some(last)) => last.push_str(rest),
+            _ if line.starts_with("C: ") || line.starts_with("S: ") => said.push(line),
+            _ => {}
+        }
+    }
+    said
+}
+
+/// Whether this is the reply that a page shows, in which `...` stands for one or more numbers.
+fn shows(shown: &str, reply: &str) -> bool {
+    let number = |byte: u8| byte.is_ascii_digit() || b".,-e".contains(&byte);
+    let mut parts = shown.split("...");
+    let mut rest = parts.next().and_then(|part| reply.strip_prefix(part));
+    for part in parts {
+        rest = rest
+            .and_then(|rest| rest.split_once(part))
+            .filter(|(numbers, _)| !numbers.is_empty() && numbers.bytes().all(number))
+            .map(|(_, rest)| rest);
+    }
+    shown == reply || rest == Some("")
+}
+
+#[test]
+fn a_shown_reply_is_compared_but_for_its_numbers() {
+    let shown = r#"{"ms":...,"list":[...],"seed":4}"#;
+    assert!(shows(shown, r#"{"ms":0.25,"list":[-1.0,2e-7],"seed":4}"#));
+    assert!(shows(r#"{"data":"ab..."}"#, r#"{"data":"ab..."}"#));
+    for wrong in [
+        r#"{"ms":...}"#,
+        r#"{"ms":2,"seed":...}"#,
+        r#"{"ms":x...,"seed":4}"#,
+        r#"{"ms":...,"seed":5}"#,
+    ] {
+        assert!(!shows(wrong, r#"{"ms":1,"seed":4}"#), "{wrong}");
+    }
+    assert!(!shows(r#"{"ms":...}"#, r#"{"ms":}"#));
+    assert!(!shows(r#"{"ms":...}"#, r#"{"ms":null}"#));
+}
+
+/// A line of a page without mdoc's escapes.
+fn plain(line: &str) -> String {
+    line.replace("\\&", "")
+        .replace("\\(dq", "\"")
+        .replace("\\-", "-")
+        .replace("\\e", "\\")
+}
+
+#[test]
+fn the_dialogues_of_the_manual_are_true() {
+    let home = Directory::new();
+    let model = Tiny::carousel().write(home.join("tiny.gguf"));
+    let here = |line: &str| line.replace("/models/", &format!("{}/", home.path().display()));
+    assert!(model.ends_with(Path::new(MODEL).file_name().expect("it has one")));
+    let page = protocol_manual();
+    let template = blocks(&page).find(|block| block.starts_with("{{"));
+    let template_file = home.join("template");
+    fs::write(&template_file, template.expect("the page has one")).expect("it can be written");
+    let template_file = template_file.to_str().expect("test paths are UTF-8");
+    let options = ["--temp", "0", "--max-tokens", "8", "--seed", "42"];
+    let options = [&options[..], &["--chat-template-file", template_file]].concat();
+    let all = dialogues(&page);
+    assert!(all.len() >= 6, "only {} dialogues", all.len());
+    for dialogue in all {
+        // Each begins with a bridge of its own and no model loaded.
+        let bridge = Bridge::start(&home, &options);
+        let mut client = bridge.connect();
+        for line in dialogue {
+            match line.split_at(3) {
+                ("C: ", request) => client.ask(&here(request)),
+                (_, reply) => {
+                    let shown = here(reply);
+                    let received = client.receive();
+                    if !shows(&shown, &received) {
+                        client.fail(&format!(
+                            "expected\n   {shown}\nbut received\n   {received}"
+                        ));
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_verb_has_a_dialogue() {
+    let page = protocol_manual();
+    for verb in section(&page, "VERBS").split("\n.Ss ").skip(1) {
+        let name = verb.split_whitespace().next().unwrap_or_default();
+        let said = verb
+            .lines()
+            .any(|line| line == format!("C: {name}") || line.starts_with(&format!("C: {name} ")));
+        assert!(said, "{name} has no dialogue");
+    }
+}

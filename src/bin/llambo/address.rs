@@ -28,7 +28,7 @@ impl Address {
             return Ok(Address::Unix(value.into()));
         }
         let text = value.to_string_lossy();
-        let place = text.trim_start_matches("tcp:");
+        let place = text.strip_prefix("tcp:").unwrap_or(&text);
         match place.rsplit_once(':') {
             Some((host, port))
                 if !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0) =>

@@ -1,0 +1,331 @@
+//! What llambo makes of its command line and of standard input.
+
+use std::process::Command;
+
+use crate::harness::{Directory, Tiny};
+use crate::llambo::{Running, ask, bridge_with, expect_failure, expect_text, feed, llambo};
+
+/// The number of prompt tokens in a `--json` answer; the tiny models have one for each byte, and
+/// one that begins the prompt.
+fn prompt_bytes(output: &str) -> usize {
+    let (_, rest) = output
+        .split_once(r#""prompt_tokens":"#)
+        .expect("the reply has statistics");
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse::<usize>().expect("a count") - 1
+}
+
+#[test]
+fn a_missing_prompt_is_standard_input_newlines_and_all() {
+    let (home, _bridge) = bridge_with(&Tiny::mute().chain("\nxyz"));
+    for arguments in [&["infer"][..], &["infer", "-"]] {
+        expect_text(&feed(&mut llambo(&home, arguments), "one\ntwo\n"), "xyz\n");
+        let json = [arguments, &["--json"]].concat();
+        let ended = feed(&mut llambo(&home, &json), "one\ntwo\n");
+        assert_eq!(prompt_bytes(&ended.output), "one\ntwo\n".len(), "{ended:?}");
+    }
+}
+
+#[test]
+fn standard_input_is_appended_to_a_prompt_after_a_blank_line() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    let ended = feed(
+        &mut llambo(&home, &["infer", "--json", "Summarise:"]),
+        "text w",
+    );
+    assert!(ended.output.contains(r#""data":"xyz""#), "{ended:?}");
+    assert_eq!(
+        prompt_bytes(&ended.output),
+        "Summarise:\n\ntext w".len(),
+        "{ended:?}"
+    );
+    let ended = feed(&mut llambo(&home, &["infer", "--json", "Summarise: w"]), "");
+    assert_eq!(
+        prompt_bytes(&ended.output),
+        "Summarise: w".len(),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_standard_input_that_stays_open_is_not_waited_for_in_silence() {
+    let home = Directory::new();
+    // Standard error is what is watched here.
+    let script = "\"$0\" infer text 2>&1";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_llambo")]);
+    let mut running = Running::start(command.env("LLAMA_CPP_BRIDGE_SOCKET", home.socket()));
+    running.wait_for("still reading standard input");
+}
+
+#[test]
+fn quotes_backslashes_and_control_characters_reach_the_model() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    let prompt = "\"\\\u{1}\t\u{e9}\u{1f999} y";
+    let ended = ask(&home, &["infer", "--json", prompt]);
+    assert!(ended.output.contains(r#""data":"z""#), "{ended:?}");
+    assert_eq!(prompt_bytes(&ended.output), prompt.len(), "{ended:?}");
+}
+
+#[test]
+fn text_with_newlines_is_tokenized_whole() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    let whole = feed(&mut llambo(&home, &["tokenize"]), "a\nb\r\n");
+    let parts = ask(&home, &["tokenize", "a"]);
+    assert_eq!(
+        (whole.code, parts.code),
+        (Some(0), Some(0)),
+        "{whole:?} {parts:?}"
+    );
+    let more = whole.output.split_whitespace().count() - parts.output.split_whitespace().count();
+    assert_eq!(more, "\nb\r\n".len(), "{whole:?} {parts:?}");
+}
+
+#[test]
+fn blanks_that_the_protocol_drops_are_told() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    let ended = ask(&home, &["tokenize", " a"]);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(
+        ended
+            .errors
+            .contains("blanks at the start of the text are not sent"),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn an_empty_prompt_is_a_usage_error() {
+    let home = Directory::new();
+    for command in ["infer", "chat", "embed", "tokenize", "detokenize"] {
+        expect_failure(&ask(&home, &[command]), 2, "the text is empty");
+    }
+}
+
+#[test]
+fn bytes_that_are_not_utf_8_are_told_with_their_place() {
+    let home = Directory::new();
+    let ended = feed(&mut llambo(&home, &["infer"]), b"abc\xffd");
+    expect_failure(
+        &ended,
+        2,
+        "standard input is not valid UTF-8: byte 0xff at offset 3",
+    );
+}
+
+#[test]
+fn without_a_command_and_a_terminal_llambo_does_not_chat() {
+    let home = Directory::new();
+    let ended = feed(&mut llambo(&home, &[]), "hello\n");
+    expect_failure(&ended, 2, "a chat needs a terminal on standard input");
+}
+
+#[test]
+fn the_options_of_sampling_reach_the_bridge() {
+    let (home, _bridge) = bridge_with(&Tiny::carousel());
+    expect_text(&ask(&home, &["infer", "-n", "3", "a"]), "bcd\n");
+    expect_text(
+        &ask(&home, &["infer", "-n5", "--max-tokens=2", "a"]),
+        "bc\n",
+    );
+    expect_text(
+        &ask(&home, &["infer", "--stop", "xyz", "--stop", "fg", "a"]),
+        "bcde\n",
+    );
+    expect_text(
+        &ask(&home, &["infer", "a", "--stop", "f\"g", "--stop", "e"]),
+        "bcd\n",
+    );
+    let hot = [
+        "--temp", "900", "--top-k", "0", "--top-p", "1", "--min-p", "0",
+    ];
+    let hot = |more: &[&str]| {
+        ask(
+            &home,
+            &[&["infer", "a", "-n", "8"][..], &hot, more].concat(),
+        )
+        .output
+    };
+    assert_eq!(
+        hot(&["--seed", "4294967295"]),
+        hot(&["--seed", "4294967295"])
+    );
+    assert_ne!(hot(&["--seed", "1"]), "bcdefghi\n");
+    assert_eq!(hot(&["--seed", "1", "--top-k", "1"]), "bcdefghi\n");
+}
+
+#[test]
+fn the_penalties_reach_the_bridge() {
+    // After an a come a and b alike: a penalty on what occurred leaves only b.
+    let (home, _bridge) = bridge_with(&Tiny::mute().choice(b'a', "ab"));
+    for option in [
+        "--repeat-penalty",
+        "--presence-penalty",
+        "--frequency-penalty",
+    ] {
+        let ended = ask(
+            &home,
+            &["infer", "aa", option, "1.9", "--repeat-last-n", "8"],
+        );
+        expect_text(&ended, "b\n");
+    }
+}
+
+#[test]
+fn ignore_eos_goes_on_past_the_end() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    let ended = ask(&home, &["infer", "--json", "--ignore-eos", "-n", "30", "a"]);
+    assert!(
+        ended.output.contains(r#""completion_tokens":30"#),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn grammars_and_schemas_constrain_the_answer() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    std::fs::write(home.join("g.gbnf"), "root ::= \"no\"\n").expect("a file can be written");
+    expect_text(
+        &ask(&home, &["infer", "a", "--grammar-file", "g.gbnf"]),
+        "no\n",
+    );
+    let schema = "{\n  \"const\": \"b\"\n}\n";
+    std::fs::write(home.join("s.json"), schema).expect("a file can be written");
+    expect_text(
+        &ask(&home, &["infer", "a", "--json-schema-file", "s.json"]),
+        "\"b\"\n",
+    );
+    expect_text(&ask(&home, &["infer", "a", "-j", schema]), "\"b\"\n");
+    let both = ["infer", "a", "-j", "{}", "--grammar-file", "g.gbnf"];
+    expect_failure(&ask(&home, &both), 2, "give only one of");
+    expect_failure(
+        &ask(&home, &["infer", "a", "-j", "{"]),
+        2,
+        "this is no valid JSON",
+    );
+    expect_failure(
+        &ask(&home, &["infer", "a", "-j", "[]"]),
+        2,
+        "a JSON schema is an object",
+    );
+    let ended = ask(&home, &["infer", "a", "--grammar-file", "none"]);
+    expect_failure(&ended, 2, "cannot read none: No such file");
+}
+
+#[test]
+fn an_answer_that_the_bridge_cuts_is_told_unless_it_was_asked_for() {
+    let (home, _bridge) = bridge_with(&Tiny::carousel());
+    let ended = ask(&home, &["infer", "a"]);
+    assert_eq!(
+        (ended.code, ended.output.len()),
+        (Some(0), 257),
+        "{ended:?}"
+    );
+    assert!(
+        ended.errors.contains("the answer was cut at 256 tokens"),
+        "{ended:?}"
+    );
+    let ended = ask(&home, &["infer", "-n", "-1", "a"]);
+    assert!(ended.errors.contains("the context is full"), "{ended:?}");
+}
+
+#[test]
+fn a_bad_command_line_says_what_would_be_right() {
+    let home = Directory::new();
+    let cases: &[(&[&str], &str)] = &[
+        (&["fly"], "no command 'fly'; the commands are ping, status,"),
+        (&["--fly", "ping"], "--fly"),
+        (&["-x"], "-x"),
+        (
+            &["ping", "pong"],
+            "ping takes no operand, but was given 'pong'",
+        ),
+        (&["load"], "load needs PATH"),
+        (
+            &["infer", "two", "words"],
+            "infer takes one PROMPT; 'words' is too many",
+        ),
+        (
+            &["detokenize", "12", "x"],
+            "detokenize takes tokens as whole numbers, not 'x'",
+        ),
+        (
+            &["ping", "--temp", "1"],
+            "--temp is no option of ping; it belongs to infer, chat, map",
+        ),
+        (
+            &["infer", "--template", "{}"],
+            "--template is no option of infer; it belongs to map",
+        ),
+        (
+            &["infer", "--temp", "warm"],
+            "--temp takes a number from 0 to 1000, not 'warm'",
+        ),
+        (
+            &["infer", "--top-p", "1.1"],
+            "--top-p takes a number from 0 to 1, not '1.1'",
+        ),
+        (
+            &["infer", "-n", "-2"],
+            "--max-tokens takes a whole number from -1 to 1048576, not '-2'",
+        ),
+        (&["infer", "--seed", "4294967296"], "from -1 to 4294967295"),
+        (
+            &["infer", "--temp", "nan"],
+            "--temp takes a number from 0 to 1000, not 'nan'",
+        ),
+        (
+            &["ping", "--timeout", "0"],
+            "--timeout takes a number from 0.001 to 86400, not '0'",
+        ),
+        (
+            &["ping", "--trust-uid", "root"],
+            "--trust-uid takes a whole number from 0",
+        ),
+        (&["ping", "-s", "tcp:host"], "it takes tcp:HOST:PORT"),
+        (&["ping", "-s", ""], "the path of the socket is empty"),
+        (
+            &["map", "--template", "none"],
+            "--template needs {} where the line goes",
+        ),
+        (
+            &["map", "--chat", "--embed"],
+            "give only one of --chat and --embed",
+        ),
+        (&["map", "--system", "short"], "--system needs --chat"),
+        (&["map", "--embed", "-n", "3"], "--embed generates nothing"),
+        (
+            &["--completions", "csh"],
+            "--completions takes bash, zsh, fish, not 'csh'",
+        ),
+        (&["infer", "-n"], "missing argument for option '-n'"),
+    ];
+    for (arguments, message) in cases {
+        expect_failure(&ask(&home, arguments), 2, message);
+    }
+}
+
+#[test]
+fn help_and_version_go_to_standard_output() {
+    let home = Directory::new();
+    expect_text(
+        &ask(&home, &["-V"]),
+        concat!("llambo ", env!("CARGO_PKG_VERSION"), "\n"),
+    );
+    let ended = ask(&home, &["--help"]);
+    assert!(
+        ended
+            .output
+            .starts_with("Usage: llambo [OPTION]... COMMAND"),
+        "{ended:?}"
+    );
+    let wide = ended.output.lines().find(|line| line.len() > 79);
+    assert_eq!(wide, None, "a line does not fit a terminal");
+    let ended = ask(&home, &["ping", "--help"]);
+    assert!(
+        ended.output.starts_with("Usage: llambo [OPTION]... ping\n"),
+        "{ended:?}"
+    );
+    assert!(!ended.output.contains("--temp"), "{ended:?}");
+    assert_eq!((ended.code, ended.errors.as_str()), (Some(0), ""));
+}

@@ -1,0 +1,349 @@
+//! llambo's manual page: complete, and every example run.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Bridge, Directory, Ended, Tiny, program, smollm2_or_skip};
+use crate::llambo::{ask, feed, llambo};
+
+// Only the tables: the rest of llambo is tested from outside.
+#[allow(dead_code)]
+#[path = "../src/bin/llambo/table.rs"]
+pub(crate) mod table;
+
+use table::{COMMANDS, OPTIONS, OptionRow, Takes};
+
+/// The source of the manual page.
+fn page() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/llambo.1");
+    fs::read_to_string(path).expect("the manual page can be read")
+}
+
+/// The lines of a section of the page.
+fn section(page: &str, name: &str) -> String {
+    let start = format!(".Sh {name}\n");
+    let (_, rest) = page
+        .split_once(&start)
+        .unwrap_or_else(|| panic!("no section {name}"));
+    rest.split("\n.Sh ").next().unwrap_or(rest).to_string()
+}
+
+/// The `.It` line of an option.
+fn item(option: &OptionRow) -> String {
+    let short = option
+        .short
+        .map(|letter| format!("{letter} , "))
+        .unwrap_or_default();
+    let value = option
+        .value_name()
+        .map(|name| format!(" Ar {name}"))
+        .unwrap_or_default();
+    format!(".It Fl {short}-{}{value}", option.long)
+}
+
+#[test]
+fn the_page_describes_every_option_and_no_other() {
+    let page = page();
+    let described: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with(".It Fl "))
+        .collect();
+    let known: Vec<String> = OPTIONS.iter().map(item).collect();
+    let sorted = |list: Vec<&str>| list.into_iter().map(String::from).collect::<BTreeSet<_>>();
+    assert_eq!(sorted(described.clone()), known.iter().cloned().collect());
+    assert_eq!(described.len(), known.len(), "an option is described twice");
+}
+
+#[test]
+fn the_page_gives_the_bounds_of_every_number() {
+    let page = page();
+    for option in OPTIONS {
+        let (least, most) = match option.takes {
+            Takes::Integer(least, most) => (least.to_string(), most.to_string()),
+            Takes::Decimal(least, most) => (least.to_string(), most.to_string()),
+            _ => continue,
+        };
+        if option.long == "trust-uid" {
+            continue;
+        }
+        let (_, rest) = page
+            .split_once(&item(option))
+            .expect("the option is described");
+        let text = rest.split("\n.It ").next().unwrap_or(rest);
+        assert!(
+            text.contains(&most),
+            "--{} does not say {most}",
+            option.long
+        );
+        let least = least.replace('-', "\\-");
+        let says_least = text.contains(&least);
+        assert!(
+            says_least || text.contains("0 is off"),
+            "--{} does not say {least}",
+            option.long
+        );
+    }
+}
+
+#[test]
+fn the_page_and_the_help_name_every_command_and_no_other() {
+    let page = section(&page(), "DESCRIPTION");
+    let item = |line: &str| line.strip_prefix(".It Cm ").map(|rest| rest.to_string());
+    let described: BTreeSet<String> = page
+        .lines()
+        .filter_map(item)
+        .map(|rest| rest.split(' ').next().unwrap_or_default().to_string())
+        .collect();
+    let known: BTreeSet<String> = COMMANDS.iter().map(|command| command.name.into()).collect();
+    assert_eq!(described, known);
+    let help = ask(&Directory::new(), &["--help"]).output;
+    for command in COMMANDS {
+        let line = help
+            .lines()
+            .find(|line| line.trim_start().starts_with(command.name));
+        assert!(
+            line.is_some_and(|line| line.ends_with(command.help)),
+            "{}",
+            command.name
+        );
+    }
+    for option in OPTIONS {
+        assert!(
+            help.contains(&format!("--{}", option.long)),
+            "{}",
+            option.long
+        );
+    }
+}
+
+#[test]
+fn the_page_lists_every_exit_status() {
+    let text = section(&page(), "EXIT STATUS");
+    let listed: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It "))
+        .collect();
+    assert_eq!(listed, ["0", "1", "2", "3", "4", "130"]);
+}
+
+/// An example of the page.
+struct Example {
+    title: String,
+    script: String,
+}
+
+/// The examples, as a reader would copy them.
+fn examples() -> Vec<Example> {
+    let text = section(&page(), "EXAMPLES");
+    let parts = text.split(".Ss ").skip(1);
+    parts
+        .map(|part| {
+            let (title, rest) = part.split_once('\n').expect("a title is a line");
+            let (_, rest) = rest
+                .split_once(".Bd -literal -offset indent\n")
+                .expect("an example");
+            let (source, _) = rest.split_once("\n.Ed").expect("an example ends");
+            let script = source.replace("\\e", "\\").replace("\\&", "");
+            Example {
+                title: title.to_string(),
+                script,
+            }
+        })
+        .collect()
+}
+
+/// Runs an example in a directory, with that directory's bridge.
+fn play(example: &Example, home: &Directory) -> Ended {
+    let programs = Path::new(env!("CARGO_BIN_EXE_llambo"))
+        .parent()
+        .expect("it lies somewhere");
+    let path = std::env::var("PATH").unwrap_or_default();
+    let mut command = Command::new("sh");
+    command
+        .args(["-e", "-c", &example.script])
+        .current_dir(home.path())
+        .env("PATH", format!("{}:{path}", programs.display()))
+        .env("HOME", home.path())
+        .env("XDG_RUNTIME_DIR", home.path())
+        .env("LLAMA_CPP_BRIDGE_SOCKET", home.socket());
+    let ended = feed(&mut command, "");
+    assert_eq!(ended.code, Some(0), "{}: {ended:?}", example.title);
+    ended
+}
+
+/// The lines of a file that an example wrote.
+fn lines(home: &Directory, name: &str) -> Vec<String> {
+    let text =
+        fs::read_to_string(home.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    text.lines().map(String::from).collect()
+}
+
+/// Examples that a tiny model shows: what the prompt ends with tells the answer.
+const WITH_A_TINY_MODEL: &[&str] = &[
+    "Load a model and ask it",
+    "Embeddings of many lines to a file",
+    "Count the tokens of a file",
+    "Prompts of several lines",
+    "The completion of bash",
+    "The same request with nc",
+    "The same request with socat",
+    "The same request with Python",
+    "The same request with Perl",
+    "The same request with Node",
+];
+
+/// Examples that need a model with a chat template and some sense.
+const WITH_A_REAL_MODEL: &[&str] = &[
+    "Summarise a file",
+    "Classify the lines of a log into JSON",
+    "Commit message from a diff",
+    "Nightly batch over three bridges",
+];
+
+#[test]
+fn every_example_of_the_page_is_run_by_a_test() {
+    let titles: BTreeSet<String> = examples()
+        .into_iter()
+        .map(|example| example.title)
+        .collect();
+    let run = WITH_A_TINY_MODEL.iter().chain(WITH_A_REAL_MODEL);
+    assert_eq!(titles, run.map(|title| title.to_string()).collect());
+}
+
+#[test]
+fn the_examples_that_a_tiny_model_shows_do_what_they_say() {
+    let home = Directory::new();
+    let model = Tiny::alphabet()
+        .chain("\nx")
+        .chain(".z")
+        .write(home.join("model.gguf"));
+    let _bridge = Bridge::with_model(&home, &model, &[]);
+    fs::write(home.join("lines.txt"), "one\ntwo\nthree\n").expect("a file can be written");
+    fs::write(home.join("report.txt"), "A report.\n").expect("a file can be written");
+    let reply = "{\"status\":\"ok\",\"message\":\"Inference completed\",\"data\":\"tuvwxyz\"}\n";
+    for example in examples()
+        .iter()
+        .filter(|e| WITH_A_TINY_MODEL.contains(&e.title.as_str()))
+    {
+        let output = play(example, &home).output;
+        match example.title.as_str() {
+            "Load a model and ask it" => {
+                assert_eq!(output, "Model loaded successfully\ntuvwxyz\n");
+            }
+            "Embeddings of many lines to a file" => {
+                let lines = lines(&home, "vectors.txt");
+                assert_eq!(lines.len(), 3);
+                let width = |line: &String| {
+                    line.split(' ')
+                        .filter_map(|n| n.parse::<f64>().ok())
+                        .count()
+                };
+                assert!(lines.iter().all(|line| width(line) == 288), "{lines:?}");
+            }
+            "Count the tokens of a file" => {
+                let tokens = feed(&mut llambo(&home, &["tokenize"]), "A report.\n").output;
+                let count = tokens.split_whitespace().count();
+                assert!(count >= "A report.\n".len(), "{tokens}");
+                assert_eq!(output.trim(), count.to_string());
+            }
+            "Prompts of several lines" => assert_eq!(output, "xyz\nz\n"),
+            "The completion of bash" => {
+                let installed = home.join(".local/share/bash-completion/completions/llambo");
+                let script = fs::read_to_string(installed).expect("it was installed");
+                assert_eq!(script, ask(&home, &["--completions", "bash"]).output);
+            }
+            "The same request with nc" | "The same request with socat" => assert_eq!(output, reply),
+            "The same request with Python"
+            | "The same request with Perl"
+            | "The same request with Node" => assert_eq!(output, "tuvwxyz\n"),
+            other => panic!("nothing is expected of '{other}'"),
+        }
+    }
+}
+
+/// Starts a bridge on a socket of this name.
+fn bridge_named(home: &Directory, model: &Path, name: &str) -> Bridge {
+    let socket = home.join(name);
+    let mut command = Command::new(program());
+    command.args([
+        "--temp",
+        "0",
+        "--threads",
+        "1",
+        "--threads-batch",
+        "1",
+        "--model",
+    ]);
+    command.arg(model).arg("--socket").arg(&socket);
+    Bridge::start_command(&mut command, socket)
+}
+
+#[test]
+fn the_examples_that_need_a_real_model_do_what_they_say() {
+    let Some(model) = smollm2_or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridges: Vec<Bridge> = ["socket", "one.sock", "two.sock", "three.sock"]
+        .iter()
+        .map(|name| bridge_named(&home, &model, name))
+        .collect();
+    let log = "kernel: out of memory\nsshd: session opened\ndisk: 91 % full\n";
+    let files = [
+        (
+            "report.txt",
+            "Sales rose in spring. They fell in autumn, since the harvest was poor.\n",
+        ),
+        ("service.log", log),
+        (
+            "questions.txt",
+            "What is 2+2?\nWhat is the capital of France?\nName a colour.\nName a bird.\n",
+        ),
+        ("greeting.txt", "Hello\n"),
+    ];
+    for (name, text) in files {
+        fs::write(home.join(name), text).expect("a file can be written");
+    }
+    let mut git = Command::new("sh");
+    git.args(["-e", "-c", "git init -q . && git add greeting.txt"])
+        .current_dir(home.path());
+    assert_eq!(feed(&mut git, "").code, Some(0));
+    for example in examples()
+        .iter()
+        .filter(|e| WITH_A_REAL_MODEL.contains(&e.title.as_str()))
+    {
+        let output = play(example, &home).output;
+        match example.title.as_str() {
+            "Summarise a file" => assert!(output.trim().len() > 10, "{output}"),
+            "Commit message from a diff" => {
+                assert_eq!(output.lines().count(), 1, "{output}");
+                assert!(output.trim().len() > 3, "{output}");
+            }
+            "Classify the lines of a log into JSON" => {
+                let levels = lines(&home, "levels.jsonl");
+                assert_eq!(levels.len(), log.lines().count(), "{levels:?}");
+                for level in levels {
+                    let bare: String = level.chars().filter(|c| !c.is_whitespace()).collect();
+                    let word = bare
+                        .strip_prefix("{\"level\":\"")
+                        .and_then(|r| r.strip_suffix("\"}"));
+                    assert!(
+                        matches!(word, Some("error" | "warning" | "info")),
+                        "{level}"
+                    );
+                }
+            }
+            "Nightly batch over three bridges" => {
+                let answers = lines(&home, "answers.jsonl");
+                assert_eq!(answers.len(), 4);
+                let good = |line: &String| line.starts_with("{\"status\":\"ok\"");
+                assert!(answers.iter().all(good), "{answers:?}");
+                assert!(answers[0].contains('4'), "{answers:?}");
+            }
+            other => panic!("nothing is expected of '{other}'"),
+        }
+    }
+    drop(bridges);
+}

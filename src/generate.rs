@@ -4,6 +4,7 @@ use crate::json::{self, Kind, Value};
 use crate::message::{Generate, Turn};
 use crate::options::MAX_CONTEXT;
 use crate::reply::Failure;
+use crate::{grammar, schema};
 
 /// The roles of a conversation.
 const ROLES: [&str; 3] = ["system", "user", "assistant"];
@@ -119,8 +120,16 @@ fn set(request: &mut Generate, name: &str, value: &Value<'_>) -> Result<(), Fail
             request.seed = field.integer(0, i64::from(u32::MAX))? as u32;
         }
         "stop" => request.stop = field.stop_strings()?,
-        "grammar" => request.grammar = Some(field.filled_string()?),
-        "json_schema" => request.json_schema = Some(field.object_text()?),
+        "grammar" => {
+            let text = field.filled_string()?;
+            grammar::check(&text).map_err(|reason| field.unusable(&reason))?;
+            request.grammar = Some(text);
+        }
+        "json_schema" => {
+            let text = field.object_text()?;
+            schema::check(value).map_err(|reason| field.unusable(&reason))?;
+            request.json_schema = Some(text);
+        }
         "stream" => request.stream = field.boolean()?,
         "ignore_eos" => request.ignore_eos = field.boolean()?,
         _ => request.cache_prompt = field.boolean()?,
@@ -141,6 +150,10 @@ impl Field<'_> {
             kind => kind.name().to_string(),
         };
         Failure::bad_request(format!("Field '{}' takes {takes}, not {found}", self.name))
+    }
+
+    fn unusable(&self, reason: &str) -> Failure {
+        Failure::bad_request(format!("Field '{}' cannot be used: {reason}", self.name))
     }
 
     fn number(&self, low: f32, high: f32) -> Result<f32, Failure> {

@@ -9,6 +9,7 @@ mod bridge;
 mod client;
 mod command;
 mod generate;
+mod grammar;
 mod json;
 mod log;
 mod message;
@@ -17,6 +18,7 @@ mod options;
 mod process;
 mod reply;
 mod request;
+mod schema;
 mod slot;
 mod socket;
 #[allow(unsafe_code)]

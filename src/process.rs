@@ -24,6 +24,9 @@ const SPIN_COUNT: &str = "1000";
 /// What sets it otherwise.
 const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
+/// Stands before what of a schema llama.cpp could not put into a grammar.
+const SCHEMA_WARNING: &str = "WARNING: JSON schema conversion was incomplete: ";
+
 /// Whom to watch while the model works.
 #[derive(Clone, Copy)]
 pub(crate) struct Watch<'a> {
@@ -171,6 +174,13 @@ impl ModelProcess {
     pub(crate) fn last_words(&mut self) -> Option<String> {
         self.read_errors();
         self.log.last_words()
+    }
+
+    /// What of a schema llama.cpp could not put into a grammar. It says so on standard error, past
+    /// its log, and goes on.
+    pub(crate) fn incomplete_schema(&mut self) -> Option<String> {
+        let words = self.last_words()?;
+        words.strip_prefix(SCHEMA_WARNING).map(str::to_string)
     }
 
     fn read_errors(&mut self) {

@@ -171,19 +171,43 @@ impl Slot {
         let mut answer = process
             .send(&request)
             .and_then(|()| receive_for(process, id, watch, None));
-        while let Ok(FromModel { piece: Some(p), .. }) = &answer {
+        loop {
+            if let Ok(message) = &answer
+                && let Some(warning) = process.incomplete_schema()
+            {
+                let failure = format!("Field 'json_schema' cannot be used: {warning}");
+                if message.piece.is_some() && self.cancel(id, watch) == Unanswered::Stop {
+                    return Err(Unanswered::Stop);
+                }
+                return Err(Failure::bad_request(failure).into());
+            }
+            let Ok(FromModel { piece: Some(p), .. }) = &answer else {
+                break;
+            };
             answer = match sink(p) {
                 Ok(()) => receive_for(process, id, watch, None),
                 Err(Unsent::Lost) => Err(Interrupt::ClientGone),
                 Err(Unsent::Stop) => Err(Interrupt::Stop),
             };
         }
+        self.conclude(id, answer, watch)
+    }
+
+    /// Makes the outcome of request `id` of the last that was heard of it.
+    fn conclude(
+        &mut self,
+        id: u64,
+        answer: Result<FromModel, Interrupt>,
+        watch: Watch<'_>,
+    ) -> Result<FromModel, Unanswered> {
         match answer {
             Ok(FromModel {
                 failed: Some(f), ..
             }) => {
                 // What llama.cpp finds wrong with a grammar it writes past its own log.
-                let message = match process.last_words() {
+                let process = self.loaded.as_mut().map(|loaded| &mut loaded.process);
+                let words = process.and_then(|p| p.last_words().or_else(|| p.first_error()));
+                let message = match words {
                     Some(words) => format!("{}: {words}", f.message),
                     None => f.message,
                 };

@@ -3,9 +3,15 @@
 mod harness;
 
 mod cancel;
+mod chat;
+mod chat_safety;
 mod clients;
 mod deploy;
+mod embed;
+mod generate;
+mod generate_json;
 mod generation;
+mod grammar;
 mod infer;
 mod inferno;
 mod llambo;
@@ -22,4 +28,8 @@ mod processes;
 mod protocol;
 mod real_model;
 mod requests;
+mod sampling;
+mod schema;
 mod socket;
+mod stream;
+mod tokens;

@@ -9,8 +9,9 @@ use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
+use super::vocabulary;
 use crate::message::Generate;
-use crate::reply::{Code, Failure};
+use crate::reply::Failure;
 
 /// llama.cpp takes the one seed above it for a wish for a random one; here every seed is one.
 const LARGEST_SEED: u32 = u32::MAX - 1;
@@ -72,7 +73,9 @@ impl Chooser {
             None => {
                 let mut bound = context.token_data_array_ith(index);
                 grammar.apply(&mut bound);
-                bound.data.retain(|d| d.logit() != f32::NEG_INFINITY);
+                bound.data.retain(|d| {
+                    d.logit() != f32::NEG_INFINITY && !vocabulary::is_silent(model, d.id())
+                });
                 if bound.data.is_empty() {
                     return Err(no_token());
                 }
@@ -91,7 +94,7 @@ impl Chooser {
 
 fn no_token() -> Failure {
     let message = "No token of the model's vocabulary can continue the grammar";
-    Failure::new(Code::Unsupported, message)
+    Failure::bad_request(message)
 }
 
 fn allowed(grammar: &mut LlamaSampler, token: LlamaToken) -> bool {
@@ -122,7 +125,7 @@ fn schema_to_grammar(schema: &str) -> Result<String, Failure> {
 #[cfg(not(feature = "json-schema"))]
 fn schema_to_grammar(_: &str) -> Result<String, Failure> {
     let message = "Field 'json_schema' needs a bridge built with the feature json-schema";
-    Err(Failure::new(Code::Unsupported, message))
+    Err(Failure::new(crate::reply::Code::Unsupported, message))
 }
 
 /// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;
@@ -130,11 +133,17 @@ fn schema_to_grammar(_: &str) -> Result<String, Failure> {
 fn chain(model: &LlamaModel, request: &Generate, context_size: u32) -> LlamaSampler {
     let sampling = &request.sampling;
     let mut samplers = Vec::new();
-    if request.ignore_eos {
+    let grammar = request.grammar.is_some() || request.json_schema.is_some();
+    if request.ignore_eos || grammar {
         let vocabulary = model.vocab();
+        let banned = |token: &LlamaToken| {
+            // A grammar takes a special token for its written text, which is not in the answer.
+            (request.ignore_eos && vocabulary.is_eog(*token))
+                || (grammar && vocabulary::is_silent(model, *token))
+        };
         let biases: Vec<LlamaLogitBias> = vocabulary
             .tokens()
-            .filter(|token| vocabulary.is_eog(*token))
+            .filter(banned)
             .map(|token| LlamaLogitBias::new(token, f32::NEG_INFINITY))
             .collect();
         samplers.push(LlamaSampler::logit_bias(model.n_vocab(), &biases));

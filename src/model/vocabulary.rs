@@ -82,13 +82,20 @@ pub(super) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
 
 /// The texts that would be taken for special tokens.
 pub(super) fn special_texts(model: &LlamaModel) -> Vec<String> {
-    let vocabulary = model.vocab();
-    let special = |token: &LlamaToken| {
-        vocabulary.is_control(*token) || vocabulary.attr(*token).contains(LlamaTokenAttr::Unknown)
-    };
-    let texts = vocabulary
+    let texts = model
+        .vocab()
         .tokens()
-        .filter(special)
+        .filter(|token| is_special(model, *token))
         .map(|token| token_text(model, token));
     texts.filter(|text| !text.is_empty()).collect()
+}
+
+/// Whether a token gives no text and does not end an answer either.
+pub(super) fn is_silent(model: &LlamaModel, token: LlamaToken) -> bool {
+    is_special(model, token) && !model.vocab().is_eog(token)
+}
+
+fn is_special(model: &LlamaModel, token: LlamaToken) -> bool {
+    let vocabulary = model.vocab();
+    vocabulary.is_control(token) || vocabulary.attr(token).contains(LlamaTokenAttr::Unknown)
 }

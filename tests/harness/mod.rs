@@ -7,7 +7,9 @@ mod bridge;
 mod client;
 mod directory;
 pub(crate) mod gguf;
+mod limited;
 pub(crate) mod process;
+pub(crate) mod schema;
 mod smollm2;
 pub(crate) mod tiny;
 

@@ -70,6 +70,7 @@ pub(crate) struct Tiny {
     poison: Option<u8>,
     damage: Option<Damage>,
     unused_tensors: u32,
+    space_prefix: bool,
 }
 
 impl Tiny {
@@ -85,6 +86,7 @@ impl Tiny {
             poison: None,
             damage: None,
             unused_tensors: 0,
+            space_prefix: false,
         }
     }
 
@@ -192,6 +194,14 @@ impl Tiny {
         }
     }
 
+    /// A vocabulary that puts a space before every text, as those of Llama 2 and Mistral do.
+    pub(crate) fn space_prefix(self) -> Tiny {
+        Tiny {
+            space_prefix: true,
+            ..self
+        }
+    }
+
     /// The same model, damaged.
     pub(crate) fn damage(self, damage: Damage) -> Tiny {
         Tiny {
@@ -290,7 +300,10 @@ impl Tiny {
         file.set("tokenizer.ggml.bos_token_id", Value::U32(1));
         file.set("tokenizer.ggml.eos_token_id", Value::U32(END as u32));
         file.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
-        file.set("tokenizer.ggml.add_space_prefix", Value::Bool(false));
+        file.set(
+            "tokenizer.ggml.add_space_prefix",
+            Value::Bool(self.space_prefix),
+        );
     }
 
     /// One-hot embeddings; both ways to write a space have the same.

@@ -28,16 +28,30 @@ pub(super) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaTok
     let bos = token_text(model, vocabulary.bos());
     let mut tokens = Vec::new();
     for (at, segment) in segments.iter().enumerate() {
+        if at > 0 {
+            tokens.extend(continuation(model, segment));
+            continue;
+        }
         let has_bos = segment.special && !bos.is_empty() && segment.text.starts_with(&bos);
-        let add_special = at == 0 && !has_bos;
-        vocabulary.tokenize_into(
-            segment.text.as_bytes(),
-            &mut tokens,
-            add_special,
-            segment.special,
-        );
+        let text = segment.text.as_bytes();
+        vocabulary.tokenize_into(text, &mut tokens, !has_bos, segment.special);
     }
     tokens
+}
+
+/// The tokens of a segment that follows another one. Some vocabularies put a blank before every
+/// text, which here is only a part of one: a newline takes the blank, and both are cut off.
+fn continuation(model: &LlamaModel, segment: &Segment) -> Vec<LlamaToken> {
+    let tokens = |text: &str| {
+        let vocabulary = model.vocab();
+        vocabulary.tokenize(text.as_bytes(), false, segment.special)
+    };
+    let newline = tokens("\n");
+    match tokens(&format!("\n{}", segment.text)).strip_prefix(&newline[..]) {
+        Some(rest) => rest.to_vec(),
+        // A vocabulary that joins newlines to what follows puts no blanks before texts.
+        None => tokens(&segment.text),
+    }
 }
 
 /// The tokens of a text alone.

@@ -63,7 +63,7 @@ fn pieces_are_the_final_text_however_it_ends() {
     let mut client = bridge.connect();
     let stops: [&[&str]; 8] = [
         &[],
-        &["ab"],
+        &["ab", "cab", "\u{1f600}ab"],
         &["\u{e9}"],
         &["\u{20ac}a", "b\u{1f600}"],
         &["aa", "aab", "caab"],

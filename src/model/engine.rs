@@ -21,11 +21,21 @@ use crate::reply::{Code, Failure};
 const PLACES: usize = 1;
 
 /// How long a prompt chunk may take. A client that leaves is noticed between two chunks.
-const CHUNK_TIME: Duration = Duration::from_millis(200);
+const CHUNK_TIME: Duration = Duration::from_millis(250);
 
-/// Operations a second that a processor core is taken to do before there is a measurement; low,
-/// so that the first chunk is rather too short than too long.
-const ASSUMED_SPEED: f64 = 20e9;
+/// From this many tokens on llama.cpp computes flash attention in tiles, up to twice as fast
+/// (`GGML_FA_TILE_Q`); so a chunk is made smaller only when it takes longer than
+/// [`TILE_TIME`].
+const TILE: usize = 64;
+
+/// How long a chunk of a tile may take.
+const TILE_TIME: Duration = Duration::from_millis(400);
+
+/// Chunks after one that took too long, before a larger one is tried that may do so again.
+const PATIENCE: usize = 64;
+
+/// Operations a second that a processor core is taken to do before there is a measurement.
+const ASSUMED_SPEED: f64 = 40e9;
 
 /// A model at work.
 pub(super) struct Engine<'model> {
@@ -35,6 +45,8 @@ pub(super) struct Engine<'model> {
     batch: LlamaBatch<'static>,
     /// Prompt tokens evaluated at a time.
     chunk: usize,
+    /// Chunks until a larger one may be tried.
+    patience: usize,
     batch_size: usize,
     template: Option<Template>,
     embedder: Embedder<'model>,
@@ -67,6 +79,7 @@ impl<'model> Engine<'model> {
             context_size,
             batch: LlamaBatch::new(batch_size, 1),
             chunk,
+            patience: 0,
             batch_size,
             template,
             embedder: Embedder::new(backend, model, load, context_size),
@@ -302,9 +315,17 @@ impl<'model> Engine<'model> {
         if tokens < self.chunk {
             return;
         }
-        if took > CHUNK_TIME {
+        let small = self.chunk < TILE;
+        let limit = if self.chunk > TILE {
+            CHUNK_TIME
+        } else {
+            TILE_TIME
+        };
+        self.patience = self.patience.saturating_sub(1);
+        if took > limit {
             self.chunk = (self.chunk / 2).max(1);
-        } else if took < CHUNK_TIME / 2 {
+            self.patience = PATIENCE;
+        } else if took < CHUNK_TIME / 2 || (small && self.patience == 0) {
             self.chunk = (self.chunk * 2).min(self.batch_size);
         }
     }

@@ -9,6 +9,7 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::options::{Cache, FlashAttention, Sampling};
 use crate::reply::Code;
+use crate::system::{self, PollFd};
 
 /// From the bridge to the model process. Exactly one of the parts is there.
 #[derive(Serialize, Deserialize, Default)]
@@ -195,29 +196,59 @@ pub(crate) enum Received<T> {
 }
 
 impl Link {
-    /// Takes over one end. Reading never blocks; writing does.
-    pub(crate) fn new(stream: UnixStream) -> Self {
-        Self {
+    /// Takes over one end. Neither reading nor writing blocks from now on.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
+    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
             stream,
             received: Vec::new(),
             searched: 0,
-        }
+        })
     }
 
-    /// The descriptor to wait on for the next message.
+    /// The descriptor to wait on, for the next message or for room to write.
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 
-    /// Sends a message, whole.
+    /// A message as it is written.
+    pub(crate) fn line<T: Serialize>(message: &T) -> String {
+        let mut line = json::to_string(message);
+        line.push('\n');
+        line
+    }
+
+    /// Writes what there is room for, and says how much that was.
     ///
     /// # Errors
     /// Those of write(2); the other process is gone.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.write(bytes) {
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
+                _ => Err(error),
+            },
+            written => written,
+        }
+    }
+
+    /// Sends a message, whole, however long the other process takes to read it.
+    ///
+    /// # Errors
+    /// Those of write(2) and poll(2); the other process is gone.
     pub(crate) fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
-        let mut line = json::to_string(message);
-        line.push('\n');
-        self.stream.set_nonblocking(false)?;
-        self.stream.write_all(line.as_bytes())
+        let line = Self::line(message);
+        let mut rest = line.as_bytes();
+        while !rest.is_empty() {
+            rest = &rest[self.write(rest)?..];
+            if !rest.is_empty() {
+                system::poll(&mut [PollFd::writable(self.fd())], None)?;
+            }
+        }
+        Ok(())
     }
 
     /// The next message, if it has come.
@@ -225,7 +256,6 @@ impl Link {
     /// # Errors
     /// Those of read(2), and data that is no message.
     pub(crate) fn receive<T: Deserialize>(&mut self) -> io::Result<Received<T>> {
-        self.stream.set_nonblocking(true)?;
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(message) = self.take()? {

@@ -24,6 +24,10 @@ const SPIN_COUNT: &str = "1000";
 /// What sets it otherwise.
 const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
+/// How long a process that is being sent a message may take no byte of it. One that is not at work
+/// reads at once.
+const SEND_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Stands before what of a schema llama.cpp could not put into a grammar.
 const SCHEMA_WARNING: &str = "WARNING: JSON schema conversion was incomplete: ";
 
@@ -87,7 +91,7 @@ impl ModelProcess {
             .spawn()?;
         Ok(Self {
             child,
-            link: Link::new(ours),
+            link: Link::new(ours)?,
             errors,
             log: log::Reader::new(verbose),
         })
@@ -98,15 +102,41 @@ impl ModelProcess {
         [self.link.fd(), self.errors.as_fd()]
     }
 
-    /// Sends a message.
+    /// Sends a message. It is not given up half sent when the client leaves: the process would
+    /// not understand the next one.
     ///
     /// # Errors
-    /// [`Interrupt::Died`] if the process is gone.
-    pub(crate) fn send(&mut self, message: &ToModel) -> Result<(), Interrupt> {
+    /// [`Interrupt::Stop`], and [`Interrupt::Died`] if the process is gone or takes nothing.
+    pub(crate) fn send(&mut self, message: &ToModel, watch: Watch<'_>) -> Result<(), Interrupt> {
         self.log.forget();
-        self.link
-            .send(message)
-            .map_err(|_| Interrupt::Died(self.bury()))
+        let line = Link::line(message);
+        let mut rest = line.as_bytes();
+        let mut deadline = Instant::now() + SEND_PATIENCE;
+        loop {
+            let Ok(written) = self.link.write(rest) else {
+                return Err(Interrupt::Died(self.bury()));
+            };
+            rest = &rest[written..];
+            if rest.is_empty() {
+                return Ok(());
+            }
+            if written > 0 {
+                deadline = Instant::now() + SEND_PATIENCE;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let reason = format!("it took nothing for {} seconds", SEND_PATIENCE.as_secs());
+                return Err(Interrupt::Died(format!("{reason}; {}", self.bury())));
+            }
+            let mut fds = [
+                PollFd::readable(watch.stop),
+                PollFd::writable(self.link.fd()),
+            ];
+            system::poll(&mut fds, Some(left)).map_err(|e| Interrupt::Died(e.to_string()))?;
+            if fds[0].ready() {
+                return Err(Interrupt::Stop);
+            }
+        }
     }
 
     /// Waits for the next message, without end or up to a deadline.

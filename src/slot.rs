@@ -126,7 +126,7 @@ impl Slot {
             ..ToModel::default()
         };
         let answer = process
-            .send(&message)
+            .send(&message, watch)
             .and_then(|()| process.receive(watch, None));
         let ready = match answer {
             Ok(FromModel { ready: Some(r), .. }) => r,
@@ -169,7 +169,7 @@ impl Slot {
         let process = self.loaded.as_mut().map(|loaded| &mut loaded.process);
         let process = process.ok_or_else(Failure::no_model)?;
         let mut answer = process
-            .send(&request)
+            .send(&request, watch)
             .and_then(|()| receive_for(process, id, watch, None));
         loop {
             if let Ok(message) = &answer
@@ -240,7 +240,7 @@ impl Slot {
         };
         let deadline = Some(Instant::now() + CANCEL_PATIENCE);
         let mut end = process
-            .send(&message)
+            .send(&message, watch)
             .and_then(|()| receive_for(process, id, watch, deadline));
         while let Ok(FromModel { piece: Some(_), .. }) = end {
             end = receive_for(process, id, watch, deadline);

@@ -26,6 +26,17 @@ fn generating(home: &Directory) -> (Bridge, u32, Client) {
     (bridge, child, client)
 }
 
+/// A bridge in the middle of a long prompt, its model process and its client.
+fn evaluating(home: &Directory) -> (Bridge, u32, Client) {
+    let model = Tiny::slow().write(home.join("slow.gguf"));
+    let bridge = Bridge::with_model(home, &model, &[]);
+    let child = bridge.model_process();
+    let mut client = bridge.connect();
+    client.ask(&format!("INFER {}", "a".repeat(3000)));
+    process::wait_for_work(child, UNDER_WAY);
+    (bridge, child, client)
+}
+
 fn load_line(model: &Path) -> String {
     format!("LOAD {}", model.display())
 }
@@ -118,12 +129,7 @@ fn a_bridge_killed_while_generating_leaves_nothing_running() {
 #[test]
 fn a_bridge_killed_during_a_prompt_leaves_nothing_running() {
     let home = Directory::new();
-    let model = Tiny::slow().write(home.join("slow.gguf"));
-    let mut bridge = Bridge::with_model(&home, &model, &[]);
-    let child = bridge.model_process();
-    let mut client = bridge.connect();
-    client.ask(&format!("INFER {}", "a".repeat(3000)));
-    process::wait_for_work(child, UNDER_WAY);
+    let (mut bridge, child, _client) = evaluating(&home);
     process::signal(bridge.pid(), "KILL");
     bridge.wait();
     process::wait_for_end(child);
@@ -194,12 +200,47 @@ fn signals_stop_a_bridge_that_generates() {
 #[test]
 fn signals_stop_a_bridge_that_evaluates_a_prompt() {
     let home = Directory::new();
-    let model = Tiny::slow().write(home.join("slow.gguf"));
-    let mut bridge = Bridge::with_model(&home, &model, &[]);
+    let (mut bridge, child, mut client) = evaluating(&home);
+    process::signal(bridge.pid(), "TERM");
+    bridge.expect_stop(&[child]);
+    expect_error_or_end(&mut client);
+}
+
+/// A bridge that has a request for a model process which has been stopped, and its client.
+fn sending_in_vain(home: &Directory) -> (Bridge, u32, Client) {
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(home, &model, &[]);
     let child = bridge.model_process();
+    process::signal(child, "STOP");
     let mut client = bridge.connect();
-    client.ask(&format!("INFER {}", "a".repeat(3000)));
-    process::wait_for_work(child, UNDER_WAY);
+    // More than a socket holds, so that the bridge cannot hand it over. It has the request three
+    // times over, as bytes, as text and as a message, once it is about to try.
+    let size = 3 << 20;
+    let before = process::peak_memory(bridge.pid());
+    client.ask(&format!("INFER {}", "a".repeat(size)));
+    wait_until("the bridge waits for its model process", || {
+        let taken = process::peak_memory(bridge.pid()) - before;
+        taken > 5 * size as u64 / 2 && process::sleeps(bridge.pid())
+    });
+    (bridge, child, client)
+}
+
+#[test]
+fn a_model_process_that_takes_nothing_is_ended_and_told_to_the_client() {
+    let home = Directory::new();
+    let (_bridge, child, mut client) = sending_in_vain(&home);
+    client.expect(&failure(
+        "model_died",
+        "Model process died: it took nothing for 10 seconds; killed by SIGKILL",
+    ));
+    process::wait_for_end(child);
+    client.exchange("STATUS", &ok("No model loaded"));
+}
+
+#[test]
+fn signals_stop_a_bridge_whose_model_process_takes_nothing() {
+    let home = Directory::new();
+    let (mut bridge, child, mut client) = sending_in_vain(&home);
     process::signal(bridge.pid(), "TERM");
     bridge.expect_stop(&[child]);
     expect_error_or_end(&mut client);

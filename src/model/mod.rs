@@ -42,7 +42,7 @@ pub(crate) fn run() -> Result<(), String> {
         .map_err(|_| foreign())?;
     let stream = UnixStream::from(input);
     stream.local_addr().map_err(|_| foreign())?;
-    let mut link = Link::new(stream);
+    let mut link = Link::new(stream).map_err(|_| foreign())?;
     while let Some(message) = next_message(&mut link, true).map_err(|_| foreign())? {
         if let Some(load) = message.load {
             log::capture(load.verbose);

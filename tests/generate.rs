@@ -1,23 +1,6 @@
 //! GENERATE: every field of its object, and what is said of one that is wrong.
 
-use crate::harness::{Answer, Bridge, Directory, Tiny, ok, quoted};
-
-/// A bridge with a tiny carousel: after `a` comes `b`, and so on, round and round.
-fn carousel(home: &Directory, options: &[&str]) -> Bridge {
-    let model = Tiny::carousel().write(home.join("tiny.gguf"));
-    Bridge::with_model(home, &model, options)
-}
-
-/// Expects of each object that it is refused for this reason, and that the connection goes on.
-fn expect_refusals(objects: &[(&str, &str)]) {
-    let home = Directory::new();
-    let bridge = carousel(&home, &[]);
-    let mut client = bridge.connect();
-    for (object, message) in objects {
-        client.expect_refusal(object, message);
-    }
-    client.exchange("PING", &ok("pong"));
-}
+use crate::harness::{Answer, Bridge, Directory, Tiny, carousel, expect_refusals, quoted};
 
 #[test]
 fn every_field_is_accepted_in_one_object() {

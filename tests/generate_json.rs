@@ -1,23 +1,6 @@
 //! The JSON of GENERATE: what is not JSON, too deep, too big or too long, and every character.
 
-use crate::harness::{Bridge, Client, Directory, Tiny, ok, quoted};
-
-/// A bridge with a tiny carousel: after `a` comes `b`, and so on, round and round.
-fn carousel(home: &Directory, options: &[&str]) -> Bridge {
-    let model = Tiny::carousel().write(home.join("tiny.gguf"));
-    Bridge::with_model(home, &model, options)
-}
-
-/// Expects of each object that it is refused for this reason, and that the connection goes on.
-fn expect_refusals(objects: &[(&str, &str)]) {
-    let home = Directory::new();
-    let bridge = carousel(&home, &[]);
-    let mut client = bridge.connect();
-    for (object, message) in objects {
-        client.expect_refusal(object, message);
-    }
-    client.exchange("PING", &ok("pong"));
-}
+use crate::harness::{Bridge, Client, Directory, Tiny, carousel, expect_refusals, quoted};
 
 #[test]
 fn what_is_not_json_is_refused_with_the_byte_where_it_stops() {

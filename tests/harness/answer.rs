@@ -2,7 +2,7 @@
 
 use miniserde::{Deserialize, json};
 
-use super::Client;
+use super::{Bridge, Client, Directory, Tiny, ok};
 
 /// What stands behind the text of an answer, always and in this order.
 const STATISTICS: [&str; 7] = [
@@ -149,4 +149,21 @@ fn done(line: &str) -> Option<Done> {
         && done.cached_tokens < done.prompt_tokens
         && ["stop", "length", "context"].contains(&done.finish_reason.as_str());
     right.then_some(done)
+}
+
+/// A bridge with a tiny carousel: after `a` comes `b`, and so on, round and round.
+pub(crate) fn carousel(home: &Directory, options: &[&str]) -> Bridge {
+    let model = Tiny::carousel().write(home.join("tiny.gguf"));
+    Bridge::with_model(home, &model, options)
+}
+
+/// Expects of each object that it is refused for this reason, and that the connection goes on.
+pub(crate) fn expect_refusals(objects: &[(&str, &str)]) {
+    let home = Directory::new();
+    let bridge = carousel(&home, &[]);
+    let mut client = bridge.connect();
+    for (object, message) in objects {
+        client.expect_refusal(object, message);
+    }
+    client.exchange("PING", &ok("pong"));
 }

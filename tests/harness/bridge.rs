@@ -3,12 +3,12 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::{Client, Directory, LIMIT, STOP_LIMIT, ok, process, wait_until};
+use super::{Client, Directory, LIMIT, STOP_LIMIT, lines_of, ok, process, wait_until};
 
 /// The program under test.
 pub(crate) fn program() -> &'static Path {
@@ -74,14 +74,7 @@ impl Bridge {
             .stderr(Stdio::piped())
             .spawn()
             .expect("the bridge can be started");
-        let (send, output) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        thread::spawn(move || {
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|l| send.send(l))
-        });
+        let output = lines_of(child.stdout.take().expect("stdout is a pipe"));
         let errors = Arc::new(Mutex::new(String::new()));
         let mut stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
         let sink = Arc::clone(&errors);

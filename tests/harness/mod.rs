@@ -13,10 +13,12 @@ pub(crate) mod schema;
 mod smollm2;
 pub(crate) mod tiny;
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use answer::{Answer, quoted};
+pub(crate) use answer::{Answer, carousel, expect_refusals, quoted};
 pub(crate) use bridge::{Bridge, Ended, command, program, run};
 pub(crate) use client::{Client, completed, failure, loaded, ok};
 pub(crate) use directory::Directory;
@@ -55,4 +57,16 @@ pub(crate) fn skip(why: &str) {
         .unwrap_or("a test")
         .to_string();
     let _ = writeln!(std::io::stderr(), "\nSKIPPED: {name}: {why}");
+}
+
+/// The lines that a program writes, as they come.
+pub(crate) fn lines_of(output: impl Read + Send + 'static) -> Receiver<String> {
+    let (send, lines) = mpsc::channel();
+    thread::spawn(move || {
+        BufReader::new(output)
+            .lines()
+            .map_while(Result::ok)
+            .try_for_each(|line| send.send(line))
+    });
+    lines
 }

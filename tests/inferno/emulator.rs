@@ -1,14 +1,13 @@
 //! Hosted Inferno: its compiler, its emulator and a Limbo program under way.
 
+use std::env;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
-use std::{env, thread};
 
-use crate::harness::{Directory, LIMIT, run, skip};
+use crate::harness::{Directory, LIMIT, lines_of, run, skip};
 
 /// Where the emulator finds the modules that a test compiled.
 const LIBRARY: &str = "/dis/lib";
@@ -103,14 +102,7 @@ impl Inferno {
             .stdout(Stdio::piped())
             .spawn()
             .expect("the emulator can be started");
-        let (send, lines) = mpsc::channel();
-        let stdout = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        thread::spawn(move || {
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|l| send.send(l))
-        });
+        let lines = lines_of(child.stdout.take().expect("stdout is a pipe"));
         Running {
             child,
             lines,

@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use crate::client::{Client, Input, Unsent};
 use crate::command::{self, Next};
+use crate::failure::{Code, Failure};
 use crate::message::Generate;
 use crate::options::Options;
 use crate::process::Watch;
-use crate::reply::{self, Code, Failure};
+use crate::reply;
 use crate::request::Framed;
 use crate::slot::{Slot, Unanswered};
 use crate::socket::{Claim, Socket};

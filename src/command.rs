@@ -1,9 +1,10 @@
 //! The commands: a table of verbs, and a handler for each.
 
 use crate::bridge::{Bridge, Session};
+use crate::failure::{Code, Failure};
 use crate::generate;
 use crate::message::{Done, FromModel, Generate, ToModel, Turn};
-use crate::reply::{COMPLETED, Code, Failure, Info, NO_MODEL, Reply};
+use crate::reply::{COMPLETED, Info, NO_MODEL, Reply};
 use crate::slot::Unanswered;
 
 /// Characters of an unknown verb that its error reply repeats.

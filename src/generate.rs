@@ -1,9 +1,9 @@
 //! The object of GENERATE: which fields there are, and what each takes.
 
+use crate::failure::Failure;
 use crate::json::{self, Kind, Value};
 use crate::message::{Generate, Turn};
-use crate::options::MAX_CONTEXT;
-use crate::reply::Failure;
+use crate::settings::MAX_CONTEXT;
 use crate::{grammar, schema};
 
 /// The roles of a conversation.

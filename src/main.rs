@@ -2,15 +2,17 @@
 //!
 //! The way of a request: [`bridge`] takes a client and lets [`request`] cut its bytes into
 //! requests; [`command`] looks each up and handles it, for a model through [`slot`] and
-//! [`process`]; behind the socket pair of [`message`], in a process of its own, [`model`] runs
+//! [`process`]; behind the socket pair of [`link`], in a process of its own, [`model`] runs
 //! llama.cpp; [`reply`] writes what comes back.
 
 mod bridge;
 mod client;
 mod command;
+mod failure;
 mod generate;
 mod grammar;
 mod json;
+mod link;
 mod log;
 mod message;
 mod model;
@@ -19,6 +21,7 @@ mod process;
 mod reply;
 mod request;
 mod schema;
+mod settings;
 mod slot;
 mod socket;
 #[allow(unsafe_code)]

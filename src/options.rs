@@ -8,23 +8,14 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use lexopt::prelude::*;
-use miniserde::{Deserialize, Serialize};
-
-use crate::message::Load;
 use crate::process::MODEL_PROCESS_ARGUMENT;
+use crate::settings::{Cache, FlashAttention, Load, MAX_CONTEXT, Sampling};
+use lexopt::prelude::*;
 
 /// Where the bridge listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
 /// The environment variable that names another socket.
 pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
-
-/// Largest context, in tokens, that is ever asked of llama.cpp: the figure in a model file has no
-/// bound, and memory is taken in proportion.
-pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
-
-/// Tokens of the context unless told otherwise.
-pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
 
 /// What `--help` prints.
 const HELP: &str = "\
@@ -106,52 +97,6 @@ pub(crate) struct Options {
     pub(crate) socket_mode: u32,
     /// A name or a number.
     pub(crate) socket_group: Option<String>,
-}
-
-/// How a token is chosen. The defaults are llama.cpp's.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct Sampling {
-    /// 0 is greedy.
-    pub(crate) temperature: f32,
-    /// 0 is off.
-    pub(crate) top_k: i32,
-    /// 1 is off.
-    pub(crate) top_p: f32,
-    /// 0 is off.
-    pub(crate) min_p: f32,
-    /// 1 is off.
-    pub(crate) repeat_penalty: f32,
-    /// Tokens; 0 is off, -1 the whole context.
-    pub(crate) repeat_last_n: i32,
-    /// 0 is off.
-    pub(crate) presence_penalty: f32,
-    /// 0 is off.
-    pub(crate) frequency_penalty: f32,
-}
-
-/// When flash attention is used.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub(crate) enum FlashAttention {
-    #[serde(rename = "on")]
-    On,
-    #[serde(rename = "off")]
-    Off,
-    #[serde(rename = "auto")]
-    Auto,
-}
-
-/// The type that the K or V cache is stored in.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Cache {
-    F32,
-    F16,
-    Bf16,
-    Q8_0,
-    Q4_0,
-    Q4_1,
-    Iq4Nl,
-    Q5_0,
-    Q5_1,
 }
 
 const FLASH_ATTENTION: [(&str, FlashAttention); 3] = [

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::link::{Link, Received};
 use crate::log;
-use crate::message::{FromModel, Link, Received, ToModel};
+use crate::message::{FromModel, ToModel};
 use crate::system::{self, PollFd};
 
 /// The argument that makes this program a model process. It is not for users.

@@ -1,6 +1,6 @@
 //! Framing: cuts the bytes that a client sends into requests, by line or by netstring.
 
-use crate::reply::{Code, Failure};
+use crate::failure::{Code, Failure};
 
 /// Digits that the length of a netstring may have: enough for any limit that can be set.
 const NETSTRING_DIGITS: usize = 10;

@@ -6,9 +6,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use crate::client::Unsent;
-use crate::message::{FromModel, Load, Ready, ToModel};
+use crate::failure::{Code, Failure};
+use crate::message::{FromModel, Ready, ToModel};
 use crate::process::{Interrupt, ModelProcess, Watch};
-use crate::reply::{Code, Failure};
+use crate::settings::Load;
 use crate::system;
 
 /// How long a cancelled request may take to end before its process is ended instead. A token or a

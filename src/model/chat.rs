@@ -8,8 +8,8 @@ use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context, filters};
 
 use super::vocabulary::Segment;
+use crate::failure::{Code, Failure};
 use crate::message::Turn;
-use crate::reply::{Code, Failure};
 use crate::system;
 
 /// Steps that a template may take: it comes from the model file, and could go on for ever.

@@ -9,8 +9,9 @@ use llama_cpp_2::model::LlamaModel;
 use super::load;
 use super::sequence::check_logits;
 use super::vocabulary;
-use crate::message::{Embedding, Load};
-use crate::reply::{Code, Failure};
+use crate::failure::{Code, Failure};
+use crate::message::Embedding;
+use crate::settings::Load;
 
 /// Tokens that the context is made for at the least; memory is taken for as many.
 const SMALLEST: u32 = 512;

@@ -14,8 +14,10 @@ use super::chat::Template;
 use super::embedding::{self, Embedder};
 use super::sequence::{Progress, Sequence, check_logits};
 use super::{next_message, vocabulary};
-use crate::message::{Failed, FinishReason, FromModel, Generate, Link, Load, ToModel};
-use crate::reply::{Code, Failure};
+use crate::failure::{Code, Failure};
+use crate::link::Link;
+use crate::message::{Failed, FinishReason, FromModel, Generate, ToModel};
+use crate::settings::Load;
 
 /// How many requests are worked on at a time. The bridge sends one.
 const PLACES: usize = 1;

@@ -22,9 +22,11 @@ use std::os::unix::net::UnixStream;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 
-use crate::message::{Failed, FromModel, Link, Load, Ready, Received, ToModel};
+use crate::failure::Code;
+use crate::link::{Link, Received};
+use crate::message::{Failed, FromModel, Ready, ToModel};
 use crate::process::MODEL_PROCESS_ARGUMENT;
-use crate::reply::Code;
+use crate::settings::Load;
 use crate::system::{self, PollFd};
 use chat::Template;
 use engine::Engine;

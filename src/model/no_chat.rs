@@ -1,8 +1,8 @@
 //! Stands in for the chat templates in a bridge that was built without them.
 
 use super::vocabulary::Segment;
+use crate::failure::{Code, Failure};
 use crate::message::Turn;
-use crate::reply::{Code, Failure};
 
 /// A chat template that cannot be rendered.
 pub(super) struct Template;

@@ -10,8 +10,8 @@ use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
 use super::vocabulary;
+use crate::failure::Failure;
 use crate::message::Generate;
-use crate::reply::Failure;
 
 /// llama.cpp takes the one seed above it for a wish for a random one; here every seed is one.
 const LARGEST_SEED: u32 = u32::MAX - 1;
@@ -125,7 +125,7 @@ fn schema_to_grammar(schema: &str) -> Result<String, Failure> {
 #[cfg(not(feature = "json-schema"))]
 fn schema_to_grammar(_: &str) -> Result<String, Failure> {
     let message = "Field 'json_schema' needs a bridge built with the feature json-schema";
-    Err(Failure::new(crate::reply::Code::Unsupported, message))
+    Err(Failure::new(crate::failure::Code::Unsupported, message))
 }
 
 /// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;

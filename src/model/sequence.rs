@@ -9,8 +9,8 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::sampling::Chooser;
 use super::text::Output;
+use crate::failure::{Code, Failure};
 use crate::message::{Done, FinishReason, Generate};
-use crate::reply::{Code, Failure};
 
 /// A request under way.
 pub(super) struct Sequence {

@@ -5,7 +5,7 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
 use super::{load, text};
-use crate::reply::Failure;
+use crate::failure::Failure;
 
 /// A stretch of a prompt.
 #[derive(Debug, PartialEq)]

@@ -1,0 +1,70 @@
+//! Why a request failed: a closed set of words for programs, and a sentence for people.
+
+use miniserde::{Deserialize, Serialize};
+
+/// What kind of failure an error reply tells of. The words are part of the protocol.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Code {
+    /// The request cannot be understood or lacks something.
+    #[serde(rename = "bad_request")]
+    BadRequest,
+    /// There is no such verb.
+    #[serde(rename = "unknown_command")]
+    UnknownCommand,
+    /// The request is longer than the bridge takes.
+    #[serde(rename = "too_long")]
+    TooLong,
+    /// The request needs a model and none is loaded.
+    #[serde(rename = "no_model")]
+    NoModel,
+    /// The model could not be loaded; the one before is still in place.
+    #[serde(rename = "load_failed")]
+    LoadFailed,
+    /// The prompt does not fit the context.
+    #[serde(rename = "context_exceeded")]
+    ContextExceeded,
+    /// The loaded model cannot do this.
+    #[serde(rename = "unsupported")]
+    Unsupported,
+    /// The model process ended while it worked on the request.
+    #[serde(rename = "model_died")]
+    ModelDied,
+    /// The client may not do this.
+    #[serde(rename = "denied")]
+    Denied,
+    /// What the request names does not exist.
+    #[serde(rename = "not_found")]
+    NotFound,
+    /// Anything else; the message tells.
+    #[serde(rename = "internal")]
+    Internal,
+}
+
+/// Why a request failed: the word and the sentence of its error reply.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Failure {
+    /// The word for programs.
+    pub(crate) code: Code,
+    /// The sentence for people.
+    pub(crate) message: String,
+}
+
+impl Failure {
+    /// A failure of this kind, explained by this sentence.
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The request is wrong in itself.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(Code::BadRequest, message)
+    }
+
+    /// The request needs a model and none is loaded.
+    pub(crate) fn no_model() -> Self {
+        Self::new(Code::NoModel, "No model loaded")
+    }
+}

@@ -1,0 +1,80 @@
+//! What can be set: how a model is loaded, and how a token is chosen. The command line fills it in,
+//! a request may change parts of it, the model process acts on it.
+
+use miniserde::{Deserialize, Serialize};
+
+/// Largest context, in tokens, that is ever asked of llama.cpp: the figure in a model file has no
+/// bound, and memory is taken in proportion.
+pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
+
+/// Tokens of the context unless told otherwise.
+pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
+
+/// Which model to load, and how. The values are those of the options of the same names.
+#[derive(Serialize, Deserialize, Clone)]
+pub(crate) struct Load {
+    pub(crate) path: String,
+    /// Tokens; 0 is the model's own, `None` the default.
+    pub(crate) ctx_size: Option<u32>,
+    pub(crate) batch_size: u32,
+    pub(crate) ubatch_size: u32,
+    pub(crate) threads: u32,
+    pub(crate) threads_batch: u32,
+    /// Layers; `None` is all.
+    pub(crate) gpu_layers: Option<u32>,
+    pub(crate) mmap: bool,
+    pub(crate) mlock: bool,
+    pub(crate) flash_attn: FlashAttention,
+    pub(crate) cache_type_k: Cache,
+    pub(crate) cache_type_v: Cache,
+    /// The chat template to use instead of the model's own.
+    pub(crate) chat_template: Option<String>,
+    /// Whether all of llama.cpp's log is wanted, not its errors alone.
+    pub(crate) verbose: bool,
+}
+
+/// How a token is chosen. The defaults are llama.cpp's.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(crate) struct Sampling {
+    /// 0 is greedy.
+    pub(crate) temperature: f32,
+    /// 0 is off.
+    pub(crate) top_k: i32,
+    /// 1 is off.
+    pub(crate) top_p: f32,
+    /// 0 is off.
+    pub(crate) min_p: f32,
+    /// 1 is off.
+    pub(crate) repeat_penalty: f32,
+    /// Tokens; 0 is off, -1 the whole context.
+    pub(crate) repeat_last_n: i32,
+    /// 0 is off.
+    pub(crate) presence_penalty: f32,
+    /// 0 is off.
+    pub(crate) frequency_penalty: f32,
+}
+
+/// When flash attention is used.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) enum FlashAttention {
+    #[serde(rename = "on")]
+    On,
+    #[serde(rename = "off")]
+    Off,
+    #[serde(rename = "auto")]
+    Auto,
+}
+
+/// The type that the K or V cache is stored in.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Cache {
+    F32,
+    F16,
+    Bf16,
+    Q8_0,
+    Q4_0,
+    Q4_1,
+    Iq4Nl,
+    Q5_0,
+    Q5_1,
+}

@@ -3,7 +3,7 @@
 use crate::bridge::{Bridge, Session};
 use crate::failure::{Code, Failure};
 use crate::generate;
-use crate::message::{Done, FromModel, Generate, ToModel, Turn};
+use crate::message::{Answer, Done, Generate, Turn, Work};
 use crate::reply::{COMPLETED, Info, NO_MODEL, Reply};
 use crate::slot::Unanswered;
 
@@ -264,32 +264,26 @@ fn complete(
     request: Generate,
     session: &Session<'_>,
 ) -> Result<Done, Unanswered> {
-    let request = ToModel {
-        generate: Some(request),
-        ..ToModel::default()
-    };
+    let work = Work::Generate(Box::new(request));
     let mut sink = |piece: &str| session.send_piece(piece);
-    let answer = bridge.slot.ask(request, session.watch(), &mut sink)?;
-    answer.done.ok_or_else(out_of_turn)
+    match bridge.slot.ask(work, session.watch(), &mut sink)? {
+        Answer::Generated(done) => Ok(*done),
+        _ => Err(out_of_turn()),
+    }
 }
 
 fn embed(bridge: &mut Bridge, text: &str, session: &Session<'_>) -> Handled {
-    let request = ToModel {
-        embed: Some(text.to_string()),
-        ..ToModel::default()
-    };
-    let answer = ask(bridge, request, session)?;
-    let embedding = answer.embedding.ok_or_else(out_of_turn)?;
-    Ok(Reply::Embedding(embedding))
+    match ask(bridge, Work::Embed(text.to_string()), session)? {
+        Answer::Embedding(embedding) => Ok(Reply::Embedding(embedding)),
+        _ => Err(out_of_turn()),
+    }
 }
 
 fn tokenize(bridge: &mut Bridge, text: &str, session: &Session<'_>) -> Handled {
-    let request = ToModel {
-        tokenize: Some(text.to_string()),
-        ..ToModel::default()
-    };
-    let answer = ask(bridge, request, session)?;
-    Ok(Reply::Tokens(answer.tokens.ok_or_else(out_of_turn)?))
+    match ask(bridge, Work::Tokenize(text.to_string()), session)? {
+        Answer::Tokens(tokens) => Ok(Reply::Tokens(tokens)),
+        _ => Err(out_of_turn()),
+    }
 }
 
 fn detokenize(bridge: &mut Bridge, ids: &str, session: &Session<'_>) -> Handled {
@@ -301,26 +295,20 @@ fn detokenize(bridge: &mut Bridge, ids: &str, session: &Session<'_>) -> Handled 
             })
         })
         .collect::<Result<Vec<i32>, Failure>>()?;
-    let request = ToModel {
-        detokenize: Some(ids),
-        ..ToModel::default()
-    };
-    let answer = ask(bridge, request, session)?;
-    Ok(Reply::Data {
-        message: "Detokenization completed",
-        data: answer.text.ok_or_else(out_of_turn)?,
-    })
+    match ask(bridge, Work::Detokenize(ids), session)? {
+        Answer::Text(data) => Ok(Reply::Data {
+            message: "Detokenization completed",
+            data,
+        }),
+        _ => Err(out_of_turn()),
+    }
 }
 
 /// Asks for something that comes in one piece.
-fn ask(
-    bridge: &mut Bridge,
-    request: ToModel,
-    session: &Session<'_>,
-) -> Result<FromModel, Unanswered> {
+fn ask(bridge: &mut Bridge, work: Work, session: &Session<'_>) -> Result<Answer, Unanswered> {
     bridge
         .slot
-        .ask(request, session.watch(), &mut |_: &str| Ok(()))
+        .ask(work, session.watch(), &mut |_: &str| Ok(()))
 }
 
 fn out_of_turn() -> Unanswered {

@@ -5,22 +5,27 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use miniserde::{Deserialize, Serialize, json};
+use miniserde::json;
 
 use crate::system::{self, PollFd};
+use crate::wire::Message;
 
 /// One end of the socket pair.
 pub(crate) struct Link {
     stream: UnixStream,
+    /// What is still to be written.
+    outgoing: Vec<u8>,
+    /// Bytes of `outgoing` that are written.
+    written: usize,
     received: Vec<u8>,
     /// Bytes of `received` that are known to hold no LF.
     searched: usize,
 }
 
 /// What there is to receive.
-pub(crate) enum Received<T> {
+pub(crate) enum Received<M> {
     /// A message.
-    Message(T),
+    Message(M),
     /// Nothing yet.
     Nothing,
     /// The other process is gone.
@@ -36,6 +41,8 @@ impl Link {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
+            outgoing: Vec::new(),
+            written: 0,
             received: Vec::new(),
             searched: 0,
         })
@@ -46,48 +53,59 @@ impl Link {
         self.stream.as_fd()
     }
 
-    /// A message as it is written.
-    pub(crate) fn line<T: Serialize>(message: &T) -> String {
-        let mut line = json::to_string(message);
-        line.push('\n');
-        line
+    /// Puts a message behind those that are still to be written.
+    pub(crate) fn queue<M: Message>(&mut self, message: M) {
+        self.outgoing
+            .extend_from_slice(json::to_string(&message.write()).as_bytes());
+        self.outgoing.push(b'\n');
     }
 
-    /// Writes what there is room for, and says how much that was.
+    /// Whether something is still to be written.
+    pub(crate) fn has_outgoing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// Writes what there is room for.
     ///
     /// # Errors
     /// Those of write(2); the other process is gone.
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream.write(bytes) {
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(0),
-                _ => Err(error),
-            },
-            written => written,
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        while self.written < self.outgoing.len() {
+            match self.stream.write(&self.outgoing[self.written..]) {
+                Ok(count) => self.written += count,
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => return Ok(()),
+                    io::ErrorKind::Interrupted => (),
+                    _ => return Err(error),
+                },
+            }
         }
+        // A long message leaves no memory behind.
+        self.outgoing = Vec::new();
+        self.written = 0;
+        Ok(())
     }
 
     /// Sends a message, whole, however long the other process takes to read it.
     ///
     /// # Errors
     /// Those of write(2) and poll(2); the other process is gone.
-    pub(crate) fn send<T: Serialize>(&mut self, message: &T) -> io::Result<()> {
-        let line = Self::line(message);
-        let mut rest = line.as_bytes();
-        while !rest.is_empty() {
-            rest = &rest[self.write(rest)?..];
-            if !rest.is_empty() {
-                system::poll(&mut [PollFd::writable(self.fd())], None)?;
+    pub(crate) fn send<M: Message>(&mut self, message: M) -> io::Result<()> {
+        self.queue(message);
+        loop {
+            self.flush()?;
+            if !self.has_outgoing() {
+                return Ok(());
             }
+            system::poll(&mut [PollFd::writable(self.fd())], None)?;
         }
-        Ok(())
     }
 
     /// The next message, if it has come.
     ///
     /// # Errors
     /// Those of read(2), and data that is no message.
-    pub(crate) fn receive<T: Deserialize>(&mut self) -> io::Result<Received<T>> {
+    pub(crate) fn receive<M: Message>(&mut self) -> io::Result<Received<M>> {
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(message) = self.take()? {
@@ -106,7 +124,7 @@ impl Link {
         }
     }
 
-    fn take<T: Deserialize>(&mut self) -> io::Result<Option<T>> {
+    fn take<M: Message>(&mut self) -> io::Result<Option<M>> {
         let newline = self.received[self.searched..]
             .iter()
             .position(|&b| b == b'\n');
@@ -119,8 +137,9 @@ impl Link {
         if self.received.is_empty() {
             self.received = Vec::new();
         }
-        let invalid = |_| io::Error::new(io::ErrorKind::InvalidData, "not a message");
+        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "not a message");
         let text = std::str::from_utf8(&line).map_err(io::Error::other)?;
-        json::from_str(text).map(Some).map_err(invalid)
+        let written = json::from_str(text).map_err(|_| invalid())?;
+        M::read(written).map(Some).ok_or_else(invalid)
     }
 }

@@ -26,6 +26,7 @@ mod slot;
 mod socket;
 #[allow(unsafe_code)]
 mod system;
+mod wire;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

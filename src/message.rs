@@ -1,32 +1,79 @@
-//! What the bridge and its model process say to each other: JSON, one message a line, over the
-//! socket pair that joins them. Both ends are the same program, so this is no protocol of its own.
+//! What the bridge and its model process say to each other. How it is written stands in [`wire`].
+//!
+//! [`wire`]: crate::wire
+
+use std::time::Duration;
 
 use miniserde::{Deserialize, Serialize};
 
-use crate::failure::Code;
+use crate::failure::Failure;
 use crate::settings::{Load, Sampling};
 
-/// From the bridge to the model process. Exactly one of the parts is there.
-#[derive(Serialize, Deserialize, Default)]
-pub(crate) struct ToModel {
-    /// Which request this is about.
-    pub(crate) id: u64,
+/// From the bridge to the model process.
+#[derive(Debug)]
+pub(crate) enum ToModel {
     /// The first message: which model to load, and how.
-    pub(crate) load: Option<Load>,
-    /// Generate text.
-    pub(crate) generate: Option<Generate>,
-    /// Compute the embedding of this text.
-    pub(crate) embed: Option<String>,
-    /// Turn this text into tokens.
-    pub(crate) tokenize: Option<String>,
-    /// Turn these tokens into text.
-    pub(crate) detokenize: Option<Vec<i32>>,
-    /// Give up request `id`.
-    pub(crate) cancel: bool,
+    Load(Box<Load>),
+    /// Work on a request. Its number is never used again.
+    Work(u64, Work),
+    /// Give up the request of this number. Its answer is then an error, unless it is already
+    /// on its way.
+    Cancel(u64),
 }
 
+/// What the model can be asked for.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Generate text.
+    Generate(Box<Generate>),
+    /// Compute the embedding of this text.
+    Embed(String),
+    /// Turn this text into tokens.
+    Tokenize(String),
+    /// Turn these tokens into text.
+    Detokenize(Vec<i32>),
+}
+
+/// From the model process to the bridge.
+#[derive(Debug)]
+pub(crate) enum FromModel {
+    /// The model is loaded and has evaluated one token.
+    Ready(Box<Ready>),
+    /// The model could not be loaded; the process ends.
+    Refused(String),
+    /// Something that whoever runs the bridge should read.
+    Notice(String),
+    /// The process is at work; what it does now is expected to take so many milliseconds, in
+    /// which it hears nothing. Sent before every step that may take longer than
+    /// [`LONG_STEP`], and at least once every [`BEAT`] while there is work.
+    Busy(u64),
+    /// The next piece of the text of a request that streams.
+    Piece(u64, String),
+    /// The last that is said of a request. An error does not end the process.
+    Answer(u64, Result<Answer, Failure>),
+}
+
+/// What the model process gives back.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// A generated text.
+    Generated(Box<Done>),
+    /// The embedding of a text.
+    Embedding(Embedding),
+    /// The tokens of a text.
+    Tokens(Vec<i32>),
+    /// The text of tokens.
+    Text(String),
+}
+
+/// A step that is expected to take longer than this is announced.
+pub(crate) const LONG_STEP: Duration = Duration::from_millis(100);
+
+/// How often a model process at work gives a sign of life.
+pub(crate) const BEAT: Duration = Duration::from_secs(1);
+
 /// A text to generate: after a prompt, or as the next turn of a conversation.
-#[derive(Serialize, Deserialize, Clone)]
+#[derive(Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct Generate {
     /// The prompt as it is: special tokens in it count as such.
     pub(crate) prompt: Option<String>,
@@ -57,29 +104,6 @@ pub(crate) struct Turn {
     /// `system`, `user` or `assistant`.
     pub(crate) role: String,
     pub(crate) content: String,
-}
-
-/// From the model process to the bridge. Exactly one of the parts is there.
-#[derive(Serialize, Deserialize, Default)]
-pub(crate) struct FromModel {
-    /// Which request this is about.
-    pub(crate) id: u64,
-    /// The model is loaded and has evaluated one token.
-    pub(crate) ready: Option<Ready>,
-    /// A piece of a text that is still being generated.
-    pub(crate) piece: Option<String>,
-    /// A text is complete.
-    pub(crate) done: Option<Done>,
-    /// An embedding.
-    pub(crate) embedding: Option<Embedding>,
-    /// The tokens of a text.
-    pub(crate) tokens: Option<Vec<i32>>,
-    /// The text of tokens.
-    pub(crate) text: Option<String>,
-    /// A request, or the load, failed. The process goes on, but for the load.
-    pub(crate) failed: Option<Failed>,
-    /// Something that whoever runs the bridge should read.
-    pub(crate) notice: Option<String>,
 }
 
 /// The model is loaded; what there is to know about it.
@@ -140,11 +164,4 @@ pub(crate) struct Embedding {
     /// Of length 1.
     pub(crate) values: Vec<f64>,
     pub(crate) prompt_tokens: u32,
-}
-
-/// A request that failed.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Failed {
-    pub(crate) code: Code,
-    pub(crate) message: String,
 }

@@ -108,21 +108,16 @@ impl ModelProcess {
     ///
     /// # Errors
     /// [`Interrupt::Stop`], and [`Interrupt::Died`] if the process is gone or takes nothing.
-    pub(crate) fn send(&mut self, message: &ToModel, watch: Watch<'_>) -> Result<(), Interrupt> {
+    pub(crate) fn send(&mut self, message: ToModel, watch: Watch<'_>) -> Result<(), Interrupt> {
         self.log.forget();
-        let line = Link::line(message);
-        let mut rest = line.as_bytes();
-        let mut deadline = Instant::now() + SEND_PATIENCE;
+        self.link.queue(message);
+        let deadline = Instant::now() + SEND_PATIENCE;
         loop {
-            let Ok(written) = self.link.write(rest) else {
+            if self.link.flush().is_err() {
                 return Err(Interrupt::Died(self.bury()));
-            };
-            rest = &rest[written..];
-            if rest.is_empty() {
-                return Ok(());
             }
-            if written > 0 {
-                deadline = Instant::now() + SEND_PATIENCE;
+            if !self.link.has_outgoing() {
+                return Ok(());
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -181,10 +176,8 @@ impl ModelProcess {
         self.read_errors();
         loop {
             match self.link.receive::<FromModel>() {
-                Ok(Received::Message(message)) => match message.notice {
-                    Some(notice) => system::message(&notice),
-                    None => return Ok(Some(message)),
-                },
+                Ok(Received::Message(FromModel::Notice(notice))) => system::message(&notice),
+                Ok(Received::Message(message)) => return Ok(Some(message)),
                 Ok(Received::Nothing) => return Ok(None),
                 Ok(Received::End) => return Err(Interrupt::Died(self.bury())),
                 Err(error) => {

@@ -11,7 +11,7 @@ pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
 pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
 
 /// Which model to load, and how. The values are those of the options of the same names.
-#[derive(Serialize, Deserialize, Clone)]
+#[derive(Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) path: String,
     /// Tokens; 0 is the model's own, `None` the default.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::client::Unsent;
 use crate::failure::{Code, Failure};
-use crate::message::{FromModel, Ready, ToModel};
+use crate::message::{Answer, FromModel, Ready, ToModel, Work};
 use crate::process::{Interrupt, ModelProcess, Watch};
 use crate::settings::Load;
 use crate::system;
@@ -122,19 +122,13 @@ impl Slot {
             path: path.to_string(),
             ..self.settings.clone()
         };
-        let message = ToModel {
-            load: Some(load),
-            ..ToModel::default()
-        };
         let answer = process
-            .send(&message, watch)
+            .send(ToModel::Load(Box::new(load)), watch)
             .and_then(|()| process.receive(watch, None));
         let ready = match answer {
-            Ok(FromModel { ready: Some(r), .. }) => r,
-            Ok(FromModel {
-                failed: Some(f), ..
-            }) => {
-                let reason = process.first_error().unwrap_or(f.message);
+            Ok(FromModel::Ready(ready)) => *ready,
+            Ok(FromModel::Refused(reason)) => {
+                let reason = process.first_error().unwrap_or(reason);
                 return Err(failed(reason).into());
             }
             Ok(_) => return Err(failed("an answer out of turn".to_string()).into()),
@@ -160,32 +154,33 @@ impl Slot {
     /// `no_model`, `model_died`, or what the model process says.
     pub(crate) fn ask(
         &mut self,
-        mut request: ToModel,
+        work: Work,
         watch: Watch<'_>,
         sink: Sink<'_>,
-    ) -> Result<FromModel, Unanswered> {
+    ) -> Result<Answer, Unanswered> {
         self.last_id += 1;
         let id = self.last_id;
-        request.id = id;
         let process = self.loaded.as_mut().map(|loaded| &mut loaded.process);
         let process = process.ok_or_else(Failure::no_model)?;
         let mut answer = process
-            .send(&request, watch)
+            .send(ToModel::Work(id, work), watch)
             .and_then(|()| receive_for(process, id, watch, None));
         loop {
             if let Ok(message) = &answer
                 && let Some(warning) = process.incomplete_schema()
             {
                 let failure = format!("Field 'json_schema' cannot be used: {warning}");
-                if message.piece.is_some() && self.cancel(id, watch) == Unanswered::Stop {
+                if matches!(message, FromModel::Piece(..))
+                    && self.cancel(id, watch) == Unanswered::Stop
+                {
                     return Err(Unanswered::Stop);
                 }
                 return Err(Failure::bad_request(failure).into());
             }
-            let Ok(FromModel { piece: Some(p), .. }) = &answer else {
+            let Ok(FromModel::Piece(_, piece)) = &answer else {
                 break;
             };
-            answer = match sink(p) {
+            answer = match sink(piece) {
                 Ok(()) => receive_for(process, id, watch, None),
                 Err(Unsent::Lost) => Err(Interrupt::ClientGone),
                 Err(Unsent::Stop) => Err(Interrupt::Stop),
@@ -200,11 +195,9 @@ impl Slot {
         id: u64,
         answer: Result<FromModel, Interrupt>,
         watch: Watch<'_>,
-    ) -> Result<FromModel, Unanswered> {
+    ) -> Result<Answer, Unanswered> {
         match answer {
-            Ok(FromModel {
-                failed: Some(f), ..
-            }) => {
+            Ok(FromModel::Answer(_, Err(f))) => {
                 // What llama.cpp finds wrong with a grammar it writes past its own log.
                 let process = self.loaded.as_mut().map(|loaded| &mut loaded.process);
                 let words = process.and_then(|p| p.last_words().or_else(|| p.first_error()));
@@ -214,7 +207,8 @@ impl Slot {
                 };
                 Err(Failure::new(f.code, message).into())
             }
-            Ok(answer) => Ok(answer),
+            Ok(FromModel::Answer(_, Ok(answer))) => Ok(answer),
+            Ok(_) => Err(Failure::new(Code::Internal, "Not an answer").into()),
             Err(Interrupt::Died(reason)) => {
                 self.lost(&reason);
                 let message = format!("Model process died: {reason}");
@@ -230,20 +224,15 @@ impl Slot {
         let Some(Loaded { process, .. }) = &mut self.loaded else {
             return Unanswered::ClientGone;
         };
-        let message = ToModel {
-            id,
-            cancel: true,
-            ..ToModel::default()
-        };
         let watch = Watch {
             client: None,
             ..watch
         };
         let deadline = Some(Instant::now() + CANCEL_PATIENCE);
         let mut end = process
-            .send(&message, watch)
+            .send(ToModel::Cancel(id), watch)
             .and_then(|()| receive_for(process, id, watch, deadline));
-        while let Ok(FromModel { piece: Some(_), .. }) = end {
+        while let Ok(FromModel::Piece(..)) = end {
             end = receive_for(process, id, watch, deadline);
         }
         match end {
@@ -271,8 +260,9 @@ fn receive_for(
 ) -> Result<FromModel, Interrupt> {
     loop {
         let message = process.receive(watch, deadline)?;
-        if message.id == id {
-            return Ok(message);
+        match message {
+            FromModel::Piece(about, _) | FromModel::Answer(about, _) if about != id => (),
+            message => return Ok(message),
         }
     }
 }

@@ -15,8 +15,8 @@ use super::embedding::{self, Embedder};
 use super::sequence::{Progress, Sequence, check_logits};
 use super::{next_message, vocabulary};
 use crate::failure::{Code, Failure};
-use crate::link::Link;
-use crate::message::{Failed, FinishReason, FromModel, Generate, ToModel};
+use crate::link::{Link, Received};
+use crate::message::{Answer, FinishReason, FromModel, Generate, ToModel, Work};
 use crate::settings::Load;
 
 /// How many requests are worked on at a time. The bridge sends one.
@@ -123,33 +123,37 @@ impl<'model> Engine<'model> {
     pub(super) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
         loop {
             let idle = self.sequences.is_empty();
-            let Some(message) = next_message(link, idle)? else {
-                return Ok(());
+            let message = match next_message(link, idle)? {
+                Received::Message(message) => Some(message),
+                Received::Nothing => None,
+                Received::End => return Ok(()),
             };
-            if message.cancel {
-                self.cancel(message.id, link)?;
-            } else if let Some(request) = &message.generate {
-                self.admit(message.id, request, link)?;
-            } else if message.id == 0 {
-                self.step(link)?;
-            } else {
-                let outcome = self.answer_at_once(&message);
-                answer(link, message.id, outcome)?;
+            match message {
+                None => self.step(link)?,
+                Some(ToModel::Cancel(id)) => self.cancel(id, link)?,
+                Some(ToModel::Work(id, Work::Generate(request))) => {
+                    self.admit(id, &request, link)?;
+                }
+                Some(ToModel::Work(id, work)) => {
+                    let outcome = self.answer_at_once(work);
+                    answer(link, id, outcome)?;
+                }
+                // One process holds one model.
+                Some(ToModel::Load(_)) => (),
             }
         }
     }
 
     /// Answers what needs no sequence.
-    fn answer_at_once(&mut self, message: &ToModel) -> Result<FromModel, Failure> {
-        let mut reply = FromModel::default();
-        if let Some(text) = &message.embed {
-            reply.embedding = Some(self.embedder.embed(text)?);
-        } else if let Some(text) = &message.tokenize {
-            reply.tokens = Some(vocabulary::tokenize(self.model, text));
-        } else if let Some(ids) = &message.detokenize {
-            reply.text = Some(vocabulary::detokenize(self.model, ids)?);
-        }
-        Ok(reply)
+    fn answer_at_once(&mut self, work: Work) -> Result<Answer, Failure> {
+        Ok(match work {
+            Work::Embed(text) => Answer::Embedding(self.embedder.embed(&text)?),
+            Work::Tokenize(text) => Answer::Tokens(vocabulary::tokenize(self.model, &text)),
+            Work::Detokenize(ids) => Answer::Text(vocabulary::detokenize(self.model, &ids)?),
+            Work::Generate(_) => {
+                return Err(Failure::new(Code::Internal, "A text is not made at once"));
+            }
+        })
     }
 
     fn admit(&mut self, id: u64, request: &Generate, link: &mut Link) -> Result<(), String> {
@@ -297,11 +301,8 @@ impl<'model> Engine<'model> {
         if sequence.stream {
             send_piece(link, sequence.id, rest)?;
         }
-        let reply = FromModel {
-            done: Some(done),
-            ..FromModel::default()
-        };
-        answer(link, sequence.id, Ok(reply))
+        let done = Answer::Generated(Box::new(done));
+        answer(link, sequence.id, Ok(done))
     }
 
     fn fail_all(&mut self, failure: &Failure, link: &mut Link) -> Result<(), String> {
@@ -346,22 +347,14 @@ fn send_piece(link: &mut Link, id: u64, piece: String) -> Result<(), String> {
     if piece.is_empty() {
         return Ok(());
     }
-    let reply = FromModel {
-        piece: Some(piece),
-        ..FromModel::default()
-    };
-    answer(link, id, Ok(reply))
+    send(link, FromModel::Piece(id, piece))
 }
 
-fn answer(link: &mut Link, id: u64, outcome: Result<FromModel, Failure>) -> Result<(), String> {
-    let mut reply = match outcome {
-        Ok(reply) => reply,
-        Err(Failure { code, message }) => FromModel {
-            failed: Some(Failed { code, message }),
-            ..FromModel::default()
-        },
-    };
-    reply.id = id;
-    link.send(&reply)
+fn answer(link: &mut Link, id: u64, outcome: Result<Answer, Failure>) -> Result<(), String> {
+    send(link, FromModel::Answer(id, outcome))
+}
+
+fn send(link: &mut Link, message: FromModel) -> Result<(), String> {
+    link.send(message)
         .map_err(|error| format!("the bridge is gone: {error}"))
 }

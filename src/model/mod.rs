@@ -22,9 +22,8 @@ use std::os::unix::net::UnixStream;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 
-use crate::failure::Code;
 use crate::link::{Link, Received};
-use crate::message::{Failed, FromModel, Ready, ToModel};
+use crate::message::{FromModel, Ready, ToModel};
 use crate::process::MODEL_PROCESS_ARGUMENT;
 use crate::settings::Load;
 use crate::system::{self, PollFd};
@@ -45,40 +44,31 @@ pub(crate) fn run() -> Result<(), String> {
     let stream = UnixStream::from(input);
     stream.local_addr().map_err(|_| foreign())?;
     let mut link = Link::new(stream).map_err(|_| foreign())?;
-    while let Some(message) = next_message(&mut link, true).map_err(|_| foreign())? {
-        if let Some(load) = message.load {
+    match next_message(&mut link, true).map_err(|_| foreign())? {
+        Received::Message(ToModel::Load(load)) => {
             log::capture(load.verbose);
-            return hold(&load, &mut link);
+            hold(&load, &mut link)
         }
+        Received::End => Ok(()),
+        _ => Err(foreign()),
     }
-    Ok(())
 }
 
 /// Loads the model and serves it to its end; or tells why it could not be loaded.
 fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
-    let refused = |reason: String| FromModel {
-        failed: Some(Failed {
-            code: Code::LoadFailed,
-            message: reason,
-        }),
-        ..FromModel::default()
-    };
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
     let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
     let model = match load::model(&backend, load) {
         Ok(model) => model,
-        Err(reason) => return link.send(&refused(reason)).map_err(lost),
+        Err(reason) => return link.send(FromModel::Refused(reason)).map_err(lost),
     };
     let context_size = load::context_size(&model, load);
     if let Some(asked) = load.ctx_size.filter(|asked| context_size < *asked) {
-        link.send(&FromModel {
-            notice: Some(format!(
-                "{}: a context of {asked} tokens is more than it can have; it gets {context_size}",
-                load.path
-            )),
-            ..FromModel::default()
-        })
-        .map_err(lost)?;
+        let notice = format!(
+            "{}: a context of {asked} tokens is more than it can have; it gets {context_size}",
+            load.path
+        );
+        link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
     let engine = load::context(&backend, &model, load, context_size)
         .map(|context| {
@@ -88,14 +78,11 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         .and_then(|mut engine| engine.try_out().map(|()| engine));
     match engine {
         Ok(mut engine) => {
-            let ready = FromModel {
-                ready: Some(describe(&model, load, context_size)),
-                ..FromModel::default()
-            };
-            link.send(&ready).map_err(lost)?;
+            let ready = describe(&model, load, context_size);
+            link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
             engine.serve(link)
         }
-        Err(reason) => link.send(&refused(reason)).map_err(lost),
+        Err(reason) => link.send(FromModel::Refused(reason)).map_err(lost),
     }
 }
 
@@ -127,18 +114,15 @@ fn describe(model: &LlamaModel, load: &Load, context_size: u32) -> Ready {
     }
 }
 
-/// The next message of the bridge: waits for it, or gives an empty one if there is none. `None`
-/// at the end of the bridge.
-fn next_message(link: &mut Link, wait: bool) -> Result<Option<ToModel>, String> {
+/// The next message of the bridge. With `wait`, never [`Received::Nothing`].
+fn next_message(link: &mut Link, wait: bool) -> Result<Received<ToModel>, String> {
     loop {
         match link.receive().map_err(|error| error.to_string())? {
-            Received::Message(message) => return Ok(Some(message)),
-            Received::End => return Ok(None),
-            Received::Nothing if !wait => return Ok(Some(ToModel::default())),
-            Received::Nothing => {
+            Received::Nothing if wait => {
                 let mut fds = [PollFd::readable(link.fd())];
                 system::poll(&mut fds, None).map_err(|error| error.to_string())?;
             }
+            received => return Ok(received),
         }
     }
 }

@@ -1,140 +1,73 @@
-//! The server: one client after the other, and for each its requests one after the other.
+//! The server: one loop, which waits in one place for whatever happens next, and hands it to the
+//! state that it belongs to. There is one client at a time; the next ones wait in the queue of
+//! the socket.
 
-use std::collections::hash_map::RandomState;
 use std::fs;
-use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
-use crate::client::{Client, Input, Unsent};
-use crate::command::{self, Next};
-use crate::failure::{Code, Failure};
-use crate::message::Generate;
+use crate::client::Client;
+use crate::failure::Failure;
 use crate::options::Options;
-use crate::process::Watch;
-use crate::reply;
-use crate::request::Framed;
-use crate::slot::{Slot, Unanswered};
+use crate::session::Session;
+use crate::slot::{Begun, Event, Limits, Slot};
 use crate::socket::{Claim, Socket};
-use crate::system::{self, PollFd};
+use crate::system::{self, PollFd, Signals};
 
 /// How long to wait before accepting again after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// What a command can act on.
-pub(crate) struct Bridge {
-    pub(crate) options: Options,
-    pub(crate) slot: Slot,
-}
-
-/// The client that a command is carried out for.
-pub(crate) struct Session<'a> {
-    client: &'a Client,
-    stop: BorrowedFd<'a>,
-    patience: Duration,
-}
-
-impl Session<'_> {
-    /// Whom to watch while the model works.
-    pub(crate) fn watch(&self) -> Watch<'_> {
-        Watch {
-            stop: self.stop,
-            client: Some(self.client.fd()),
-        }
-    }
-
-    /// Sends a piece of a text that is still being generated.
-    ///
-    /// # Errors
-    /// Those of [`Client::send`].
-    pub(crate) fn send_piece(&self, piece: &str) -> Result<(), Unsent> {
-        let line = reply::partial_line(piece);
-        self.client.send(&line, self.stop, self.patience)
-    }
-}
-
-/// What became of a client.
-#[derive(PartialEq)]
-enum Served {
-    /// It is done or gone; the next one, please.
-    Done,
-    /// The bridge is to stop.
-    Stop,
-}
-
-/// What there is to do for a client.
-enum Incoming {
-    Framed(Framed),
-    /// It sends no more, is gone, or gives way.
-    End,
-    Stop,
-}
-
-impl Bridge {
-    /// A request with everything as the command line sets it, and yet without a prompt.
-    pub(crate) fn defaults(&self) -> Generate {
-        Generate {
-            prompt: None,
-            messages: None,
-            max_tokens: self.options.max_tokens,
-            sampling: self.options.sampling.clone(),
-            seed: self.seed(),
-            stop: Vec::new(),
-            grammar: None,
-            json_schema: None,
-            stream: false,
-            ignore_eos: false,
-            cache_prompt: true,
-        }
-    }
-
-    /// The seed that was set, else a random one.
-    fn seed(&self) -> u32 {
-        // The standard library's source of randomness.
-        let drawn = || RandomState::new().build_hasher().finish() as u32;
-        self.options.seed.unwrap_or_else(drawn)
-    }
+/// Everything that the loop looks after.
+struct Bridge {
+    options: Options,
+    signals: Signals,
+    slot: Slot,
+    /// `None` until the model of the command line is loaded.
+    socket: Option<Socket>,
+    session: Option<Session>,
+    /// Until when no client is accepted, because that failed.
+    accept_again: Option<Instant>,
+    /// Why the model of the command line could not be loaded.
+    refused: Option<Failure>,
+    /// When the bridge stops, whether its last reply was taken or not.
+    stop_at: Option<Instant>,
 }
 
 /// Serves until it is told to stop.
 ///
 /// # Errors
 /// What kept it from serving.
-pub(crate) fn run(options: Options) -> Result<(), String> {
-    let stop = system::catch_stop_signals().map_err(|error| format!("signals: {error}"))?;
-    let mut options = options;
+pub(crate) fn run(mut options: Options) -> Result<(), String> {
+    let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
     if let Some(path) = &options.chat_template_file {
         let template = fs::read_to_string(path)
             .map_err(|error| format!("--chat-template-file: {}: {error}", path.display()))?;
         options.load.chat_template = Some(template);
     }
     let claim = Claim::new(&options.socket)?;
+    let limits = Limits {
+        load: options.load_timeout,
+        stall: options.stall_timeout,
+    };
     let mut bridge = Bridge {
-        slot: Slot::new(options.load.clone()),
+        signals,
+        slot: Slot::new(options.load.clone(), limits),
+        socket: None,
+        session: None,
+        accept_again: None,
+        refused: None,
+        stop_at: None,
         options,
     };
-    if let Some(path) = bridge.options.model.clone() {
-        let watch = Watch {
-            stop: stop.as_fd(),
-            client: None,
-        };
-        match bridge.slot.load(&path, watch) {
-            Ok(()) => (),
-            Err(Unanswered::Failed(failure)) => return Err(failure.message),
-            Err(Unanswered::ClientGone | Unanswered::Stop) => return Ok(()),
-        }
+    bridge.load_first()?;
+    if bridge.stop_at.is_some() {
+        return Ok(());
     }
-    let socket = claim.bind(&bridge.options)?;
+    bridge.socket = Some(claim.bind(&bridge.options)?);
     announce(&bridge.options)?;
-    while let Some(stream) = bridge.next_client(&socket, stop.as_fd())? {
-        let Ok(client) = Client::new(stream, bridge.options.max_request) else {
-            continue;
-        };
-        if bridge.serve(client, &socket, stop.as_fd())? == Served::Stop {
-            break;
-        }
+    while !bridge.stopped() {
+        bridge.turn()?;
     }
     Ok(())
 }
@@ -148,142 +81,164 @@ fn announce(options: &Options) -> Result<(), String> {
         .map_err(|error| format!("standard output: {error}"))
 }
 
+/// What a wait ended with.
+#[derive(Default)]
+struct Woken {
+    signal: bool,
+    model: bool,
+    /// Somebody waits in the queue of the socket.
+    knocking: bool,
+    readable: bool,
+    gone: bool,
+}
+
 impl Bridge {
-    /// Waits for the next client in the queue; `None` if the bridge is to stop.
-    fn next_client(
-        &mut self,
-        socket: &Socket,
-        stop: BorrowedFd<'_>,
-    ) -> Result<Option<UnixStream>, String> {
-        loop {
+    /// Loads the model of the command line, if there is one.
+    fn load_first(&mut self) -> Result<(), String> {
+        let Some(path) = self.options.model.clone() else {
+            return Ok(());
+        };
+        let begun = self.slot.load(&path, Instant::now());
+        let mut loading = begun.map_err(|failure| failure.message)? != Begun::Loaded;
+        while loading && self.stop_at.is_none() {
+            self.turn()?;
+            loading = self.slot.is_loading();
+        }
+        match self.refused.take() {
+            Some(failure) => Err(failure.message),
+            None => Ok(()),
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        let farewell = self.session.as_ref().is_some_and(|s| !s.over());
+        self.stop_at
+            .is_some_and(|at| !farewell || at <= Instant::now())
+    }
+
+    /// Waits once, then does all that can be done without waiting.
+    fn turn(&mut self) -> Result<(), String> {
+        let woken = self.wait().map_err(|error| format!("poll: {error}"))?;
+        let now = Instant::now();
+        if woken.signal && self.signals.stop_requested() {
+            if let Some(session) = &mut self.session {
+                session.say_goodbye(now);
+            }
+            self.stop_at = Some(now);
+            return Ok(());
+        }
+        self.hear_model(woken.model, now);
+        if woken.knocking {
+            self.somebody_waits(now);
+        }
+        self.serve(&woken, now);
+        Ok(())
+    }
+
+    /// The one place that waits: for a signal, the model process, a client, or the next deadline.
+    fn wait(&self) -> io::Result<Woken> {
+        let now = Instant::now();
+        let mut deadline = earliest(self.slot.deadline(), self.stop_at);
+        let mut fds = vec![PollFd::readable(self.signals.fd())];
+        fds.extend(self.slot.polls());
+        let model = 1..fds.len();
+        let mut client = None;
+        let mut listens = self.accept_again.is_none_or(|at| at <= now) && self.stop_at.is_none();
+        if !listens {
+            deadline = earliest(deadline, self.accept_again);
+        }
+        if let Some(session) = &self.session {
+            client = Some(fds.len());
+            fds.push(session.poll(&self.options));
+            deadline = earliest(deadline, session.deadline());
+            // Only when this client's time is over does it matter whether another one waits.
+            let gives_way = session.gives_way_at(&self.options);
+            let over = gives_way.is_some_and(|at| at <= now);
+            if !over {
+                deadline = earliest(deadline, gives_way);
+            }
+            listens &= over;
+        }
+        let socket = self.socket.as_ref().filter(|_| listens);
+        let knocks = socket.map(|_| fds.len());
+        fds.extend(socket.map(|socket| PollFd::readable(socket.listener.as_fd())));
+        system::poll(
+            &mut fds,
+            deadline.map(|at| at.saturating_duration_since(now)),
+        )?;
+        let client = client.map(|at| &fds[at]);
+        Ok(Woken {
+            signal: fds[0].ready(),
+            model: fds[model].iter().any(PollFd::ready),
+            knocking: knocks.is_some_and(|at| fds[at].ready()),
+            readable: client.is_some_and(PollFd::has_input),
+            gone: client.is_some_and(PollFd::gone),
+        })
+    }
+
+    fn hear_model(&mut self, said: bool, now: Instant) {
+        let wanted = self.session.as_ref().is_some_and(Session::wants_model);
+        for event in self.slot.turn(now, said, wanted) {
+            let unheard = match &event {
+                Event::LoadEnded(Err(failure)) => Some(failure.clone()),
+                _ => None,
+            };
+            let heard = self.session.as_mut().is_some_and(|s| s.hear(event));
+            if let Some(failure) = unheard.filter(|_| !heard) {
+                if self.socket.is_some() {
+                    system::message(&failure.message);
+                } else {
+                    self.refused = Some(failure);
+                }
+            }
+        }
+    }
+
+    /// Takes the next client, or has the one there is give way to it.
+    fn somebody_waits(&mut self, now: Instant) {
+        if let Some(session) = &mut self.session {
+            session.give_way(&self.options, now);
+        } else if let Some(socket) = &self.socket {
+            self.accept_again = None;
             match socket.listener.accept() {
-                Ok((stream, _)) => return Ok(Some(stream)),
+                Ok((stream, _)) => {
+                    let client = Client::new(stream, self.options.max_request, now);
+                    self.session = client.ok().map(|client| Session::new(client, now));
+                }
                 Err(error) => match error.kind() {
-                    io::ErrorKind::WouldBlock => (),
-                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => continue,
+                    io::ErrorKind::WouldBlock
+                    | io::ErrorKind::Interrupted
+                    | io::ErrorKind::ConnectionAborted => (),
                     // The host is short of something; it may pass.
                     _ => {
                         system::message(&format!("accept: {error}"));
-                        if self.wait(stop, &[], Some(ACCEPT_PAUSE))? {
-                            return Ok(None);
-                        }
-                        continue;
+                        self.accept_again = Some(now + ACCEPT_PAUSE);
                     }
                 },
             }
-            let listener = socket.listener.as_fd();
-            if self.wait(stop, &[PollFd::readable(listener)], None)? {
-                return Ok(None);
-            }
         }
     }
 
-    /// Answers one client until it is done, gone or has to give way.
-    fn serve(
-        &mut self,
-        mut client: Client,
-        socket: &Socket,
-        stop: BorrowedFd<'_>,
-    ) -> Result<Served, String> {
-        let patience = self.options.idle_timeout;
-        loop {
-            let framed = match self.next_request(&mut client, socket, stop)? {
-                Incoming::Framed(framed) => framed,
-                Incoming::End => return Ok(Served::Done),
-                Incoming::Stop => return Ok(Served::Stop),
-            };
-            let broken = matches!(framed, Framed::Broken(_));
-            let (outcome, next) = match framed {
-                Framed::Request(request) => {
-                    let session = Session {
-                        client: &client,
-                        stop,
-                        patience,
-                    };
-                    command::execute(self, &request, &session)
-                }
-                Framed::Rejected(failure) | Framed::Broken(failure) => {
-                    (Err(failure.into()), Next::Continue)
-                }
-            };
-            let answer = match outcome {
-                Ok(reply) => Ok(reply),
-                Err(Unanswered::Failed(failure)) => Err(failure),
-                Err(Unanswered::ClientGone) => return Ok(Served::Done),
-                Err(Unanswered::Stop) => {
-                    let failure = Failure::new(Code::Internal, "The bridge is stopping");
-                    client.send_at_once(&reply::line(&Err(failure)));
-                    return Ok(Served::Stop);
-                }
-            };
-            let sent = client.send(&reply::line(&answer), stop, patience);
-            if next == Next::Stop || sent == Err(Unsent::Stop) {
-                return Ok(Served::Stop);
-            }
-            if broken || sent == Err(Unsent::Lost) {
-                return Ok(Served::Done);
-            }
-            client.served();
+    fn serve(&mut self, woken: &Woken, now: Instant) {
+        let Some(session) = &mut self.session else {
+            return;
+        };
+        if woken.gone {
+            session.hung_up(&mut self.slot, &self.options, now);
+        } else if woken.readable {
+            session.read();
         }
-    }
-
-    fn next_request(
-        &mut self,
-        client: &mut Client,
-        socket: &Socket,
-        stop: BorrowedFd<'_>,
-    ) -> Result<Incoming, String> {
-        loop {
-            if let Some(framed) = client.next() {
-                return Ok(Incoming::Framed(framed));
-            }
-            if client.at_end() {
-                return Ok(Incoming::End);
-            }
-            // Only when this client's time is over does it matter whether another one waits.
-            let left = self.options.idle_timeout.saturating_sub(client.idle());
-            let mut fds = vec![PollFd::readable(client.fd())];
-            if left.is_zero() {
-                fds.push(PollFd::readable(socket.listener.as_fd()));
-            }
-            let limit = (!left.is_zero()).then_some(left);
-            if self.wait(stop, &fds, limit)? {
-                return Ok(Incoming::Stop);
-            }
-            match client.read() {
-                Input::Some => (),
-                Input::Broken => return Ok(Incoming::End),
-                Input::Nothing if left.is_zero() && another_waits(socket)? => {
-                    return Ok(Incoming::End);
-                }
-                Input::Nothing => (),
-            }
+        session.advance(&mut self.slot, &self.options, now);
+        if session.quit() && self.stop_at.is_none() {
+            self.stop_at = Some(now + self.options.idle_timeout);
         }
-    }
-
-    /// Waits while nothing is under way, and keeps an eye on the model process meanwhile. Tells
-    /// whether the bridge is to stop.
-    fn wait(
-        &mut self,
-        stop: BorrowedFd<'_>,
-        others: &[PollFd<'_>],
-        limit: Option<Duration>,
-    ) -> Result<bool, String> {
-        let mut fds = vec![PollFd::readable(stop)];
-        fds.extend_from_slice(others);
-        if let Some(process) = self.slot.process() {
-            fds.extend(process.fds().map(PollFd::readable));
+        if session.over() {
+            session.abandon(&mut self.slot, now);
+            self.session = None;
         }
-        system::poll(&mut fds, limit).map_err(|error| format!("poll: {error}"))?;
-        let stopped = fds[0].ready();
-        self.slot.look_after();
-        Ok(stopped)
     }
 }
 
-fn another_waits(socket: &Socket) -> Result<bool, String> {
-    let mut fds = [PollFd::readable(socket.listener.as_fd())];
-    let now = Some(Duration::ZERO);
-    system::poll(&mut fds, now).map_err(|error| format!("poll: {error}"))?;
-    Ok(fds[0].ready())
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
 }

@@ -1,4 +1,4 @@
-//! One client: its requests as they come in, its replies as they go out.
+//! One client: its requests as they come in, its replies as they go out. Nothing here waits.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,38 +6,34 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::request::{Framed, Framer};
-use crate::system::{self, PollFd};
+use crate::system::PollFd;
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Why a reply did not reach its client.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Unsent {
-    /// The client is gone, or has read nothing for too long.
-    Lost,
-    /// A signal asks the bridge to stop.
-    Stop,
-}
+/// Bytes of replies that may wait to be taken before no further one is put behind them. One reply
+/// can be longer; it then waits alone.
+const OUTPUT_LIMIT: usize = 256 * 1024;
 
-/// What came of reading.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Input {
-    /// Bytes, or the end, were taken in; [`Client::next`] knows more.
-    Some,
-    /// There is nothing to read just now.
-    Nothing,
-    /// The connection is broken.
-    Broken,
-}
+/// Bytes that a client has to take while the idle time passes once, or it is too slow. A terminal
+/// or a pipe takes that in a moment.
+const SLOWEST: usize = 64 * 1024;
 
 /// A connected client.
 pub(crate) struct Client {
     stream: UnixStream,
     framer: Framer,
+    /// It sends no more.
     at_end: bool,
-    /// When it last got an answer, or came.
+    /// It takes nothing more, and what it asked for is for nobody.
+    gone: bool,
+    output: Vec<u8>,
+    /// Bytes of `output` that are written.
+    written: usize,
+    /// When it came, or took its last answer whole.
     served: Instant,
+    /// Since when it has not taken [`SLOWEST`] bytes of what waits for it, and how many it has.
+    slow: (Instant, usize),
 }
 
 impl Client {
@@ -45,19 +41,27 @@ impl Client {
     ///
     /// # Errors
     /// Those of fcntl(2).
-    pub(crate) fn new(stream: UnixStream, max_request: usize) -> io::Result<Self> {
+    pub(crate) fn new(stream: UnixStream, max_request: usize, now: Instant) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
             framer: Framer::new(max_request),
             at_end: false,
-            served: Instant::now(),
+            gone: false,
+            output: Vec::new(),
+            written: 0,
+            served: now,
+            slow: (now, 0),
         })
     }
 
-    /// The descriptor to wait on.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.stream.as_fd()
+    /// What to wait for: its going away always, input where it is wanted, room for what waits.
+    pub(crate) fn poll(&self, wants_input: bool) -> PollFd<'_> {
+        let fd: BorrowedFd<'_> = self.stream.as_fd();
+        let input = wants_input && !self.at_end;
+        PollFd::hangup(fd)
+            .or_readable(input)
+            .or_writable(self.has_output())
     }
 
     /// The next request of those read so far.
@@ -65,84 +69,105 @@ impl Client {
         self.framer.next(self.at_end)
     }
 
-    /// Whether no further request can come.
+    /// Whether no further bytes can come.
     pub(crate) fn at_end(&self) -> bool {
         self.at_end
     }
 
-    /// How long ago it got an answer, or came. Bytes of a request that is not complete do not
-    /// count, or one byte a minute would hold everybody else up for ever.
-    pub(crate) fn idle(&self) -> Duration {
-        self.served.elapsed()
+    /// Whether nobody is there to take a reply.
+    pub(crate) fn gone(&self) -> bool {
+        self.gone
     }
 
-    /// Reads what is there, without waiting.
-    pub(crate) fn read(&mut self) -> Input {
+    /// Notes that the connection is broken, or closed in both directions. What is left unsent is
+    /// given up.
+    pub(crate) fn hung_up(&mut self) {
+        self.gone = true;
+        self.output = Vec::new();
+        self.written = 0;
+    }
+
+    /// Reads some of what is there. Tells whether there was something, be it the end.
+    pub(crate) fn read(&mut self) -> bool {
+        if self.at_end {
+            return false;
+        }
         let mut chunk = [0; CHUNK];
         match self.stream.read(&mut chunk) {
-            Ok(0) => {
-                self.at_end = true;
-                Input::Some
-            }
-            Ok(count) => {
-                self.framer.push(&chunk[..count]);
-                Input::Some
-            }
-            Err(error) => match error.kind() {
-                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Input::Nothing,
-                _ => Input::Broken,
-            },
-        }
-    }
-
-    /// Sends a reply, whole.
-    ///
-    /// # Errors
-    /// A client that is gone or takes not one byte for the time of `patience`; a signal on `stop`.
-    pub(crate) fn send(
-        &self,
-        reply: &str,
-        stop: BorrowedFd<'_>,
-        patience: Duration,
-    ) -> Result<(), Unsent> {
-        let mut rest = reply.as_bytes();
-        let mut deadline = Instant::now() + patience;
-        while !rest.is_empty() {
-            match (&self.stream).write(rest) {
-                Ok(count) => {
-                    rest = &rest[count..];
-                    deadline = Instant::now() + patience;
+            Ok(0) => self.at_end = true,
+            Ok(count) => self.framer.push(&chunk[..count]),
+            Err(error) => {
+                match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => (),
+                    _ => self.hung_up(),
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.wait_for_room(stop, deadline)?;
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-                Err(_) => return Err(Unsent::Lost),
+                return false;
             }
         }
-        Ok(())
+        true
     }
 
-    /// Notes that a request was answered.
-    pub(crate) fn served(&mut self) {
-        self.served = Instant::now();
+    /// Whether a further reply may be put behind those that wait.
+    pub(crate) fn has_room(&self) -> bool {
+        self.output.len() - self.written < OUTPUT_LIMIT
     }
 
-    /// Sends what fits without waiting: for a last word to a client while the bridge stops.
-    pub(crate) fn send_at_once(&self, reply: &str) {
-        let _ = (&self.stream).write(reply.as_bytes());
+    /// Whether replies wait to be taken.
+    pub(crate) fn has_output(&self) -> bool {
+        self.written < self.output.len()
     }
 
-    fn wait_for_room(&self, stop: BorrowedFd<'_>, deadline: Instant) -> Result<(), Unsent> {
-        let wait = deadline.saturating_duration_since(Instant::now());
-        if wait.is_zero() {
-            return Err(Unsent::Lost);
+    /// Puts a reply, or a piece of a stream, behind those that wait.
+    pub(crate) fn push(&mut self, line: &str, now: Instant) {
+        if self.gone {
+            return;
         }
-        let mut fds = [PollFd::readable(stop), PollFd::writable(self.fd())];
-        system::poll(&mut fds, Some(wait)).map_err(|_| Unsent::Lost)?;
-        if fds[0].ready() {
-            return Err(Unsent::Stop);
+        if !self.has_output() {
+            self.slow = (now, 0);
         }
-        Ok(())
+        self.output.extend_from_slice(line.as_bytes());
+    }
+
+    /// Writes what there is room for.
+    pub(crate) fn flush(&mut self, now: Instant) {
+        while self.has_output() {
+            match self.stream.write(&self.output[self.written..]) {
+                Ok(count) => self.took(count, now),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock => break,
+                    io::ErrorKind::Interrupted => (),
+                    _ => self.hung_up(),
+                },
+            }
+        }
+    }
+
+    fn took(&mut self, count: usize, now: Instant) {
+        self.written += count;
+        self.slow.1 += count;
+        if self.slow.1 >= SLOWEST {
+            self.slow = (now, 0);
+        }
+        if !self.has_output() {
+            // What a long reply took is given back: most are short.
+            self.output = Vec::new();
+            self.written = 0;
+            self.served = now;
+        } else if self.written >= OUTPUT_LIMIT {
+            self.output.drain(..self.written);
+            self.written = 0;
+        }
+    }
+
+    /// When its time is over if nothing happens: `idle` after its last answer, or so long after
+    /// it began to take too little of the answers that wait. Bytes of a request that is not
+    /// complete do not count, or one byte a minute would hold everybody else up for ever.
+    pub(crate) fn patience_ends(&self, idle: Duration) -> Instant {
+        let since = if self.has_output() {
+            self.slow.0
+        } else {
+            self.served
+        };
+        since + idle
     }
 }

@@ -1,22 +1,37 @@
-//! The commands: a table of verbs, and a handler for each.
+//! The commands: a table of verbs, and for each a handler that says what is to be done.
 
-use crate::bridge::{Bridge, Session};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
 use crate::failure::{Code, Failure};
 use crate::generate;
-use crate::message::{Answer, Done, Generate, Turn, Work};
+use crate::message::{Answer, Generate, Turn, Work};
+use crate::options::Options;
 use crate::reply::{COMPLETED, Info, NO_MODEL, Reply};
-use crate::slot::Unanswered;
+use crate::slot::Slot;
 
 /// Characters of an unknown verb that its error reply repeats.
 const SHOWN_WORD: usize = 64;
 
-/// What becomes of the connection, and of the bridge, once a request is answered.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Next {
-    /// The next request, please.
-    Continue,
-    /// The bridge stops.
-    Stop,
+/// What is to be done for a request.
+pub(crate) enum Action {
+    /// Answer it when its turn comes, by what is known then.
+    Tell(fn(&Slot, &Options) -> Reply),
+    /// Ask the model, at once if there is room, and make a reply of its answer.
+    Ask(Question),
+    /// Load this file, when all requests before are answered.
+    Load(String),
+    /// Unload the model, likewise.
+    Free,
+    /// Stop the bridge, likewise.
+    Quit,
+}
+
+/// A question to the model.
+pub(crate) struct Question {
+    pub(crate) work: Work,
+    /// Makes the reply; `None` for an answer to another question.
+    pub(crate) reply: fn(Answer) -> Option<Reply>,
 }
 
 /// What follows a verb.
@@ -27,9 +42,6 @@ enum Argument {
     Needed(&'static str),
 }
 
-/// What a handler gives back.
-type Handled = Result<Reply, Unanswered>;
-
 /// A verb.
 struct Command {
     /// In upper case.
@@ -37,8 +49,7 @@ struct Command {
     argument: Argument,
     /// Its line in the reply of HELP.
     usage: &'static str,
-    next: Next,
-    handler: fn(&mut Bridge, &str, &Session<'_>) -> Handled,
+    handler: fn(&str, &Options) -> Result<Action, Failure>,
 }
 
 /// All verbs, as in llama-cpp-bridge(7).
@@ -47,116 +58,96 @@ static COMMANDS: [Command; 14] = [
         name: "PING",
         argument: Argument::None,
         usage: "PING: test the connection",
-        next: Next::Continue,
         handler: ping,
     },
     Command {
         name: "STATUS",
         argument: Argument::None,
         usage: "STATUS: tell which model is loaded",
-        next: Next::Continue,
         handler: status,
     },
     Command {
         name: "INFO",
         argument: Argument::None,
         usage: "INFO: tell all about the bridge and its model",
-        next: Next::Continue,
         handler: info,
     },
     Command {
         name: "HELP",
         argument: Argument::None,
         usage: "HELP: list the commands",
-        next: Next::Continue,
         handler: help,
     },
     Command {
         name: "LOAD",
         argument: Argument::Needed("No model path provided"),
         usage: "LOAD PATH: load a GGUF file",
-        next: Next::Continue,
         handler: load,
     },
     Command {
         name: "INFER",
         argument: Argument::Needed("No prompt provided"),
         usage: "INFER PROMPT: generate text after a prompt",
-        next: Next::Continue,
         handler: infer,
     },
     Command {
         name: "STREAM",
         argument: Argument::Needed("No prompt provided"),
         usage: "STREAM PROMPT: the same, piece by piece",
-        next: Next::Continue,
         handler: stream,
     },
     Command {
         name: "CHAT",
         argument: Argument::Needed("No message provided"),
         usage: "CHAT MESSAGE: answer a message",
-        next: Next::Continue,
         handler: chat,
     },
     Command {
         name: "GENERATE",
         argument: Argument::Needed("No request object provided"),
         usage: "GENERATE OBJECT: generate as a JSON object says",
-        next: Next::Continue,
         handler: generate,
     },
     Command {
         name: "EMBED",
         argument: Argument::Needed("No text provided"),
         usage: "EMBED TEXT: compute the embedding of a text",
-        next: Next::Continue,
         handler: embed,
     },
     Command {
         name: "TOKENIZE",
         argument: Argument::Needed("No text provided"),
         usage: "TOKENIZE TEXT: turn text into tokens",
-        next: Next::Continue,
         handler: tokenize,
     },
     Command {
         name: "DETOKENIZE",
         argument: Argument::Needed("No tokens provided"),
         usage: "DETOKENIZE ID...: turn tokens into text",
-        next: Next::Continue,
         handler: detokenize,
     },
     Command {
         name: "FREE",
         argument: Argument::None,
         usage: "FREE: unload the model",
-        next: Next::Continue,
         handler: free,
     },
     Command {
         name: "QUIT",
         argument: Argument::None,
         usage: "QUIT: stop the bridge",
-        next: Next::Stop,
         handler: quit,
     },
 ];
 
-/// Carries a request out. The second part says how it goes on once the first has been sent.
-pub(crate) fn execute(
-    bridge: &mut Bridge,
-    request: &str,
-    session: &Session<'_>,
-) -> (Handled, Next) {
+/// What is to be done for a request.
+///
+/// # Errors
+/// The failure that answers it instead.
+pub(crate) fn prepare(request: &str, options: &Options) -> Result<Action, Failure> {
     let (verb, argument) = split(request);
-    match lookup(verb, argument) {
-        Ok(command) => {
-            let handled = (command.handler)(bridge, argument, session);
-            (handled, command.next)
-        }
-        Err(failure) => (Err(failure.into()), Next::Continue),
-    }
+    let command = lookup(verb, argument)?;
+    (command.handler)(argument, options)
 }
 
 fn split(request: &str) -> (&str, &str) {
@@ -186,107 +177,145 @@ fn lookup(verb: &str, argument: &str) -> Result<&'static Command, Failure> {
     }
 }
 
-fn ping(_: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
-    Ok(Reply::message("pong"))
+fn ping(_: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Tell(|_, _| Reply::message("pong")))
 }
 
-fn status(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
-    Ok(Reply::message(match bridge.slot.model() {
-        Some(path) => format!("Model loaded: {path}"),
-        None => NO_MODEL.to_string(),
+fn status(_: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Tell(|slot, _| {
+        Reply::message(match slot.model() {
+            Some(model) => format!("Model loaded: {}", model.path()),
+            None => NO_MODEL.to_string(),
+        })
     }))
 }
 
-fn info(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
-    let slot = &bridge.slot;
-    let about = slot.model().zip(slot.ready()).map(|(path, ready)| {
-        Box::new(Info {
-            model: path.to_string(),
-            threads: bridge.options.load.threads,
-            ready: ready.clone(),
-        })
-    });
-    Ok(Reply::Info(about))
+fn info(_: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Tell(|slot, options| {
+        let about = slot.model().map(|model| {
+            Box::new(Info {
+                model: model.path().to_string(),
+                threads: options.load.threads,
+                parallel: options.load.parallel,
+                ready: model.ready.clone(),
+            })
+        });
+        Reply::Info(about)
+    }))
 }
 
-fn help(_: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
-    let usages: Vec<&str> = COMMANDS.iter().map(|command| command.usage).collect();
-    Ok(Reply::Data {
-        message: "Commands",
-        data: usages.join("\n"),
-    })
+fn help(_: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Tell(|_, _| {
+        let usages: Vec<&str> = COMMANDS.iter().map(|command| command.usage).collect();
+        Reply::Data {
+            message: "Commands",
+            data: usages.join("\n"),
+        }
+    }))
 }
 
-fn load(bridge: &mut Bridge, path: &str, session: &Session<'_>) -> Handled {
-    bridge.slot.load(path, session.watch())?;
-    Ok(Reply::message("Model loaded successfully"))
+fn load(path: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Load(path.to_string()))
 }
 
-fn infer(bridge: &mut Bridge, prompt: &str, session: &Session<'_>) -> Handled {
+fn free(_: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Free)
+}
+
+fn quit(_: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Quit)
+}
+
+fn infer(prompt: &str, options: &Options) -> Result<Action, Failure> {
     let request = Generate {
         prompt: Some(prompt.to_string()),
-        ..bridge.defaults()
+        ..defaults(options)
     };
-    Ok(Reply::Data {
-        message: COMPLETED,
-        data: complete(bridge, request, session)?.text,
-    })
+    Ok(Action::Ask(Question {
+        work: Work::Generate(Box::new(request)),
+        reply: |answer| match answer {
+            Answer::Generated(done) => Some(Reply::Data {
+                message: COMPLETED,
+                data: done.text,
+            }),
+            _ => None,
+        },
+    }))
 }
 
-fn stream(bridge: &mut Bridge, prompt: &str, session: &Session<'_>) -> Handled {
-    let request = Generate {
+fn stream(prompt: &str, options: &Options) -> Result<Action, Failure> {
+    Ok(completion(Generate {
         prompt: Some(prompt.to_string()),
         stream: true,
-        ..bridge.defaults()
-    };
-    complete(bridge, request, session).map(Reply::Completion)
+        ..defaults(options)
+    }))
 }
 
-fn chat(bridge: &mut Bridge, message: &str, session: &Session<'_>) -> Handled {
+fn chat(message: &str, options: &Options) -> Result<Action, Failure> {
     let turn = Turn {
         role: "user".to_string(),
         content: message.to_string(),
     };
-    let request = Generate {
+    Ok(completion(Generate {
         messages: Some(vec![turn]),
-        ..bridge.defaults()
-    };
-    complete(bridge, request, session).map(Reply::Completion)
+        ..defaults(options)
+    }))
 }
 
-fn generate(bridge: &mut Bridge, object: &str, session: &Session<'_>) -> Handled {
-    let request = generate::parse(object, bridge.defaults())?;
-    complete(bridge, request, session).map(Reply::Completion)
+fn generate(object: &str, options: &Options) -> Result<Action, Failure> {
+    generate::parse(object, defaults(options)).map(completion)
 }
 
-fn complete(
-    bridge: &mut Bridge,
-    request: Generate,
-    session: &Session<'_>,
-) -> Result<Done, Unanswered> {
-    let work = Work::Generate(Box::new(request));
-    let mut sink = |piece: &str| session.send_piece(piece);
-    match bridge.slot.ask(work, session.watch(), &mut sink)? {
-        Answer::Generated(done) => Ok(*done),
-        _ => Err(out_of_turn()),
+/// A request with everything as the command line sets it, and yet without a prompt.
+fn defaults(options: &Options) -> Generate {
+    // The standard library's source of randomness.
+    let drawn = || RandomState::new().build_hasher().finish() as u32;
+    Generate {
+        prompt: None,
+        messages: None,
+        max_tokens: options.max_tokens,
+        sampling: options.sampling.clone(),
+        seed: options.seed.unwrap_or_else(drawn),
+        stop: Vec::new(),
+        grammar: None,
+        json_schema: None,
+        stream: false,
+        ignore_eos: false,
+        cache_prompt: true,
     }
 }
 
-fn embed(bridge: &mut Bridge, text: &str, session: &Session<'_>) -> Handled {
-    match ask(bridge, Work::Embed(text.to_string()), session)? {
-        Answer::Embedding(embedding) => Ok(Reply::Embedding(embedding)),
-        _ => Err(out_of_turn()),
-    }
+fn completion(request: Generate) -> Action {
+    Action::Ask(Question {
+        work: Work::Generate(Box::new(request)),
+        reply: |answer| match answer {
+            Answer::Generated(done) => Some(Reply::Completion(*done)),
+            _ => None,
+        },
+    })
 }
 
-fn tokenize(bridge: &mut Bridge, text: &str, session: &Session<'_>) -> Handled {
-    match ask(bridge, Work::Tokenize(text.to_string()), session)? {
-        Answer::Tokens(tokens) => Ok(Reply::Tokens(tokens)),
-        _ => Err(out_of_turn()),
-    }
+fn embed(text: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Ask(Question {
+        work: Work::Embed(text.to_string()),
+        reply: |answer| match answer {
+            Answer::Embedding(embedding) => Some(Reply::Embedding(embedding)),
+            _ => None,
+        },
+    }))
 }
 
-fn detokenize(bridge: &mut Bridge, ids: &str, session: &Session<'_>) -> Handled {
+fn tokenize(text: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Ask(Question {
+        work: Work::Tokenize(text.to_string()),
+        reply: |answer| match answer {
+            Answer::Tokens(tokens) => Some(Reply::Tokens(tokens)),
+            _ => None,
+        },
+    }))
+}
+
+fn detokenize(ids: &str, _: &Options) -> Result<Action, Failure> {
     let ids = ids
         .split_ascii_whitespace()
         .map(|id| {
@@ -295,36 +324,14 @@ fn detokenize(bridge: &mut Bridge, ids: &str, session: &Session<'_>) -> Handled 
             })
         })
         .collect::<Result<Vec<i32>, Failure>>()?;
-    match ask(bridge, Work::Detokenize(ids), session)? {
-        Answer::Text(data) => Ok(Reply::Data {
-            message: "Detokenization completed",
-            data,
-        }),
-        _ => Err(out_of_turn()),
-    }
-}
-
-/// Asks for something that comes in one piece.
-fn ask(bridge: &mut Bridge, work: Work, session: &Session<'_>) -> Result<Answer, Unanswered> {
-    bridge
-        .slot
-        .ask(work, session.watch(), &mut |_: &str| Ok(()))
-}
-
-fn out_of_turn() -> Unanswered {
-    Failure::new(
-        Code::Internal,
-        "The model process gave another answer than was asked for",
-    )
-    .into()
-}
-
-fn free(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
-    bridge.slot.free();
-    Ok(Reply::message("Resources freed"))
-}
-
-fn quit(bridge: &mut Bridge, _: &str, _: &Session<'_>) -> Handled {
-    bridge.slot.free();
-    Ok(Reply::message("Goodbye"))
+    Ok(Action::Ask(Question {
+        work: Work::Detokenize(ids),
+        reply: |answer| match answer {
+            Answer::Text(data) => Some(Reply::Data {
+                message: "Detokenization completed",
+                data,
+            }),
+            _ => None,
+        },
+    }))
 }

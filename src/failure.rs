@@ -29,6 +29,9 @@ pub(crate) enum Code {
     /// The model process ended while it worked on the request.
     #[serde(rename = "model_died")]
     ModelDied,
+    /// The request, or the load of the model, took longer than it may.
+    #[serde(rename = "timeout")]
+    Timeout,
     /// The client may not do this.
     #[serde(rename = "denied")]
     Denied,

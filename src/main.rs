@@ -11,6 +11,7 @@ mod command;
 mod failure;
 mod generate;
 mod grammar;
+mod identity;
 mod json;
 mod link;
 mod log;
@@ -21,12 +22,14 @@ mod process;
 mod reply;
 mod request;
 mod schema;
+mod session;
 mod settings;
 mod slot;
 mod socket;
 #[allow(unsafe_code)]
 mod system;
 mod wire;
+mod worker;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

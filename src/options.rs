@@ -9,7 +9,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use crate::process::MODEL_PROCESS_ARGUMENT;
-use crate::settings::{Cache, FlashAttention, Load, MAX_CONTEXT, Sampling};
+use crate::settings::{Cache, FlashAttention, Load, MAX_CONTEXT, MAX_PARALLEL, Sampling};
 use lexopt::prelude::*;
 
 /// Where the bridge listens unless told otherwise.
@@ -53,8 +53,15 @@ Serve a llama.cpp model over a Unix socket: lines in, JSON lines out.
       --cache-type-v TYPE  of the V cache, the same types (f16)
       --chat-template-file PATH
                            chat template (Jinja) instead of the model's own
-      --idle-timeout SECS  after that an idle client gives way to a waiting one,
-                           and one that reads nothing is dropped (60)
+      --parallel N         most requests of a client worked on together (8)
+      --idle-timeout SECS  after that a client that is idle, or takes less than
+                           64 KiB of its answers, gives way to a waiting one (60)
+      --turn-limit SECS    after that any client gives way to a waiting one, its
+                           requests answered, 0 = never (0)
+      --request-timeout SECS
+                           longest time for a request, 0 = none (0)
+      --stall-timeout SECS longest silence of the model process at work (300)
+      --load-timeout SECS  longest time for loading a model (600)
       --max-request BYTES  longest request (4194304)
       --socket-mode OCTAL  permissions of the socket (0600)
       --socket-group GROUP group of the socket, a name or a number
@@ -91,6 +98,13 @@ pub(crate) struct Options {
     /// `None` draws one for each request.
     pub(crate) seed: Option<u32>,
     pub(crate) idle_timeout: Duration,
+    /// From the turn of a request to its reply; `None` is without end.
+    pub(crate) request_timeout: Option<Duration>,
+    /// Without a sign of life from the model process that has a request.
+    pub(crate) stall_timeout: Duration,
+    pub(crate) load_timeout: Duration,
+    /// For a client while another one waits; `None` is without end.
+    pub(crate) turn_limit: Option<Duration>,
     /// Bytes.
     pub(crate) max_request: usize,
     /// Permission bits.
@@ -132,6 +146,7 @@ impl Options {
                 ubatch_size: 512,
                 threads,
                 threads_batch: threads,
+                parallel: 1,
                 gpu_layers: None,
                 mmap: true,
                 mlock: false,
@@ -154,6 +169,10 @@ impl Options {
             },
             seed: None,
             idle_timeout: Duration::from_secs(60),
+            request_timeout: None,
+            stall_timeout: Duration::from_secs(300),
+            load_timeout: Duration::from_secs(600),
+            turn_limit: None,
             max_request: 4 << 20,
             socket_mode: 0o600,
             socket_group: None,
@@ -220,10 +239,12 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
             Long("chat-template-file") => {
                 options.chat_template_file = Some(path(&mut input, &option)?.into());
             }
-            Long("idle-timeout") => {
-                options.idle_timeout =
-                    Duration::from_secs(number(&mut input, &option, 1..=86_400)?);
-            }
+            Long("idle-timeout") => options.idle_timeout = seconds(&mut input, &option)?,
+            Long("turn-limit") => options.turn_limit = no_seconds(&mut input, &option)?,
+            Long("request-timeout") => options.request_timeout = no_seconds(&mut input, &option)?,
+            Long("stall-timeout") => options.stall_timeout = seconds(&mut input, &option)?,
+            Long("load-timeout") => options.load_timeout = seconds(&mut input, &option)?,
+            Long("parallel") => load.parallel = number(&mut input, &option, 1..=MAX_PARALLEL)?,
             Long("max-request") => {
                 options.max_request = number(&mut input, &option, 1024..=1 << 30)?
             }
@@ -290,6 +311,17 @@ where
             Err(wrong(option, &value, &takes))
         }
     }
+}
+
+/// Whole seconds, up to a day.
+fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Duration, lexopt::Error> {
+    number(input, option, 1..=86_400).map(Duration::from_secs)
+}
+
+/// Whole seconds, up to a day; 0 is no limit.
+fn no_seconds(input: &mut lexopt::Parser, option: &str) -> Result<Option<Duration>, lexopt::Error> {
+    let seconds = number(input, option, 0..=86_400)?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
 }
 
 fn choice<T: Copy>(

@@ -1,13 +1,13 @@
-//! The model process from outside: started, spoken to, listened to, and buried.
+//! The model process from outside: started, spoken to, listened to, and buried. Nothing here
+//! waits.
 
 use std::env;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
 
 use crate::link::{Link, Received};
 use crate::log;
@@ -25,42 +25,17 @@ const SPIN_COUNT: &str = "1000";
 /// What sets it otherwise.
 const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
-/// How long a process that is being sent a message may take no byte of it. One that is not at work
-/// reads at once.
-const SEND_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Stands before what of a schema llama.cpp could not put into a grammar.
-const SCHEMA_WARNING: &str = "WARNING: JSON schema conversion was incomplete: ";
-
-/// Whom to watch while the model works.
-#[derive(Clone, Copy)]
-pub(crate) struct Watch<'a> {
-    /// Readable once a signal asks the bridge to stop.
-    pub(crate) stop: BorrowedFd<'a>,
-    /// The client that waits for the answer, if there is one.
-    pub(crate) client: Option<BorrowedFd<'a>>,
-}
-
-/// Why there is no message from the model process.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Interrupt {
-    /// A signal asks the bridge to stop.
-    Stop,
-    /// The client is gone.
-    ClientGone,
-    /// The time is over.
-    TimedOut,
-    /// The process ended, for this reason.
-    Died(String),
-}
-
-/// A running model process. It ends when this is dropped.
+/// A model process, running or ending. It is killed when this is dropped.
 pub(crate) struct ModelProcess {
     child: Child,
     link: Link,
-    /// Read end of its standard error.
-    errors: UnixStream,
+    /// Read end of its standard error; `None` once that is closed.
+    errors: Option<UnixStream>,
     log: log::Reader,
+    /// It was told to end, or has closed its end of the socket, which only an end does.
+    ending: bool,
+    /// What is wrong with what it sent.
+    broken: Option<String>,
 }
 
 impl ModelProcess {
@@ -93,147 +68,112 @@ impl ModelProcess {
         Ok(Self {
             child,
             link: Link::new(ours)?,
-            errors,
+            errors: Some(errors),
             log: log::Reader::new(verbose),
+            ending: false,
+            broken: None,
         })
     }
 
-    /// The descriptors that tell of its end and of its messages, to be waited on while idle.
-    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
-        [self.link.fd(), self.errors.as_fd()]
+    /// What to wait for: its messages, room for those to it, and its standard error. An ending
+    /// process is told of by SIGCHLD.
+    pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let link = (!self.ending)
+            .then(|| PollFd::readable(self.link.fd()).or_writable(self.link.has_outgoing()));
+        let errors = self.errors.as_ref().filter(|_| !self.ending);
+        let errors = errors.map(|errors| PollFd::readable(errors.as_fd()));
+        link.into_iter().chain(errors)
     }
 
-    /// Sends a message. It is not given up half sent when the client leaves: the process would
-    /// not understand the next one.
-    ///
-    /// # Errors
-    /// [`Interrupt::Stop`], and [`Interrupt::Died`] if the process is gone or takes nothing.
-    pub(crate) fn send(&mut self, message: ToModel, watch: Watch<'_>) -> Result<(), Interrupt> {
-        self.log.forget();
+    /// Sends a message, as far as there is room for it now.
+    pub(crate) fn send(&mut self, message: ToModel) {
         self.link.queue(message);
-        let deadline = Instant::now() + SEND_PATIENCE;
-        loop {
-            if self.link.flush().is_err() {
-                return Err(Interrupt::Died(self.bury()));
-            }
-            if !self.link.has_outgoing() {
-                return Ok(());
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let reason = format!("it took nothing for {} seconds", SEND_PATIENCE.as_secs());
-                return Err(Interrupt::Died(format!("{reason}; {}", self.bury())));
-            }
-            let mut fds = [
-                PollFd::readable(watch.stop),
-                PollFd::writable(self.link.fd()),
-            ];
-            system::poll(&mut fds, Some(left)).map_err(|e| Interrupt::Died(e.to_string()))?;
-            if fds[0].ready() {
-                return Err(Interrupt::Stop);
-            }
-        }
+        // What keeps it from being written is found out by reading, behind what it still said.
+        let _ = self.link.flush();
     }
 
-    /// Waits for the next message, without end or up to a deadline.
-    ///
-    /// # Errors
-    /// What happened instead.
-    pub(crate) fn receive(
-        &mut self,
-        watch: Watch<'_>,
-        deadline: Option<Instant>,
-    ) -> Result<FromModel, Interrupt> {
-        loop {
-            if let Some(message) = self.try_receive()? {
-                return Ok(message);
-            }
-            let wait = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            if wait == Some(Duration::ZERO) {
-                return Err(Interrupt::TimedOut);
-            }
-            let mut fds = vec![
-                PollFd::readable(watch.stop),
-                PollFd::readable(self.link.fd()),
-                PollFd::readable(self.errors.as_fd()),
-            ];
-            fds.extend(watch.client.map(PollFd::hangup));
-            system::poll(&mut fds, wait).map_err(|error| Interrupt::Died(error.to_string()))?;
-            if fds[0].ready() {
-                return Err(Interrupt::Stop);
-            }
-            if fds.get(3).is_some_and(PollFd::gone) {
-                return Err(Interrupt::ClientGone);
-            }
-        }
-    }
-
-    /// Takes in what has come, without waiting. Also keeps the process's standard error flowing.
-    ///
-    /// # Errors
-    /// [`Interrupt::Died`] if the process is gone.
-    pub(crate) fn try_receive(&mut self) -> Result<Option<FromModel>, Interrupt> {
+    /// Takes in what has come, and keeps what goes to it and its standard error flowing.
+    pub(crate) fn pump(&mut self) -> Vec<FromModel> {
+        let mut messages = Vec::new();
         self.read_errors();
-        loop {
-            match self.link.receive::<FromModel>() {
+        while !self.ending {
+            match self.link.receive() {
                 Ok(Received::Message(FromModel::Notice(notice))) => system::message(&notice),
-                Ok(Received::Message(message)) => return Ok(Some(message)),
-                Ok(Received::Nothing) => return Ok(None),
-                Ok(Received::End) => return Err(Interrupt::Died(self.bury())),
+                Ok(Received::Message(message)) => messages.push(message),
+                Ok(Received::Nothing) => break,
+                Ok(Received::End) => self.end(),
                 Err(error) => {
-                    let reason = format!("{error}; {}", self.bury());
-                    return Err(Interrupt::Died(reason));
+                    self.broken = Some(error.to_string());
+                    self.end();
                 }
             }
         }
+        if !self.ending {
+            let _ = self.link.flush();
+        }
+        messages
     }
 
-    /// The first error that llama.cpp logged since the last [`send`](Self::send).
+    /// Has it end. Its memory is back once it is [`buried`](Self::buried).
+    pub(crate) fn end(&mut self) {
+        self.ending = true;
+        // It fails only for a process that is buried already.
+        let _ = self.child.kill();
+    }
+
+    /// Whether it was told to end, or has ended.
+    pub(crate) fn ending(&self) -> bool {
+        self.ending
+    }
+
+    /// What it died of, once it is gone; `None` while it is still there.
+    pub(crate) fn buried(&mut self) -> Option<String> {
+        if !self.ending {
+            return None;
+        }
+        let end = match self.child.try_wait() {
+            Ok(None) => return None,
+            Ok(Some(status)) => describe(status),
+            Err(error) => error.to_string(),
+        };
+        self.read_errors();
+        let cause = self.broken.take().or_else(|| self.log.cause());
+        Some(match cause {
+            Some(cause) => format!("{cause} ({end})"),
+            None => end,
+        })
+    }
+
+    /// Forgets what its log said so far, so that it is not taken for the reason of a later death.
+    pub(crate) fn forget_log(&mut self) {
+        self.log.forget();
+    }
+
+    /// The first error that llama.cpp logged since [`forget_log`](Self::forget_log).
     pub(crate) fn first_error(&mut self) -> Option<String> {
         self.read_errors();
         self.log.first_error()
     }
 
-    /// What the process wrote past llama.cpp's log since the last [`send`](Self::send).
-    pub(crate) fn last_words(&mut self) -> Option<String> {
-        self.read_errors();
-        self.log.last_words()
-    }
-
-    /// What of a schema llama.cpp could not put into a grammar. It says so on standard error, past
-    /// its log, and goes on.
-    pub(crate) fn incomplete_schema(&mut self) -> Option<String> {
-        let words = self.last_words()?;
-        words.strip_prefix(SCHEMA_WARNING).map(str::to_string)
-    }
-
     fn read_errors(&mut self) {
         let mut chunk = [0; 16 * 1024];
-        while let Ok(count @ 1..) = self.errors.read(&mut chunk) {
-            self.log.push(&chunk[..count]);
-        }
-    }
-
-    /// Ends the process, if it has not ended by itself, and says what it died of.
-    fn bury(&mut self) -> String {
-        // One that still runs has closed its end of the socket, which only an end does.
-        let _ = self.child.kill();
-        let status = self.child.wait();
-        self.read_errors();
-        let end = match status {
-            Ok(status) => describe(status),
-            Err(error) => error.to_string(),
-        };
-        match self.log.cause() {
-            Some(cause) => format!("{cause} ({end})"),
-            None => end,
+        while let Some(errors) = &mut self.errors {
+            match errors.read(&mut chunk) {
+                Ok(0) => self.errors = None,
+                Ok(count) => self.log.push(&chunk[..count]),
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => (),
+                    io::ErrorKind::WouldBlock => break,
+                    _ => self.errors = None,
+                },
+            }
         }
     }
 }
 
 impl Drop for ModelProcess {
     fn drop(&mut self) {
-        // Its memory is back when wait(2) returns, not before.
+        // Only the end of the bridge drops one that is not buried yet.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -39,6 +39,8 @@ pub(crate) struct Info {
     pub(crate) model: String,
     /// Threads that generate.
     pub(crate) threads: u32,
+    /// Requests that are worked on together at the most.
+    pub(crate) parallel: u32,
     /// What the model process told.
     pub(crate) ready: Ready,
 }
@@ -125,6 +127,7 @@ struct InfoLine<'a> {
     vocabulary_size: u32,
     chat_template: bool,
     threads: u32,
+    parallel: u32,
 }
 
 #[derive(Serialize)]
@@ -221,5 +224,6 @@ fn info(about: &Info) -> String {
         vocabulary_size: ready.vocabulary_size,
         chat_template: ready.chat_template,
         threads: about.threads,
+        parallel: about.parallel,
     })
 }

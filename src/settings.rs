@@ -10,6 +10,10 @@ pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
 /// Tokens of the context unless told otherwise.
 pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
 
+/// Most requests that can be worked on together: a step computes a token for each, and each needs
+/// its row of logits.
+pub(crate) const MAX_PARALLEL: u32 = 64;
+
 /// Which model to load, and how. The values are those of the options of the same names.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct Load {
@@ -20,6 +24,8 @@ pub(crate) struct Load {
     pub(crate) ubatch_size: u32,
     pub(crate) threads: u32,
     pub(crate) threads_batch: u32,
+    /// Requests that are worked on together at the most.
+    pub(crate) parallel: u32,
     /// Layers; `None` is all.
     pub(crate) gpu_layers: Option<u32>,
     pub(crate) mmap: bool,

@@ -1,322 +1,380 @@
-//! The model slot: at most one loaded model, and the process that holds it.
+//! The model slot: at most one model, and the process that holds it while there is one. Nothing
+//! here waits: what is under way goes on with each [`turn`](Slot::turn).
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
-use crate::client::Unsent;
 use crate::failure::{Code, Failure};
-use crate::message::{Answer, FromModel, Ready, ToModel, Work};
-use crate::process::{Interrupt, ModelProcess, Watch};
+use crate::identity::{Identity, identify};
+use crate::message::{FromModel, Ready, ToModel, Work};
+use crate::process::ModelProcess;
 use crate::settings::Load;
-use crate::system;
+use crate::system::{self, PollFd};
+use crate::worker::{Heard, Worker};
 
-/// How long a cancelled request may take to end before its process is ended instead. A token or a
-/// prompt chunk takes a fraction of a second at the default settings.
-const CANCEL_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Why a request has no reply, or not the one that was asked for.
-#[derive(Debug, PartialEq)]
-pub(crate) enum Unanswered {
-    /// It failed; the client is told why.
-    Failed(Failure),
-    /// The client is gone, and with it what it asked for.
-    ClientGone,
-    /// The bridge is to stop.
-    Stop,
+/// How long the model process may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// To load a model.
+    pub(crate) load: Duration,
+    /// To say anything about the requests that it works on.
+    pub(crate) stall: Duration,
 }
 
-impl From<Failure> for Unanswered {
-    fn from(failure: Failure) -> Self {
-        Self::Failed(failure)
+/// What is known of a model that was loaded.
+pub(crate) struct Model {
+    identity: Identity,
+    /// What it told of itself.
+    pub(crate) ready: Ready,
+    /// How long it took to load.
+    load_time: Duration,
+}
+
+impl Model {
+    /// Its path, as it was given.
+    pub(crate) fn path(&self) -> &str {
+        &self.identity.path
     }
 }
 
-/// What tells that a file is the one that was loaded.
-#[derive(PartialEq, Clone, Debug)]
-struct Identity {
-    path: String,
-    device: u64,
-    inode: u64,
-    size: u64,
-    modified: (i64, i64),
+enum State {
+    Empty,
+    /// There is a model, and no process: the next request that needs it brings it back.
+    Resting(Model),
+    Loaded(Model, Worker),
 }
 
-struct Loaded {
+/// A load under way, beside the model before.
+struct Loading {
     identity: Identity,
     process: ModelProcess,
-    ready: Ready,
+    since: Instant,
+    /// Whether it is to bring the resting model back, which is lost if it cannot.
+    wakes: bool,
+    /// Why it is being ended.
+    refused: Option<Failure>,
 }
 
-/// Takes the pieces of a text while it is being generated.
-pub(crate) type Sink<'a> = &'a mut dyn FnMut(&str) -> Result<(), Unsent>;
+impl Loading {
+    /// Has the process end. The first reason counts.
+    fn refuse(&mut self, code: Code, reason: &str) {
+        let failure = failed_to_load(&self.identity.path, code, reason);
+        self.refused.get_or_insert(failure);
+        self.process.end();
+    }
+}
+
+/// What came of a call of [`Slot::load`].
+#[derive(Debug, PartialEq)]
+pub(crate) enum Begun {
+    /// The very file is loaded already.
+    Loaded,
+    /// It is under way; [`Event::LoadEnded`] will tell.
+    UnderWay,
+    /// A process that is ending has to be gone first: try again in the next turn.
+    NotYet,
+}
+
+/// Whether a request can be given to the model.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Readiness {
+    /// There is no model.
+    Empty,
+    /// At once.
+    Ready,
+    /// When the model is back, or its process free.
+    NotYet,
+}
+
+/// What happened in a turn.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A load ended, that of a LOAD or that which was to bring a resting model back.
+    LoadEnded(Result<(), Failure>),
+    /// Something was heard of a request.
+    Heard(Heard),
+}
 
 /// The one model that is loaded, or none.
 pub(crate) struct Slot {
     /// How to load models; the path is filled in for each.
     settings: Load,
-    loaded: Option<Loaded>,
+    limits: Limits,
+    state: State,
+    loading: Option<Loading>,
+    /// Processes that were told to end and whose memory is not back yet.
+    ending: Vec<ModelProcess>,
     last_id: u64,
 }
 
 impl Slot {
     /// An empty slot, whose models will be loaded with these settings.
-    pub(crate) fn new(settings: Load) -> Self {
+    pub(crate) fn new(settings: Load, limits: Limits) -> Self {
         Self {
             settings,
-            loaded: None,
+            limits,
+            state: State::Empty,
+            loading: None,
+            ending: Vec::new(),
             last_id: 0,
         }
     }
 
-    /// The path of the loaded model, as it was given.
-    pub(crate) fn model(&self) -> Option<&str> {
-        self.loaded
-            .as_ref()
-            .map(|loaded| loaded.identity.path.as_str())
-    }
-
-    /// What the loaded model told of itself.
-    pub(crate) fn ready(&self) -> Option<&Ready> {
-        self.loaded.as_ref().map(|loaded| &loaded.ready)
-    }
-
-    /// The process, if there is one.
-    pub(crate) fn process(&self) -> Option<&ModelProcess> {
-        self.loaded.as_ref().map(|loaded| &loaded.process)
-    }
-
-    /// Ends the process and so gives all its memory back.
-    pub(crate) fn free(&mut self) {
-        self.loaded = None;
-    }
-
-    /// Notices a process that died while nothing was asked of it.
-    pub(crate) fn look_after(&mut self) {
-        if let Some(loaded) = &mut self.loaded
-            && let Err(Interrupt::Died(reason)) = loaded.process.try_receive()
-        {
-            self.lost(&reason);
+    /// The model, loaded or resting.
+    pub(crate) fn model(&self) -> Option<&Model> {
+        match &self.state {
+            State::Empty => None,
+            State::Resting(model) | State::Loaded(model, _) => Some(model),
         }
     }
 
-    /// Loads a model in a new process, and only then lets go of the one before. At once if it is
-    /// the very file that is loaded.
+    /// What to wait for.
+    pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let worker = match &self.state {
+            State::Loaded(_, worker) => Some(worker.polls()),
+            _ => None,
+        };
+        let loading = self.loading.as_ref().map(|loading| loading.process.polls());
+        worker
+            .into_iter()
+            .flatten()
+            .chain(loading.into_iter().flatten())
+    }
+
+    /// When [`turn`](Self::turn) has to be called again at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let worker = match &self.state {
+            State::Loaded(_, worker) => worker.deadline(self.limits.stall),
+            _ => None,
+        };
+        let loading = self.loading.as_ref().filter(|l| l.refused.is_none());
+        let loading = loading.map(|loading| loading.since + self.limits.load);
+        worker.into_iter().chain(loading).min()
+    }
+
+    /// Takes in what the processes say, ends those that have to be ended, and buries those that
+    /// are gone. `said` tells whether they may have said something, `wanted` whether a request
+    /// waits for the model.
+    pub(crate) fn turn(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
+        self.ending.retain_mut(|process| process.buried().is_none());
+        let mut events = self.turn_worker(now, said, wanted);
+        let ended = self.turn_loading(now, said);
+        events.extend(ended.map(Event::LoadEnded));
+        events
+    }
+
+    fn turn_worker(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
+        let State::Loaded(model, worker) = &mut self.state else {
+            return Vec::new();
+        };
+        let heard = if said { worker.pump(now) } else { Vec::new() };
+        let mut events: Vec<Event> = heard.into_iter().map(Event::Heard).collect();
+        worker.check(now, wanted, model.load_time, self.limits.stall);
+        if let Some(death) = worker.buried() {
+            let path = model.path();
+            system::message(&format!("{path}: model process died: {}", death.reason));
+            self.rest();
+            let told = |id| Event::Heard(Heard::Answer(id, Err(death.told.clone())));
+            events.extend(death.requests.into_iter().map(told));
+        }
+        events
+    }
+
+    fn rest(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Empty) {
+            State::Loaded(model, _) => State::Resting(model),
+            other => other,
+        };
+    }
+
+    fn turn_loading(&mut self, now: Instant, said: bool) -> Option<Result<(), Failure>> {
+        let loading = self.loading.as_mut()?;
+        let messages = if said {
+            loading.process.pump()
+        } else {
+            Vec::new()
+        };
+        let late = now >= loading.since + self.limits.load && loading.refused.is_none();
+        for message in messages {
+            match message {
+                FromModel::Ready(ready) => {
+                    self.install(*ready, now);
+                    return Some(Ok(()));
+                }
+                FromModel::Refused(reason) => {
+                    let reason = loading.process.first_error().unwrap_or(reason);
+                    loading.refuse(Code::LoadFailed, &reason);
+                }
+                _ => (),
+            }
+        }
+        if late {
+            let seconds = self.limits.load.as_secs();
+            loading.refuse(
+                Code::Timeout,
+                &format!("not loaded within {seconds} seconds"),
+            );
+        }
+        let died = loading.process.buried()?;
+        let reason = loading.process.first_error().unwrap_or(died);
+        loading.refuse(Code::LoadFailed, &reason);
+        let ended = self.loading.take()?;
+        if ended.wakes {
+            self.state = State::Empty;
+        }
+        ended.refused.map(Err)
+    }
+
+    /// Puts the model that was loaded in the place of the one before, whose process goes.
+    fn install(&mut self, ready: Ready, now: Instant) {
+        let Some(loading) = self.loading.take() else {
+            return;
+        };
+        let model = Model {
+            identity: loading.identity,
+            ready,
+            load_time: now - loading.since,
+        };
+        let worker = Worker::new(loading.process, now);
+        let before = std::mem::replace(&mut self.state, State::Loaded(model, worker));
+        self.let_go(before);
+    }
+
+    fn let_go(&mut self, state: State) {
+        if let State::Loaded(_, worker) = state {
+            self.end(worker.into_process());
+        }
+    }
+
+    fn end(&mut self, mut process: ModelProcess) {
+        process.end();
+        if process.buried().is_none() {
+            self.ending.push(process);
+        }
+    }
+
+    /// Begins to load a model in a new process; the one before is let go of when that is done. A
+    /// load that is under way for a resting model gives way, or is taken over.
     ///
     /// # Errors
-    /// `load_failed` with the reason; the model before is still in place.
-    pub(crate) fn load(&mut self, path: &str, watch: Watch<'_>) -> Result<(), Unanswered> {
-        self.look_after();
-        let failed = |reason: String| {
-            let message = format!("Failed to load model: {path}: {reason}");
-            Failure::new(Code::LoadFailed, message)
-        };
-        let identity = identify(path).map_err(failed)?;
-        if self.loaded.as_ref().is_some_and(|l| l.identity == identity) {
-            return Ok(());
+    /// `load_failed` with what is wrong with the file; the model before is still in place, unless
+    /// it was resting and is the one that cannot be loaded.
+    pub(crate) fn load(&mut self, path: &str, now: Instant) -> Result<Begun, Failure> {
+        if self.is_ending() {
+            return Ok(Begun::NotYet);
         }
-        let mut process = ModelProcess::start(self.settings.verbose)
-            .map_err(|error| failed(format!("cannot start the model process: {error}")))?;
+        let wakes = matches!(&self.state, State::Resting(model) if model.path() == path);
+        let identity = match identify(path) {
+            Ok(identity) => identity,
+            Err(reason) => {
+                if wakes {
+                    self.abort_load();
+                    self.state = State::Empty;
+                }
+                return Err(failed_to_load(path, Code::LoadFailed, &reason));
+            }
+        };
+        match &self.state {
+            State::Loaded(model, _) if model.identity == identity => return Ok(Begun::Loaded),
+            _ => (),
+        }
+        match &self.loading {
+            Some(loading) if loading.identity == identity => return Ok(Begun::UnderWay),
+            _ => self.abort_load(),
+        }
+        self.start(identity, wakes, now)?;
+        Ok(Begun::UnderWay)
+    }
+
+    fn start(&mut self, identity: Identity, wakes: bool, now: Instant) -> Result<(), Failure> {
+        let path = identity.path.clone();
+        let mut process = ModelProcess::start(self.settings.verbose).map_err(|error| {
+            let reason = format!("cannot start the model process: {error}");
+            failed_to_load(&path, Code::LoadFailed, &reason)
+        })?;
         let load = Load {
-            path: path.to_string(),
+            path,
             ..self.settings.clone()
         };
-        let answer = process
-            .send(ToModel::Load(Box::new(load)), watch)
-            .and_then(|()| process.receive(watch, None));
-        let ready = match answer {
-            Ok(FromModel::Ready(ready)) => *ready,
-            Ok(FromModel::Refused(reason)) => {
-                let reason = process.first_error().unwrap_or(reason);
-                return Err(failed(reason).into());
-            }
-            Ok(_) => return Err(failed("an answer out of turn".to_string()).into()),
-            Err(Interrupt::Died(reason)) => {
-                let reason = process.first_error().unwrap_or(reason);
-                return Err(failed(reason).into());
-            }
-            Err(Interrupt::ClientGone) => return Err(Unanswered::ClientGone),
-            Err(Interrupt::Stop | Interrupt::TimedOut) => return Err(Unanswered::Stop),
-        };
-        self.loaded = Some(Loaded {
+        process.send(ToModel::Load(Box::new(load)));
+        self.loading = Some(Loading {
             identity,
             process,
-            ready,
+            since: now,
+            wakes,
+            refused: None,
         });
         Ok(())
     }
 
-    /// Has the model work on a request, passing on the pieces of a text that come before the
-    /// answer.
+    /// Whether the process of the loaded model, or one that was told to end, is still to be
+    /// buried: its memory is not back yet.
+    fn is_ending(&self) -> bool {
+        let worker = matches!(&self.state, State::Loaded(_, worker) if worker.ending());
+        worker || !self.ending.is_empty()
+    }
+
+    /// Whether a load is under way.
+    pub(crate) fn is_loading(&self) -> bool {
+        self.loading.is_some()
+    }
+
+    /// Gives up a load that is under way.
+    pub(crate) fn abort_load(&mut self) {
+        if let Some(loading) = self.loading.take() {
+            self.end(loading.process);
+        }
+    }
+
+    /// Whether a request can be given to the model; begins to bring back one that rests.
     ///
     /// # Errors
-    /// `no_model`, `model_died`, or what the model process says.
-    pub(crate) fn ask(
-        &mut self,
-        work: Work,
-        watch: Watch<'_>,
-        sink: Sink<'_>,
-    ) -> Result<Answer, Unanswered> {
+    /// `load_failed`: it cannot be brought back, and the slot is empty now.
+    pub(crate) fn prepare(&mut self, now: Instant) -> Result<Readiness, Failure> {
+        let path = match &self.state {
+            State::Loaded(_, worker) if worker.takes_work() => return Ok(Readiness::Ready),
+            State::Empty if self.loading.is_none() => return Ok(Readiness::Empty),
+            State::Resting(model) if self.loading.is_none() => model.path().to_string(),
+            _ => return Ok(Readiness::NotYet),
+        };
+        match self.load(&path, now) {
+            Ok(_) => Ok(Readiness::NotYet),
+            Err(failure) => {
+                self.state = State::Empty;
+                Err(failure)
+            }
+        }
+    }
+
+    /// Gives a request to the model, which has to be [ready](Readiness::Ready); returns the
+    /// number by which events speak of it.
+    pub(crate) fn ask(&mut self, work: Work, now: Instant) -> u64 {
         self.last_id += 1;
-        let id = self.last_id;
-        let process = self.loaded.as_mut().map(|loaded| &mut loaded.process);
-        let process = process.ok_or_else(Failure::no_model)?;
-        let mut answer = process
-            .send(ToModel::Work(id, work), watch)
-            .and_then(|()| receive_for(process, id, watch, None));
-        loop {
-            if let Ok(message) = &answer
-                && let Some(warning) = process.incomplete_schema()
-            {
-                let failure = format!("Field 'json_schema' cannot be used: {warning}");
-                if matches!(message, FromModel::Piece(..))
-                    && self.cancel(id, watch) == Unanswered::Stop
-                {
-                    return Err(Unanswered::Stop);
-                }
-                return Err(Failure::bad_request(failure).into());
-            }
-            let Ok(FromModel::Piece(_, piece)) = &answer else {
-                break;
-            };
-            answer = match sink(piece) {
-                Ok(()) => receive_for(process, id, watch, None),
-                Err(Unsent::Lost) => Err(Interrupt::ClientGone),
-                Err(Unsent::Stop) => Err(Interrupt::Stop),
-            };
+        if let State::Loaded(_, worker) = &mut self.state {
+            worker.ask(self.last_id, work, now);
         }
-        self.conclude(id, answer, watch)
+        self.last_id
     }
 
-    /// Makes the outcome of request `id` of the last that was heard of it.
-    fn conclude(
-        &mut self,
-        id: u64,
-        answer: Result<FromModel, Interrupt>,
-        watch: Watch<'_>,
-    ) -> Result<Answer, Unanswered> {
-        match answer {
-            Ok(FromModel::Answer(_, Err(f))) => {
-                // What llama.cpp finds wrong with a grammar it writes past its own log.
-                let process = self.loaded.as_mut().map(|loaded| &mut loaded.process);
-                let words = process.and_then(|p| p.last_words().or_else(|| p.first_error()));
-                let message = match words {
-                    Some(words) => format!("{}: {words}", f.message),
-                    None => f.message,
-                };
-                Err(Failure::new(f.code, message).into())
-            }
-            Ok(FromModel::Answer(_, Ok(answer))) => Ok(answer),
-            Ok(_) => Err(Failure::new(Code::Internal, "Not an answer").into()),
-            Err(Interrupt::Died(reason)) => {
-                self.lost(&reason);
-                let message = format!("Model process died: {reason}");
-                Err(Failure::new(Code::ModelDied, message).into())
-            }
-            Err(Interrupt::ClientGone) => Err(self.cancel(id, watch)),
-            Err(Interrupt::Stop | Interrupt::TimedOut) => Err(Unanswered::Stop),
+    /// Has the model give up a request. Nothing more is heard of it.
+    pub(crate) fn cancel(&mut self, id: u64, now: Instant) {
+        if let State::Loaded(_, worker) = &mut self.state {
+            worker.cancel(id, now);
         }
     }
 
-    /// Ends request `id`, whose client is gone, and if it cannot be ended, its process.
-    fn cancel(&mut self, id: u64, watch: Watch<'_>) -> Unanswered {
-        let Some(Loaded { process, .. }) = &mut self.loaded else {
-            return Unanswered::ClientGone;
-        };
-        let watch = Watch {
-            client: None,
-            ..watch
-        };
-        let deadline = Some(Instant::now() + CANCEL_PATIENCE);
-        let mut end = process
-            .send(ToModel::Cancel(id), watch)
-            .and_then(|()| receive_for(process, id, watch, deadline));
-        while let Ok(FromModel::Piece(..)) = end {
-            end = receive_for(process, id, watch, deadline);
-        }
-        match end {
-            Ok(_) | Err(Interrupt::ClientGone) => (),
-            Err(Interrupt::Stop) => return Unanswered::Stop,
-            Err(Interrupt::TimedOut) => self.lost("it did not end a cancelled request"),
-            Err(Interrupt::Died(reason)) => self.lost(&reason),
-        }
-        Unanswered::ClientGone
+    /// Takes the model away. Its memory is back once the slot is [free](Self::is_free).
+    pub(crate) fn free(&mut self) {
+        self.abort_load();
+        let before = std::mem::replace(&mut self.state, State::Empty);
+        self.let_go(before);
     }
 
-    fn lost(&mut self, reason: &str) {
-        if let Some(Loaded { identity, .. }) = self.loaded.take() {
-            system::message(&format!("{}: model process died: {reason}", identity.path));
-        }
+    /// Whether there is neither a model nor memory of one.
+    pub(crate) fn is_free(&self) -> bool {
+        matches!(self.state, State::Empty) && !self.is_ending()
     }
 }
 
-/// The next message that is about request `id`; what still comes of earlier ones is passed over.
-fn receive_for(
-    process: &mut ModelProcess,
-    id: u64,
-    watch: Watch<'_>,
-    deadline: Option<Instant>,
-) -> Result<FromModel, Interrupt> {
-    loop {
-        let message = process.receive(watch, deadline)?;
-        match message {
-            FromModel::Piece(about, _) | FromModel::Answer(about, _) if about != id => (),
-            message => return Ok(message),
-        }
-    }
-}
-
-/// Looks whether there is a model file at this path at all: llama.cpp says little of one that
-/// cannot be read, and a FIFO would hold it for ever.
-fn identify(path: &str) -> Result<Identity, String> {
-    // A device may act on being opened, so the kind of file is looked at before as well as after.
-    expect_regular(&fs::metadata(path).map_err(describe)?)?;
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(describe)?;
-    let metadata = file.metadata().map_err(describe)?;
-    expect_regular(&metadata)?;
-    expect_gguf(&mut file)?;
-    Ok(Identity {
-        path: path.to_string(),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-    })
-}
-
-fn describe(error: io::Error) -> String {
-    match error.kind() {
-        io::ErrorKind::NotFound => "no such file".to_string(),
-        io::ErrorKind::PermissionDenied => "permission denied".to_string(),
-        _ => error.to_string(),
-    }
-}
-
-fn expect_regular(metadata: &fs::Metadata) -> Result<(), String> {
-    let kind = metadata.file_type();
-    let what = match () {
-        () if kind.is_file() => return Ok(()),
-        () if kind.is_dir() => "a directory",
-        () if kind.is_fifo() => "a FIFO",
-        () if kind.is_socket() => "a socket",
-        () if kind.is_char_device() => "a character device",
-        () if kind.is_block_device() => "a block device",
-        () => "not a regular file",
-    };
-    Err(format!("is {what}, not a GGUF file"))
-}
-
-fn expect_gguf(file: &mut File) -> Result<(), String> {
-    let mut magic = Vec::new();
-    file.take(4).read_to_end(&mut magic).map_err(describe)?;
-    match magic.as_slice() {
-        b"GGUF" => Ok(()),
-        b"" => Err("not a GGUF file: it is empty".to_string()),
-        _ => Err("not a GGUF file: it does not start with the letters GGUF".to_string()),
-    }
+fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
+    Failure::new(code, format!("Failed to load model: {path}: {reason}"))
 }

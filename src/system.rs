@@ -4,11 +4,11 @@
 //! All `unsafe` of the program is here; every function below is safe to call.
 
 use std::ffi::CString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::marker::PhantomData;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
 /// The signals that end the bridge, with their names.
@@ -18,8 +18,11 @@ const STOP_SIGNALS: [(libc::c_int, &str); 3] = [
     (libc::SIGHUP, "SIGHUP"),
 ];
 
-/// Write end of the pipe that the signal handler writes to; -1 before [`catch_stop_signals`].
+/// Write end of the pipe that the signal handler writes to; -1 before [`Signals::catch`].
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
+
+/// Whether a signal has asked to stop: the pipe may be full and lose one.
+static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
 
 /// One descriptor to wait for, and after [`poll`] what happened to it.
 #[repr(transparent)]
@@ -52,6 +55,18 @@ impl<'a> PollFd<'a> {
         Self::new(fd, libc::POLLOUT)
     }
 
+    /// Also waits until there is something to read, if `wanted`.
+    pub(crate) fn or_readable(mut self, wanted: bool) -> Self {
+        self.inner.events |= if wanted { libc::POLLIN } else { 0 };
+        self
+    }
+
+    /// Also waits until there is room to write, if `wanted`.
+    pub(crate) fn or_writable(mut self, wanted: bool) -> Self {
+        self.inner.events |= if wanted { libc::POLLOUT } else { 0 };
+        self
+    }
+
     /// Waits for nothing but the other side going away for good (POLLHUP, POLLERR). A peer that
     /// has only ended its own sending is not gone.
     pub(crate) fn hangup(fd: BorrowedFd<'a>) -> Self {
@@ -61,6 +76,11 @@ impl<'a> PollFd<'a> {
     /// Whether anything was reported.
     pub(crate) fn ready(&self) -> bool {
         self.inner.revents != 0
+    }
+
+    /// Whether there is something to read.
+    pub(crate) fn has_input(&self) -> bool {
+        self.inner.revents & libc::POLLIN != 0
     }
 
     /// Whether the other side is gone.
@@ -100,6 +120,9 @@ pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Res
 }
 
 extern "C" fn on_signal(signal: libc::c_int) {
+    if signal != libc::SIGCHLD {
+        STOP_REQUESTED.store(true, Ordering::Relaxed);
+    }
     let byte = signal as u8;
     let pipe: RawFd = SIGNAL_PIPE.load(Ordering::Relaxed);
     // SAFETY: write(2) is async-signal-safe. errno is put back for the code that was interrupted.
@@ -124,32 +147,52 @@ unsafe fn errno_location() -> *mut libc::c_int {
     unsafe { libc::__errno_location() }
 }
 
-/// Turns SIGTERM, SIGINT and SIGHUP into bytes on the returned stream, so that they can be
-/// waited for beside the sockets. To be called once.
-///
-/// # Errors
-/// Those of socketpair(2) and sigaction(2).
-pub(crate) fn catch_stop_signals() -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    reader.set_nonblocking(true)?;
-    writer.set_nonblocking(true)?;
-    SIGNAL_PIPE.store(writer.as_raw_fd(), Ordering::Relaxed);
-    // The handler needs the descriptor for as long as the process lives.
-    std::mem::forget(writer);
-    for (signal, _) in STOP_SIGNALS {
-        // SAFETY: the structure is plain data, zeroed is its empty value, and the handler only
-        // does what is allowed in one.
-        let result = unsafe {
-            let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-            action.sa_flags = libc::SA_RESTART;
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut())
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
+/// The signals that the bridge acts on, SIGTERM, SIGINT, SIGHUP and SIGCHLD, as something that can
+/// be waited for beside the sockets.
+pub(crate) struct Signals {
+    reader: UnixStream,
+}
+
+impl Signals {
+    /// Catches them from now on. To be called once.
+    ///
+    /// # Errors
+    /// Those of socketpair(2) and sigaction(2).
+    pub(crate) fn catch() -> io::Result<Self> {
+        let (reader, writer) = UnixStream::pair()?;
+        reader.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        SIGNAL_PIPE.store(writer.as_raw_fd(), Ordering::Relaxed);
+        // The handler needs the descriptor for as long as the process lives.
+        std::mem::forget(writer);
+        let stopping = STOP_SIGNALS.iter().map(|(signal, _)| *signal);
+        for signal in stopping.chain([libc::SIGCHLD]) {
+            // SAFETY: the structure is plain data, zeroed is its empty value, and the handler only
+            // does what is allowed in one.
+            let result = unsafe {
+                let mut action: libc::sigaction = std::mem::zeroed();
+                action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
+                action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+                libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+            };
+            if result != 0 {
+                return Err(io::Error::last_os_error());
+            }
         }
+        Ok(Self { reader })
     }
-    Ok(reader)
+
+    /// Readable when a signal has come.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
+    }
+
+    /// Takes note of the signals that have come; tells whether one of all so far asks to stop.
+    pub(crate) fn stop_requested(&mut self) -> bool {
+        let mut bytes = [0; 64];
+        while matches!(self.reader.read(&mut bytes), Ok(1..)) {}
+        STOP_REQUESTED.load(Ordering::Relaxed)
+    }
 }
 
 /// The name of a signal that a process can die of, `SIGSEGV` for instance.

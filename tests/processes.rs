@@ -50,11 +50,11 @@ fn a_model_process_killed_while_generating_is_told_to_the_client() {
         "model_died",
         "Model process died: killed by SIGKILL",
     ));
-    // The connection lives, no model is loaded, and the same one loads again.
+    // The connection lives, and the model comes back when it is needed.
     client.exchange("PING", &ok("pong"));
-    client.exchange("STATUS", &ok("No model loaded"));
-    client.exchange("INFER a", &failure("no_model", "No model loaded"));
-    client.load(&home.join("endless.gguf"));
+    let told = format!("Model loaded: {}", home.join("endless.gguf").display());
+    client.exchange("STATUS", &ok(&told));
+    assert_eq!(process::children(bridge.pid()), [0; 0]);
     client.exchange("INFER !", &completed(""));
     assert_ne!(bridge.model_process(), child);
     assert_eq!(process::zombies(bridge.pid()), [0; 0]);
@@ -76,7 +76,7 @@ fn a_model_process_that_dies_of_another_signal_is_told_with_its_name() {
 }
 
 #[test]
-fn a_model_process_killed_while_idle_leaves_no_model() {
+fn a_model_process_killed_while_idle_comes_back_when_it_is_needed() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
     let bridge = Bridge::with_model(&home, &model, &[]);
@@ -86,9 +86,11 @@ fn a_model_process_killed_while_idle_leaves_no_model() {
         process::children(bridge.pid()).is_empty() && process::zombies(bridge.pid()).is_empty()
     });
     let mut client = bridge.connect();
-    client.exchange("STATUS", &ok("No model loaded"));
-    client.load(&model);
+    let told = format!("Model loaded: {}", model.display());
+    client.exchange("STATUS", &ok(&told));
+    assert_eq!(process::children(bridge.pid()), [0; 0]);
     client.exchange("INFER w", &completed("xyz"));
+    assert_ne!(bridge.model_process(), child);
 }
 
 #[test]
@@ -110,6 +112,10 @@ fn a_model_file_cut_while_it_is_loaded_costs_only_the_model() {
         client.fail("expected model_died with SIGBUS");
     }
     client.exchange("PING", &ok("pong"));
+    // What is left of the file is no model, so it cannot come back.
+    let reason = "Failed to load model: {}: not a GGUF file: it is empty";
+    let told = reason.replace("{}", &model.display().to_string());
+    client.exchange("INFER q", &failure("load_failed", &told));
     client.exchange("STATUS", &ok("No model loaded"));
 }
 
@@ -209,7 +215,7 @@ fn signals_stop_a_bridge_that_evaluates_a_prompt() {
 /// A bridge that has a request for a model process which has been stopped, and its client.
 fn sending_in_vain(home: &Directory) -> (Bridge, u32, Client) {
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let bridge = Bridge::with_model(home, &model, &[]);
+    let bridge = Bridge::with_model(home, &model, &["--stall-timeout", "2"]);
     let child = bridge.model_process();
     process::signal(child, "STOP");
     let mut client = bridge.connect();
@@ -230,11 +236,11 @@ fn a_model_process_that_takes_nothing_is_ended_and_told_to_the_client() {
     let home = Directory::new();
     let (_bridge, child, mut client) = sending_in_vain(&home);
     client.expect(&failure(
-        "model_died",
-        "Model process died: it took nothing for 10 seconds; killed by SIGKILL",
+        "timeout",
+        "The model process gave no sign of life for 2 seconds",
     ));
     process::wait_for_end(child);
-    client.exchange("STATUS", &ok("No model loaded"));
+    client.exchange("INFER w", &completed("xyz"));
 }
 
 #[test]

@@ -1,0 +1,432 @@
+//! What goes on with one client: its requests that are under way, in order. Some are with the
+//! model at once, their replies leave in the order of the requests. Nothing here waits.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::client::Client;
+use crate::command::{self, Action, Question};
+use crate::failure::{Code, Failure};
+use crate::message::Answer;
+use crate::options::Options;
+use crate::reply::{self, Reply};
+use crate::request::Framed;
+use crate::slot::{Begun, Event, Readiness, Slot};
+use crate::system::PollFd;
+use crate::worker::Heard;
+
+/// Requests of one client that are under way at the most, answered ones that wait for their turn
+/// included. More than can be worked on together, so that a slow request does not leave the
+/// model idle behind it.
+const QUEUE_LIMIT: usize = 256;
+
+/// Bytes of answers that may wait for their turn before no further request is taken.
+const HELD_LIMIT: usize = 1 << 20;
+
+/// Pieces of a stream that are kept apart while they wait.
+const PIECES_LIMIT: usize = 256;
+
+/// A client and its requests.
+pub(crate) struct Session {
+    client: Client,
+    requests: VecDeque<Request>,
+    /// When the client came.
+    began: Instant,
+    /// No further request is taken, and the connection closes when those under way are answered.
+    closing: bool,
+    /// Its QUIT was carried out.
+    quit: bool,
+}
+
+/// A request under way.
+struct Request {
+    state: State,
+    /// The pieces of a stream that have not left yet.
+    pieces: VecDeque<String>,
+    /// When it has to be answered.
+    deadline: Option<Instant>,
+}
+
+enum State {
+    /// Not begun: a question until the model can take it, anything else until its turn.
+    Waiting(Action),
+    /// The model works on it, by this number, and this makes a reply of its answer.
+    Asked(u64, fn(Answer) -> Option<Reply>),
+    /// Its LOAD is under way.
+    Loading,
+    /// Its FREE is under way.
+    Freeing,
+    /// Answered by this line.
+    Answered(String),
+}
+
+impl Request {
+    fn new(state: State) -> Self {
+        Self {
+            state,
+            pieces: VecDeque::new(),
+            deadline: None,
+        }
+    }
+
+    fn answer(&mut self, outcome: &Result<Reply, Failure>) {
+        self.state = State::Answered(reply::line(outcome));
+    }
+
+    fn is_answered(&self) -> bool {
+        matches!(self.state, State::Answered(_))
+    }
+
+    /// Whether it is, or soon will be, with the model.
+    fn is_question(&self) -> bool {
+        matches!(
+            self.state,
+            State::Waiting(Action::Ask(_)) | State::Asked(..)
+        )
+    }
+
+    /// Whether it waits for all before it, and all behind it wait for it.
+    fn is_barrier(&self) -> bool {
+        matches!(
+            self.state,
+            State::Waiting(Action::Load(_) | Action::Free | Action::Quit)
+                | State::Loading
+                | State::Freeing
+        )
+    }
+
+    fn held(&self) -> usize {
+        let answer = match &self.state {
+            State::Answered(line) => line.len(),
+            _ => 0,
+        };
+        answer + self.pieces.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Keeps a piece until it can leave. A stream that is too far ahead of its reader gets longer
+    /// pieces instead of more of them.
+    fn hold(&mut self, piece: String) {
+        let many = self.pieces.len() >= PIECES_LIMIT;
+        match self.pieces.back_mut() {
+            Some(last) if many => last.push_str(&piece),
+            _ => self.pieces.push_back(piece),
+        }
+    }
+
+    /// Sets when it has to be answered, the first time that something is done for it.
+    fn begin(&mut self, options: &Options, now: Instant) {
+        let limit = options.request_timeout;
+        self.deadline = self.deadline.or(limit.map(|limit| now + limit));
+    }
+}
+
+impl Session {
+    /// Welcomes a client.
+    pub(crate) fn new(client: Client, now: Instant) -> Self {
+        Self {
+            client,
+            requests: VecDeque::new(),
+            began: now,
+            closing: false,
+            quit: false,
+        }
+    }
+
+    /// What to wait for.
+    pub(crate) fn poll(&self, options: &Options) -> PollFd<'_> {
+        self.client.poll(self.may_take(options))
+    }
+
+    /// Reads some of what the client sent.
+    pub(crate) fn read(&mut self) {
+        self.client.read();
+    }
+
+    /// Notes that the client is gone for good. What it has sent and can be done at once is still
+    /// done: a QUIT needs nobody to read the reply.
+    pub(crate) fn hung_up(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
+        self.client.hung_up();
+        while self.may_take(options) && self.client.read() {
+            self.advance(slot, options, now);
+        }
+    }
+
+    /// Whether a QUIT was carried out.
+    pub(crate) fn quit(&self) -> bool {
+        self.quit
+    }
+
+    /// Whether a request waits for the model.
+    pub(crate) fn wants_model(&self) -> bool {
+        let waits = |request: &Request| matches!(request.state, State::Waiting(Action::Ask(_)));
+        self.requests.iter().any(waits)
+    }
+
+    /// Whether nothing is left to be done for the client.
+    pub(crate) fn over(&self) -> bool {
+        let done = self.requests.is_empty() && !self.client.has_output();
+        self.client.gone() || (done && (self.closing || self.client.at_end()))
+    }
+
+    /// Does what can be done now: takes requests, has the model work on them, sends replies.
+    pub(crate) fn advance(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
+        self.end_late_requests(slot, options, now);
+        loop {
+            let mut moved = self.take_requests(options);
+            if !self.client.gone() {
+                moved |= self.ask_model(slot, options, now);
+            }
+            moved |= self.give_answers(slot, options, now);
+            self.client.flush(now);
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn may_take(&self, options: &Options) -> bool {
+        let questions = self.requests.iter().filter(|r| r.is_question()).count();
+        let held: usize = self.requests.iter().map(Request::held).sum();
+        !self.closing
+            && self.requests.len() < QUEUE_LIMIT
+            && questions < options.load.parallel as usize
+            && held < HELD_LIMIT
+            && !self.requests.back().is_some_and(Request::is_barrier)
+    }
+
+    fn take_requests(&mut self, options: &Options) -> bool {
+        let mut moved = false;
+        while self.may_take(options)
+            && let Some(framed) = self.client.next()
+        {
+            moved = true;
+            let prepared = match framed {
+                Framed::Request(request) => command::prepare(&request, options),
+                Framed::Rejected(failure) => Err(failure),
+                Framed::Broken(failure) => {
+                    self.closing = true;
+                    Err(failure)
+                }
+            };
+            let state = match prepared {
+                Ok(action) => State::Waiting(action),
+                Err(failure) => State::Answered(reply::line(&Err(failure))),
+            };
+            self.requests.push_back(Request::new(state));
+        }
+        moved
+    }
+
+    /// Gives the model all questions that wait for it, if it can take them.
+    fn ask_model(&mut self, slot: &mut Slot, options: &Options, now: Instant) -> bool {
+        let mut moved = false;
+        for request in &mut self.requests {
+            if !matches!(request.state, State::Waiting(Action::Ask(_))) {
+                continue;
+            }
+            request.begin(options, now);
+            match slot.prepare(now) {
+                Ok(Readiness::NotYet) => break,
+                Ok(Readiness::Ready) => request.ask(slot, now),
+                Ok(Readiness::Empty) => request.answer(&Err(Failure::no_model())),
+                Err(failure) => request.answer(&Err(failure)),
+            }
+            moved = true;
+        }
+        moved
+    }
+
+    /// Moves what is ready at the head of the queue to the client, as far as it takes it.
+    fn give_answers(&mut self, slot: &mut Slot, options: &Options, now: Instant) -> bool {
+        let mut moved = false;
+        while self.client.has_room()
+            && let Some(head) = self.requests.front_mut()
+        {
+            self.quit |= head.carry_out(slot, options, now, self.client.gone());
+            if let Some(piece) = head.pieces.pop_front() {
+                self.client.push(&reply::partial_line(&piece), now);
+                moved = true;
+                continue;
+            }
+            let State::Answered(line) = &head.state else {
+                break;
+            };
+            self.client.push(line, now);
+            self.requests.pop_front();
+            moved = true;
+            if self.quit {
+                self.closing = true;
+                self.requests.clear();
+            }
+        }
+        moved
+    }
+
+    /// Takes in what happened to the model. Tells whether a request was concerned.
+    pub(crate) fn hear(&mut self, event: Event) -> bool {
+        match event {
+            Event::Heard(Heard::Piece(id, piece)) => match self.asked(id) {
+                Some((request, _)) => request.hold(piece),
+                None => return false,
+            },
+            Event::Heard(Heard::Answer(id, outcome)) => match self.asked(id) {
+                Some((request, reply)) => {
+                    let other = || Failure::new(Code::Internal, "Not an answer to the question");
+                    let outcome = outcome.and_then(|answer| reply(answer).ok_or_else(other));
+                    request.answer(&outcome);
+                }
+                None => return false,
+            },
+            Event::LoadEnded(outcome) => return self.load_ended(outcome),
+        }
+        true
+    }
+
+    fn asked(&mut self, id: u64) -> Option<(&mut Request, fn(Answer) -> Option<Reply>)> {
+        self.requests
+            .iter_mut()
+            .find_map(|request| match request.state {
+                State::Asked(this, reply) if this == id => Some((request, reply)),
+                _ => None,
+            })
+    }
+
+    /// A LOAD is answered. Where the model could not be brought back, the request that needed it
+    /// first is; those behind find the slot empty.
+    fn load_ended(&mut self, outcome: Result<(), Failure>) -> bool {
+        let loads = |r: &&mut Request| matches!(r.state, State::Loading);
+        if let Some(request) = self.requests.iter_mut().find(loads) {
+            request.answer(&outcome.map(|()| loaded()));
+            return true;
+        }
+        let waits = |r: &&mut Request| matches!(r.state, State::Waiting(Action::Ask(_)));
+        match (outcome, self.requests.iter_mut().find(waits)) {
+            (Err(failure), Some(request)) => request.answer(&Err(failure)),
+            (Err(_), None) => return false,
+            (Ok(()), _) => (),
+        }
+        true
+    }
+
+    /// Answers those whose time is over, and has the model give them up.
+    fn end_late_requests(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
+        let Some(limit) = options.request_timeout else {
+            return;
+        };
+        for request in &mut self.requests {
+            if request.is_answered() || request.deadline.is_none_or(|deadline| now < deadline) {
+                continue;
+            }
+            request.give_up(slot, now);
+            let message = format!("Not answered within {} seconds", limit.as_secs());
+            request.answer(&Err(Failure::new(Code::Timeout, message)));
+        }
+    }
+
+    /// When [`advance`](Self::advance) has to be called again at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let open = self.requests.iter().filter(|r| !r.is_answered());
+        open.filter_map(|request| request.deadline).min()
+    }
+
+    /// When the client has to give way to one that waits, if it does nothing until then.
+    pub(crate) fn gives_way_at(&self, options: &Options) -> Option<Instant> {
+        let turn = options.turn_limit.filter(|_| !self.closing);
+        let turn = turn.map(|limit| self.began + limit);
+        self.patience_ends(options).into_iter().chain(turn).min()
+    }
+
+    /// When it has been idle, or too slow, for too long.
+    fn patience_ends(&self, options: &Options) -> Option<Instant> {
+        let passive = self.requests.is_empty() || self.client.has_output();
+        passive.then(|| self.client.patience_ends(options.idle_timeout))
+    }
+
+    /// Has it give way to a client that waits, if its time is over: at once if it is idle or too
+    /// slow, when its requests are answered if its turn was long enough.
+    pub(crate) fn give_way(&mut self, options: &Options, now: Instant) {
+        if self.patience_ends(options).is_some_and(|at| at <= now) {
+            self.client.hung_up();
+        } else if self.gives_way_at(options).is_some_and(|at| at <= now) {
+            self.closing = true;
+        }
+    }
+
+    /// Has the model give up all that the client asked for: nobody is there to hear it.
+    pub(crate) fn abandon(&mut self, slot: &mut Slot, now: Instant) {
+        for request in &mut self.requests {
+            request.give_up(slot, now);
+        }
+    }
+
+    /// Tells the client, if it waits for an answer, that none will come.
+    pub(crate) fn say_goodbye(&mut self, now: Instant) {
+        let waits = |request: &Request| !request.is_answered();
+        if self.requests.front().is_some_and(waits) {
+            let failure = Failure::new(Code::Internal, "The bridge is stopping");
+            self.client.push(&reply::line(&Err(failure)), now);
+        }
+        self.client.flush(now);
+    }
+}
+
+impl Request {
+    /// Gives the question to the model, which is ready for it.
+    fn ask(&mut self, slot: &mut Slot, now: Instant) {
+        let placeholder = State::Freeing;
+        self.state = match std::mem::replace(&mut self.state, placeholder) {
+            State::Waiting(Action::Ask(Question { work, reply })) => {
+                State::Asked(slot.ask(work, now), reply)
+            }
+            other => other,
+        };
+    }
+
+    /// Does what the request at the head of the queue asks for, or goes on with it; for a client
+    /// that is `gone` only what is done at once. Tells whether that was QUIT.
+    fn carry_out(&mut self, slot: &mut Slot, options: &Options, now: Instant, gone: bool) -> bool {
+        match &self.state {
+            State::Waiting(Action::Tell(tell)) => {
+                let reply = tell(slot, options);
+                self.answer(&Ok(reply));
+            }
+            State::Waiting(Action::Load(_)) if gone => (),
+            State::Waiting(Action::Load(path)) => match slot.load(path, now) {
+                Ok(Begun::Loaded) => self.answer(&Ok(loaded())),
+                Ok(Begun::UnderWay) => {
+                    self.begin(options, now);
+                    self.state = State::Loading;
+                }
+                Ok(Begun::NotYet) => (),
+                Err(failure) => self.answer(&Err(failure)),
+            },
+            State::Waiting(Action::Free) => {
+                slot.free();
+                self.state = State::Freeing;
+            }
+            State::Waiting(Action::Quit) => {
+                slot.free();
+                self.answer(&Ok(Reply::message("Goodbye")));
+                return true;
+            }
+            _ => (),
+        }
+        if matches!(self.state, State::Freeing) && slot.is_free() {
+            self.answer(&Ok(Reply::message("Resources freed")));
+        }
+        false
+    }
+
+    /// Has it end, wherever it is.
+    fn give_up(&mut self, slot: &mut Slot, now: Instant) {
+        match self.state {
+            State::Asked(id, _) => slot.cancel(id, now),
+            State::Loading => slot.abort_load(),
+            _ => (),
+        }
+    }
+}
+
+fn loaded() -> Reply {
+    Reply::message("Model loaded successfully")
+}

@@ -173,10 +173,12 @@ impl Session {
         self.end_late_requests(slot, options, now);
         loop {
             let mut moved = self.take_requests(options);
+            // Before the model is asked: what is told at the head of the queue is not to show
+            // what a request behind it has changed.
+            moved |= self.give_answers(slot, options, now);
             if !self.client.gone() {
                 moved |= self.ask_model(slot, options, now);
             }
-            moved |= self.give_answers(slot, options, now);
             self.client.flush(now);
             if !moved {
                 return;

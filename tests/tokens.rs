@@ -207,7 +207,7 @@ fn words_of_a_bert_are_tokens() {
 }
 
 /// Every key of `INFO`, in the protocol's order.
-const INFO: [&str; 14] = [
+const INFO: [&str; 15] = [
     "status",
     "message",
     "version",
@@ -222,6 +222,7 @@ const INFO: [&str; 14] = [
     "vocabulary_size",
     "chat_template",
     "threads",
+    "parallel",
 ];
 
 /// The keys and values of `INFO`, as they are written.
@@ -267,6 +268,7 @@ fn info_tells_all_about_a_loaded_model() {
         "260".to_string(),
         "false".to_string(),
         "1".to_string(),
+        "8".to_string(),
     ];
     let values: Vec<&String> = found.iter().map(|(_, value)| value).collect();
     assert_eq!(values, expected.iter().collect::<Vec<_>>());

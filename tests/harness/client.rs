@@ -47,6 +47,12 @@ impl Client {
         self.send(format!("{line}\n"));
     }
 
+    /// Sends a line to a bridge that may have hung up.
+    pub(crate) fn try_ask(&mut self, line: &str) {
+        self.note("C: ", line.as_bytes());
+        let _ = self.stream.write_all(format!("{line}\n").as_bytes());
+    }
+
     /// Sends `request` as a netstring.
     pub(crate) fn ask_netstring(&mut self, request: &str) {
         self.send(format!("{}:{request},", request.len()));

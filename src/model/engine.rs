@@ -1,8 +1,10 @@
 //! The loop of the model process: takes requests in, evaluates what all of them need in one
 //! batch, lets each sample its next token, and answers those that are done.
 
-use std::time::{Duration, Instant};
+use std::collections::VecDeque;
+use std::time::Instant;
 
+use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::llama_batch::LlamaBatch;
@@ -12,32 +14,18 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::chat::Template;
 use super::embedding::{self, Embedder};
+use super::pace::Pace;
+use super::queue::Queue;
+use super::reports::Reports;
 use super::sequence::{Progress, Sequence, check_logits};
-use super::{next_message, vocabulary};
+use super::{load, next_message, vocabulary};
 use crate::failure::{Code, Failure};
 use crate::link::{Link, Received};
-use crate::message::{Answer, FinishReason, FromModel, Generate, ToModel, Work};
+use crate::message::{Answer, FinishReason, Generate, ToModel, Work};
 use crate::settings::Load;
 
-/// How many requests are worked on at a time. The bridge sends one.
-const PLACES: usize = 1;
-
-/// How long a prompt chunk may take. A client that leaves is noticed between two chunks.
-const CHUNK_TIME: Duration = Duration::from_millis(250);
-
-/// From this many tokens on llama.cpp computes flash attention in tiles, up to twice as fast
-/// (`GGML_FA_TILE_Q`); so a chunk is made smaller only when it takes longer than
-/// [`TILE_TIME`].
-const TILE: usize = 64;
-
-/// How long a chunk of a tile may take.
-const TILE_TIME: Duration = Duration::from_millis(400);
-
-/// Chunks after one that took too long, before a larger one is tried that may do so again.
-const PATIENCE: usize = 64;
-
-/// Operations a second that a processor core is taken to do before there is a measurement.
-const ASSUMED_SPEED: f64 = 40e9;
+/// Bytes of text that are taken for a token where its tokens are not known yet.
+const BYTES_PER_TOKEN: usize = 4;
 
 /// A model at work.
 pub(super) struct Engine<'model> {
@@ -45,17 +33,15 @@ pub(super) struct Engine<'model> {
     context: LlamaContext<'model>,
     context_size: u32,
     batch: LlamaBatch<'static>,
-    /// Prompt tokens evaluated at a time.
-    chunk: usize,
-    /// Chunks until a larger one may be tried.
-    patience: usize,
     batch_size: usize,
     template: Option<Template>,
     embedder: Embedder<'model>,
     only_embeds: bool,
-    sequences: Vec<Sequence>,
-    /// For each place, the tokens that its sequence of the context holds.
-    cached: Vec<Vec<LlamaToken>>,
+    /// The requests for text.
+    queue: Queue,
+    /// Those for embeddings, and their texts.
+    embeds: VecDeque<(u64, String)>,
+    pace: Pace,
 }
 
 impl<'model> Engine<'model> {
@@ -70,24 +56,21 @@ impl<'model> Engine<'model> {
     ) -> Self {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
-        let chunk = if on_gpu {
-            batch_size
-        } else {
-            first_chunk(model.n_params(), load.threads_batch).min(batch_size)
-        };
+        let pace = Pace::new(model.n_params(), load.threads_batch, on_gpu, batch_size);
+        let places = load::places(load, context_size);
+        let queue = Queue::new(places, context.n_ctx() as usize);
         Self {
             model,
             context,
             context_size,
             batch: LlamaBatch::new(batch_size, 1),
-            chunk,
-            patience: 0,
             batch_size,
             template,
             embedder: Embedder::new(backend, model, load, context_size),
             only_embeds: embedding::only_embeds(model),
-            sequences: Vec::new(),
-            cached: vec![Vec::new(); PLACES],
+            queue,
+            embeds: VecDeque::new(),
+            pace,
         }
     }
 
@@ -121,69 +104,56 @@ impl<'model> Engine<'model> {
     /// # Errors
     /// Those of the socket.
     pub(super) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
+        let mut reports = Reports::new(link);
         loop {
-            let idle = self.sequences.is_empty();
-            let message = match next_message(link, idle)? {
-                Received::Message(message) => Some(message),
-                Received::Nothing => None,
+            let idle = self.queue.is_empty() && self.embeds.is_empty();
+            match next_message(reports.link, idle)? {
+                Received::Message(message) => self.take_in(message, &mut reports)?,
                 Received::End => return Ok(()),
-            };
-            match message {
-                None => self.step(link)?,
-                Some(ToModel::Cancel(id)) => self.cancel(id, link)?,
-                Some(ToModel::Work(id, Work::Generate(request))) => {
-                    self.admit(id, &request, link)?;
+                Received::Nothing => {
+                    self.embed(&mut reports)?;
+                    if !self.queue.is_empty() {
+                        self.step(&mut reports)?;
+                    }
                 }
-                Some(ToModel::Work(id, work)) => {
-                    let outcome = self.answer_at_once(work);
-                    answer(link, id, outcome)?;
-                }
-                // One process holds one model.
-                Some(ToModel::Load(_)) => (),
             }
         }
     }
 
-    /// Answers what needs no sequence.
-    fn answer_at_once(&mut self, work: Work) -> Result<Answer, Failure> {
-        Ok(match work {
-            Work::Embed(text) => Answer::Embedding(self.embedder.embed(&text)?),
-            Work::Tokenize(text) => Answer::Tokens(vocabulary::tokenize(self.model, &text)),
-            Work::Detokenize(ids) => Answer::Text(vocabulary::detokenize(self.model, &ids)?),
-            Work::Generate(_) => {
-                return Err(Failure::new(Code::Internal, "A text is not made at once"));
+    /// Answers what needs no turn; lets the rest wait for its own.
+    fn take_in(&mut self, message: ToModel, reports: &mut Reports<'_>) -> Result<(), String> {
+        let (id, work) = match message {
+            ToModel::Work(id, work) => (id, work),
+            ToModel::Cancel(id) => return self.cancel(id, reports),
+            // One process holds one model.
+            ToModel::Load(_) => return Ok(()),
+        };
+        let outcome = match work {
+            Work::Embed(text) => {
+                self.embeds.push_back((id, text));
+                return Ok(());
             }
-        })
+            Work::Generate(request) => match self.prepare(id, &request) {
+                Ok(sequence) => {
+                    self.queue.push(sequence);
+                    return Ok(());
+                }
+                Err(failure) => Err(failure),
+            },
+            Work::Tokenize(text) => Ok(Answer::Tokens(vocabulary::tokenize(self.model, &text))),
+            Work::Detokenize(ids) => vocabulary::detokenize(self.model, &ids).map(Answer::Text),
+        };
+        reports.answer(id, outcome)
     }
 
-    fn admit(&mut self, id: u64, request: &Generate, link: &mut Link) -> Result<(), String> {
-        match self.start(id, request) {
-            Ok(sequence) => {
-                self.sequences.push(sequence);
-                Ok(())
-            }
-            Err(failure) => answer(link, id, Err(failure)),
-        }
-    }
-
-    fn start(&mut self, id: u64, request: &Generate) -> Result<Sequence, Failure> {
+    /// All of a request that can be wrong is found out before its turn.
+    fn prepare(&self, id: u64, request: &Generate) -> Result<Sequence, Failure> {
         if self.only_embeds {
             let message = "The model can only embed; EMBED is the command for it";
             return Err(Failure::new(Code::Unsupported, message));
         }
-        let taken = |place: &usize| self.sequences.iter().any(|s| s.place as usize == *place);
-        let free = (0..PLACES).find(|place| !taken(place));
-        let place = free.ok_or_else(|| Failure::new(Code::Internal, "All places are taken"))?;
-        let place = place as i32;
         let tokens = self.tokens(request)?;
-        let size = self.context_size;
-        let mut sequence = Sequence::new(id, place, self.model, size, tokens, request)?;
-        if !request.cache_prompt {
-            self.forget(place);
-        }
-        let known = self.reuse(&sequence);
-        sequence.skip(known);
-        Ok(sequence)
+        Sequence::new(id, self.model, self.context_size, tokens, request)
     }
 
     /// The tokens of a prompt, or of a conversation up to the model's turn.
@@ -199,162 +169,102 @@ impl<'model> Engine<'model> {
         Ok(vocabulary::rendered(self.model, &template.render(turns)?))
     }
 
-    /// Cuts the cache of a place back to what it has in common with a prompt; returns how many
-    /// tokens that are. The last one of the prompt is always evaluated: its logits are needed.
-    fn reuse(&mut self, sequence: &Sequence) -> usize {
-        let place = sequence.place;
-        let prompt = sequence.prompt();
-        let cached = &mut self.cached[place as usize];
-        let same = cached
-            .iter()
-            .zip(prompt)
-            .take_while(|(a, b)| a == b)
-            .count();
-        let common = same.min(prompt.len() - 1);
-        if common == cached.len() {
-            return common;
+    fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {
+        let embeds = self.embeds.len();
+        self.embeds.retain(|(embed, _)| *embed != id);
+        if self.embeds.len() == embeds && !self.queue.cancel(id) {
+            return Ok(());
         }
-        // A window that has slid no longer holds what would follow a cut further back.
-        let whole = self.context.kv_cache_seq_pos_min(place) <= 0;
-        let cut = whole
-            && self
-                .context
-                .clear_kv_cache_seq(Some(place as u32), Some(common as u32), None)
-                .is_ok_and(|cut| cut);
-        if cut {
-            cached.truncate(common);
-            return common;
-        }
-        self.forget(place);
-        0
+        reports.answer(id, Err(Failure::new(Code::Internal, "Cancelled")))
     }
 
-    /// Empties the cache of a place.
-    fn forget(&mut self, place: i32) {
-        self.cached[place as usize].clear();
-        // Removing a whole sequence always succeeds.
-        let _ = self
-            .context
-            .clear_kv_cache_seq(Some(place as u32), None, None);
-    }
-
-    fn cancel(&mut self, id: u64, link: &mut Link) -> Result<(), String> {
-        let Some(at) = self.sequences.iter().position(|s| s.id == id) else {
+    /// Embeds the text that has waited longest: one between two batches, so that neither those
+    /// who generate nor those who embed have to wait for all of the others.
+    fn embed(&mut self, reports: &mut Reports<'_>) -> Result<(), String> {
+        let Some((id, text)) = self.embeds.pop_front() else {
             return Ok(());
         };
-        self.retire(at);
-        answer(link, id, Err(Failure::new(Code::Internal, "Cancelled")))
+        reports.step(self.pace.expected(text.len() / BYTES_PER_TOKEN))?;
+        let outcome = self.embedder.embed(&text);
+        reports.answer(id, outcome.map(Answer::Embedding))
     }
 
-    /// Takes a sequence out; what it evaluated stays cached for the next prompt.
-    fn retire(&mut self, at: usize) -> Sequence {
-        let sequence = self.sequences.remove(at);
-        self.cached[sequence.place as usize] = sequence.evaluated().to_vec();
-        sequence
-    }
-
-    /// Evaluates one batch: of each sequence its sampled token or a chunk of its prompt.
-    fn step(&mut self, link: &mut Link) -> Result<(), String> {
+    /// Evaluates one batch: of each request under way its last token or a part of its prompt.
+    fn step(&mut self, reports: &mut Reports<'_>) -> Result<(), String> {
+        let chunk = self.pace.chunk();
+        let plan = self.queue.plan(&mut self.context, chunk, self.batch_size);
         self.batch.clear();
         let mut added = Vec::new();
-        for sequence in &mut self.sequences {
-            let room = self
-                .chunk
-                .min(self.batch_size - self.batch.n_tokens() as usize);
-            added.push(sequence.fill(&mut self.batch, room));
+        let mut prompts = 0;
+        for (sequence, count) in self.queue.running().iter_mut().zip(plan) {
+            if sequence.pending() > 1 {
+                prompts += count;
+            }
+            added.push(sequence.fill(&mut self.batch, count));
         }
+        let tokens = self.batch.n_tokens() as usize;
+        reports.step(self.pace.expected(tokens))?;
         let start = Instant::now();
-        if let Err(error) = self.context.decode(&mut self.batch) {
-            let message = format!("llama.cpp cannot evaluate the batch: {error}");
-            return self.fail_all(&Failure::new(Code::Internal, message), link);
+        match self.context.decode(&mut self.batch) {
+            Ok(()) => (),
+            Err(DecodeError::NoKvCacheSlot) if self.queue.make_room(&mut self.context) => {
+                return Ok(());
+            }
+            Err(error) => {
+                let message = format!("llama.cpp cannot evaluate the batch: {error}");
+                return self.fail_all(&Failure::new(Code::Internal, message), reports);
+            }
         }
         self.context.synchronize();
-        self.adapt_chunk(self.batch.n_tokens() as usize, start.elapsed());
-        // From the last, so that those taken out do not move those still to come.
-        for at in (0..added.len()).rev() {
-            let outcome = self.sequences[at].advance(added[at], self.model, &self.context);
-            match outcome {
-                Ok(Progress::Going) => self.give_piece(at, link)?,
-                Ok(Progress::Done(reason)) => self.complete(at, reason, link)?,
+        self.pace.learn(tokens, prompts, start.elapsed());
+        self.queue.note(&added);
+        self.advance(&added, reports)
+    }
+
+    /// Lets each request choose its next token, and takes out those that are done.
+    fn advance(&mut self, added: &[usize], reports: &mut Reports<'_>) -> Result<(), String> {
+        let mut at = 0;
+        for added in added {
+            let sequence = &mut self.queue.running()[at];
+            match sequence.advance(*added, self.model, &self.context) {
+                Ok(Progress::Going) => {
+                    if sequence.stream {
+                        reports.piece(sequence.id, sequence.piece())?;
+                    }
+                    at += 1;
+                }
+                Ok(Progress::Done(reason)) => {
+                    let sequence = self.queue.retire(at);
+                    complete(sequence, reason, reports)?;
+                }
                 Err(failure) => {
-                    let sequence = self.retire(at);
-                    self.forget(sequence.place);
-                    answer(link, sequence.id, Err(failure))?;
+                    let sequence = self.queue.discard(&mut self.context, at);
+                    reports.answer(sequence.id, Err(failure))?;
                 }
             }
         }
         Ok(())
     }
 
-    fn give_piece(&mut self, at: usize, link: &mut Link) -> Result<(), String> {
-        let sequence = &mut self.sequences[at];
-        if !sequence.stream {
-            return Ok(());
-        }
-        let piece = sequence.piece();
-        send_piece(link, sequence.id, piece)
-    }
-
-    fn complete(&mut self, at: usize, reason: FinishReason, link: &mut Link) -> Result<(), String> {
-        let mut sequence = self.retire(at);
-        let (rest, done) = sequence.finish(reason);
-        if sequence.stream {
-            send_piece(link, sequence.id, rest)?;
-        }
-        let done = Answer::Generated(Box::new(done));
-        answer(link, sequence.id, Ok(done))
-    }
-
-    fn fail_all(&mut self, failure: &Failure, link: &mut Link) -> Result<(), String> {
-        while let Some(sequence) = self.sequences.pop() {
-            self.forget(sequence.place);
-            answer(link, sequence.id, Err(failure.clone()))?;
+    /// Fails all requests under way; those that wait have nothing to do with it.
+    fn fail_all(&mut self, failure: &Failure, reports: &mut Reports<'_>) -> Result<(), String> {
+        while !self.queue.running().is_empty() {
+            let sequence = self.queue.discard(&mut self.context, 0);
+            reports.answer(sequence.id, Err(failure.clone()))?;
         }
         Ok(())
     }
+}
 
-    /// Fits the chunk to the time that a whole one took.
-    fn adapt_chunk(&mut self, tokens: usize, took: Duration) {
-        if tokens < self.chunk {
-            return;
-        }
-        let small = self.chunk < TILE;
-        let limit = if self.chunk > TILE {
-            CHUNK_TIME
-        } else {
-            TILE_TIME
-        };
-        self.patience = self.patience.saturating_sub(1);
-        if took > limit {
-            self.chunk = (self.chunk / 2).max(1);
-            self.patience = PATIENCE;
-        } else if took < CHUNK_TIME / 2 || (small && self.patience == 0) {
-            self.chunk = (self.chunk * 2).min(self.batch_size);
-        }
+fn complete(
+    mut sequence: Sequence,
+    reason: FinishReason,
+    reports: &mut Reports<'_>,
+) -> Result<(), String> {
+    let (rest, done) = sequence.finish(reason);
+    if sequence.stream {
+        reports.piece(sequence.id, rest)?;
     }
-}
-
-/// The chunk to start with: a token takes two operations for each parameter.
-fn first_chunk(parameters: u64, threads: u32) -> usize {
-    let operations = ASSUMED_SPEED * f64::from(threads) * CHUNK_TIME.as_secs_f64();
-    let tokens = operations / (2.0 * parameters.max(1) as f64);
-    let tokens = tokens.clamp(1.0, 512.0) as usize;
-    // Powers of two keep the chunks, and so the rounding of the results, the same from run to run.
-    1 << tokens.ilog2()
-}
-
-fn send_piece(link: &mut Link, id: u64, piece: String) -> Result<(), String> {
-    if piece.is_empty() {
-        return Ok(());
-    }
-    send(link, FromModel::Piece(id, piece))
-}
-
-fn answer(link: &mut Link, id: u64, outcome: Result<Answer, Failure>) -> Result<(), String> {
-    send(link, FromModel::Answer(id, outcome))
-}
-
-fn send(link: &mut Link, message: FromModel) -> Result<(), String> {
-    link.send(message)
-        .map_err(|error| format!("the bridge is gone: {error}"))
+    let done = Answer::Generated(Box::new(done));
+    reports.answer(sequence.id, Ok(done))
 }

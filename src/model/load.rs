@@ -37,7 +37,13 @@ pub(super) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
     }
 }
 
-/// Makes the context of a model.
+/// How many requests a context of `size` tokens takes at a time: as many as were asked for, but
+/// each must be able to give a token to one batch.
+pub(super) fn places(load: &Load, size: u32) -> u32 {
+    load.parallel.min(load.batch_size).min(size).max(1)
+}
+
+/// Makes the context of a model: one budget of tokens, which all requests share.
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
@@ -49,7 +55,9 @@ pub(super) fn context<'model>(
 ) -> Result<LlamaContext<'model>, String> {
     let params = params(load, size)
         .with_n_batch(load.batch_size)
-        .with_n_ubatch(load.ubatch_size.min(load.batch_size));
+        .with_n_ubatch(load.ubatch_size.min(load.batch_size))
+        .with_n_seq_max(places(load, size))
+        .with_kv_unified(true);
     create(backend, model, params)
 }
 

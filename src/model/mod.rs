@@ -1,6 +1,7 @@
 //! The model process: llama.cpp, and nothing else. It loads the one model that its first message
 //! names, works on the requests that follow, and ends with the socket that joins it to the bridge.
 
+mod cache;
 #[cfg(feature = "chat-template")]
 mod chat;
 #[cfg(not(feature = "chat-template"))]
@@ -10,6 +11,9 @@ mod embedding;
 mod engine;
 mod load;
 mod log;
+mod pace;
+mod queue;
+mod reports;
 mod sampling;
 mod sequence;
 mod text;

@@ -16,10 +16,15 @@ use crate::message::{Done, FinishReason, Generate};
 pub(super) struct Sequence {
     /// The request's own number.
     pub(super) id: u64,
-    /// The sequence of the context that it uses.
+    /// The sequence of the context that it uses, while it is under way.
     pub(super) place: i32,
     /// Whether the client wants pieces as they come.
     pub(super) stream: bool,
+    /// Whether what is cached of its prompt need not be evaluated again.
+    pub(super) reuse: bool,
+    /// The request whose prompt begins like this one and is evaluated first, and how many tokens
+    /// they share.
+    pub(super) follows: Option<(u64, usize)>,
     /// The prompt, then every token that was generated.
     tokens: Vec<LlamaToken>,
     prompt_length: usize,
@@ -35,7 +40,8 @@ pub(super) struct Sequence {
     output: Output,
     /// Where in the batch the token is whose logits choose the next one.
     output_index: Option<i32>,
-    start: Instant,
+    /// When work on it began.
+    start: Option<Instant>,
     /// When the whole prompt was evaluated.
     prompt_end: Option<Instant>,
 }
@@ -55,7 +61,6 @@ impl Sequence {
     /// used.
     pub(super) fn new(
         id: u64,
-        place: i32,
         model: &LlamaModel,
         context_size: u32,
         tokens: Vec<LlamaToken>,
@@ -69,8 +74,10 @@ impl Sequence {
         }
         Ok(Self {
             id,
-            place,
+            place: 0,
             stream: request.stream,
+            reuse: request.cache_prompt,
+            follows: None,
             prompt_length: tokens.len(),
             cached: 0,
             evaluated: 0,
@@ -81,30 +88,54 @@ impl Sequence {
             tokens,
             output: Output::new(request.stop.clone()),
             output_index: None,
-            start: Instant::now(),
+            start: None,
             prompt_end: None,
         })
     }
 
-    /// The prompt.
-    pub(super) fn prompt(&self) -> &[LlamaToken] {
-        &self.tokens[..self.prompt_length]
+    /// The prompt and what was generated.
+    pub(super) fn tokens(&self) -> &[LlamaToken] {
+        &self.tokens
     }
 
-    /// What has been evaluated, and so is in the cache.
-    pub(super) fn evaluated(&self) -> &[LlamaToken] {
-        &self.tokens[..self.evaluated]
+    /// How many of the tokens the context has evaluated.
+    pub(super) fn evaluated(&self) -> usize {
+        self.evaluated
     }
 
-    /// Counts the first tokens of the prompt as evaluated: the cache has them.
-    pub(super) fn skip(&mut self, count: usize) {
-        self.cached = count;
-        self.evaluated = count;
+    /// How many are still to be evaluated: of one that generates, the last one.
+    pub(super) fn pending(&self) -> usize {
+        self.tokens.len() - self.evaluated
     }
 
-    /// Adds its next tokens to the batch, up to `room` of them; returns how many.
-    pub(super) fn fill(&mut self, batch: &mut LlamaBatch<'_>, room: usize) -> usize {
-        let end = self.tokens.len().min(self.evaluated + room);
+    /// Starts, or starts again, in a place that holds its first tokens.
+    pub(super) fn sit(&mut self, place: i32, known: usize) {
+        self.place = place;
+        if self.start.is_none() {
+            self.start = Some(Instant::now());
+        }
+        self.skip(known);
+    }
+
+    /// Counts its first tokens as evaluated: the cache has them.
+    pub(super) fn skip(&mut self, known: usize) {
+        self.evaluated = known;
+        if self.prompt_end.is_none() {
+            self.cached = known;
+        }
+    }
+
+    /// Leaves its place. The tokens that it generated stay, to be evaluated with the prompt when
+    /// it starts again: so its text goes on as if nothing had happened.
+    pub(super) fn rise(&mut self) {
+        self.evaluated = 0;
+        self.output_index = None;
+        self.follows = None;
+    }
+
+    /// Adds its next `count` tokens to the batch; returns how many that were.
+    pub(super) fn fill(&mut self, batch: &mut LlamaBatch<'_>, count: usize) -> usize {
+        let end = self.tokens.len().min(self.evaluated + count);
         let before = batch.n_tokens();
         for position in self.evaluated..end {
             let last = position + 1 == self.tokens.len();
@@ -158,6 +189,11 @@ impl Sequence {
         })
     }
 
+    /// Tokens that it may still generate.
+    pub(super) fn left(&self) -> usize {
+        self.max_tokens - self.generated()
+    }
+
     fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_length
     }
@@ -172,15 +208,17 @@ impl Sequence {
         let stopped = self.output.finish();
         let reason = if stopped { FinishReason::Stop } else { reason };
         let rest = self.output.last_piece();
-        let prompt_end = self.prompt_end.unwrap_or(self.start);
+        let now = Instant::now();
+        let start = self.start.unwrap_or(now);
+        let prompt_end = self.prompt_end.unwrap_or(start);
         let done = Done {
             text: self.output.take(),
             finish_reason: reason,
             prompt_tokens: self.prompt_length as u32,
             cached_tokens: self.cached as u32,
             completion_tokens: self.generated() as u32,
-            prompt_ms: milliseconds(self.start, prompt_end),
-            completion_ms: milliseconds(prompt_end, Instant::now()),
+            prompt_ms: milliseconds(start, prompt_end),
+            completion_ms: milliseconds(prompt_end, now),
             seed: self.seed,
         };
         (rest, done)
@@ -204,10 +242,16 @@ fn milliseconds(from: Instant, to: Instant) -> f64 {
 /// # Errors
 /// NaN or positive infinity among them, or nothing but negative infinity.
 pub(super) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
-    let wrong = logits.iter().any(|l| l.is_nan() || *l == f32::INFINITY);
-    if wrong || logits.iter().all(|l| *l == f32::NEG_INFINITY) {
-        let message = "The model computed values that are not finite numbers";
-        return Err(Failure::new(Code::Internal, message));
+    // Without a way out of the loop the compiler looks at many at a time.
+    let (finite, any) = logits.iter().fold((true, false), |(finite, any), logit| {
+        (
+            finite & (*logit < f32::INFINITY),
+            any | (*logit > f32::NEG_INFINITY),
+        )
+    });
+    if finite && any {
+        return Ok(());
     }
-    Ok(())
+    let message = "The model computed values that are not finite numbers";
+    Err(Failure::new(Code::Internal, message))
 }

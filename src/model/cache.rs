@@ -1,0 +1,276 @@
+//! What the context holds, and what of it can be used again. The context is one set of cells for
+//! all requests; each has a place, llama.cpp's sequence, and a cell may belong to several places
+//! whose texts begin alike. What a request leaves behind is kept until its cells or its place are
+//! needed.
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::token::LlamaToken;
+
+/// The places of a context.
+pub(super) struct Cache {
+    places: Vec<Place>,
+    /// Cells of the context.
+    size: usize,
+    /// Cells in use, each counted once.
+    used: usize,
+    /// Counts up with every use of a place.
+    clock: u64,
+    /// The number of the next cell.
+    next: u64,
+}
+
+/// A place: a request's own, or with what one has left behind, or empty.
+#[derive(Default)]
+struct Place {
+    /// From the start of the text, without gaps.
+    cells: Vec<Cell>,
+    /// Tokens of the prompt that it was last taken for.
+    prompt: usize,
+    taken: bool,
+    /// When it was taken or left.
+    touched: u64,
+}
+
+/// A token that was evaluated.
+#[derive(Clone, Copy)]
+struct Cell {
+    token: LlamaToken,
+    /// The same in two places if they share the cell.
+    number: u64,
+}
+
+/// A place for a request.
+pub(super) struct Seat {
+    /// llama.cpp's number of the sequence.
+    pub(super) place: i32,
+    /// How many tokens of the prompt it holds already.
+    pub(super) known: usize,
+}
+
+impl Cache {
+    /// The empty cache of a context of this many cells, for so many requests at a time.
+    pub(super) fn new(places: u32, size: usize) -> Self {
+        Self {
+            places: (0..places).map(|_| Place::default()).collect(),
+            size,
+            used: 0,
+            clock: 0,
+            next: 0,
+        }
+    }
+
+    /// Cells that nobody uses.
+    pub(super) fn free(&self) -> usize {
+        self.size.saturating_sub(self.used)
+    }
+
+    /// Cells that are free once nothing is kept but what requests under way use.
+    pub(super) fn free_at_most(&self) -> usize {
+        let taken = distinct(self.places.iter().filter(|place| place.taken));
+        self.size.saturating_sub(taken)
+    }
+
+    /// Takes a place for these tokens, with as much of them as any place holds, unless `reuse` is
+    /// false. Of the kept ones the least recently used makes room. `None` if all are taken.
+    pub(super) fn take(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        tokens: &[LlamaToken],
+        reuse: bool,
+    ) -> Option<Seat> {
+        let source = if reuse {
+            self.source(context, tokens, None)
+        } else {
+            None
+        };
+        let (at, known) = match source {
+            None => (self.vacant(None)?, 0),
+            Some((source, known)) => {
+                let place = &self.places[source];
+                // The next turn of the same text, or the same once more.
+                let goes_on = known == place.cells.len() || known + 1 >= place.prompt;
+                let other = if goes_on && !place.taken {
+                    None
+                } else {
+                    self.vacant(Some(source))
+                };
+                match other {
+                    Some(at) => {
+                        self.copy(context, source, at, known);
+                        (at, known)
+                    }
+                    None if place.taken => return None,
+                    None => (source, self.cut(context, source, known)),
+                }
+            }
+        };
+        if known == 0 {
+            self.clear(context, at);
+        }
+        self.touch(at, true);
+        self.places[at].prompt = tokens.len();
+        let place = at as i32;
+        Some(Seat { place, known })
+    }
+
+    /// Looks again whether another place holds more of these tokens than a request's own, and
+    /// copies it; returns how many of them the place now holds.
+    pub(super) fn catch_up(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        place: i32,
+        tokens: &[LlamaToken],
+    ) -> usize {
+        let at = place as usize;
+        let own = self.places[at].cells.len();
+        match self.source(context, tokens, Some(at)) {
+            Some((source, known)) if known > own => {
+                self.copy(context, source, at, known);
+                known
+            }
+            _ => own,
+        }
+    }
+
+    /// Notes that the context has evaluated these tokens as the next ones of a place.
+    pub(super) fn note(&mut self, place: i32, tokens: &[LlamaToken]) {
+        let cells = &mut self.places[place as usize].cells;
+        for token in tokens {
+            cells.push(Cell {
+                token: *token,
+                number: self.next,
+            });
+            self.next += 1;
+        }
+        self.used += tokens.len();
+    }
+
+    /// Leaves a place; what it holds is kept.
+    pub(super) fn leave(&mut self, place: i32) {
+        self.touch(place as usize, false);
+    }
+
+    /// Leaves a place and empties it.
+    pub(super) fn drop(&mut self, context: &mut LlamaContext<'_>, place: i32) {
+        self.touch(place as usize, false);
+        self.clear(context, place as usize);
+    }
+
+    /// Gives up the least recently used of what is kept. `false` if nothing is.
+    pub(super) fn give_up_one(&mut self, context: &mut LlamaContext<'_>) -> bool {
+        let kept = (0..self.places.len()).filter(|at| {
+            let place = &self.places[*at];
+            !place.taken && !place.cells.is_empty()
+        });
+        let oldest = kept.min_by_key(|at| self.places[*at].touched);
+        if let Some(at) = oldest {
+            self.clear(context, at);
+        }
+        oldest.is_some()
+    }
+
+    /// Whether a place holds its text from the first token on. Not so a window that has slid, or
+    /// a recurrent state, which is that of the last token alone: nothing but the whole of it can
+    /// be used again.
+    pub(super) fn whole(context: &LlamaContext<'_>, place: i32) -> bool {
+        context.kv_cache_seq_pos_min(place) <= 0
+    }
+
+    /// The place that holds most of these tokens, and how many. The last one of them never
+    /// counts: it has to be evaluated for its logits.
+    fn source(
+        &self,
+        context: &LlamaContext<'_>,
+        tokens: &[LlamaToken],
+        except: Option<usize>,
+    ) -> Option<(usize, usize)> {
+        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let usable = |at: usize| {
+            let cells = &self.places[at].cells;
+            let pairs = cells.iter().zip(wanted);
+            let same = pairs.take_while(|(a, b)| a.token == **b).count();
+            if same < cells.len() && !Self::whole(context, at as i32) {
+                return 0;
+            }
+            same
+        };
+        (0..self.places.len())
+            .filter(|at| Some(*at) != except)
+            .map(|at| (at, usable(at)))
+            .filter(|(_, known)| *known > 0)
+            // Of equals the one that can be taken over, and was used last.
+            .max_by_key(|(at, known)| {
+                let place = &self.places[*at];
+                (*known, !place.taken, place.touched)
+            })
+    }
+
+    /// An empty place, else the least recently used of the kept ones.
+    fn vacant(&self, except: Option<usize>) -> Option<usize> {
+        (0..self.places.len())
+            .filter(|at| Some(*at) != except && !self.places[*at].taken)
+            .min_by_key(|at| {
+                let place = &self.places[*at];
+                (!place.cells.is_empty(), place.touched)
+            })
+    }
+
+    /// Makes the first tokens of a place those of another one as well.
+    fn copy(&mut self, context: &mut LlamaContext<'_>, from: usize, to: usize, count: usize) {
+        self.clear(context, to);
+        // Fails only for a count that is no i32, which no context holds.
+        let _ = context.copy_kv_cache_seq(from as i32, to as i32, Some(0), Some(count as u32));
+        self.places[to].cells = self.places[from].cells[..count].to_vec();
+        self.recount();
+    }
+
+    /// Cuts a place back to its first tokens. Returns how many it has then: 0 if it cannot be cut.
+    fn cut(&mut self, context: &mut LlamaContext<'_>, at: usize, count: usize) -> usize {
+        if count == self.places[at].cells.len() {
+            return count;
+        }
+        let cut = context.clear_kv_cache_seq(Some(at as u32), Some(count as u32), None);
+        if !cut.is_ok_and(|cut| cut) {
+            self.clear(context, at);
+            return 0;
+        }
+        self.places[at].cells.truncate(count);
+        self.recount();
+        count
+    }
+
+    /// Empties a place.
+    fn clear(&mut self, context: &mut LlamaContext<'_>, at: usize) {
+        self.places[at].cells.clear();
+        // Removing a whole sequence always succeeds.
+        let _ = context.clear_kv_cache_seq(Some(at as u32), None, None);
+        self.recount();
+    }
+
+    fn touch(&mut self, at: usize, taken: bool) {
+        self.clock += 1;
+        self.places[at].taken = taken;
+        self.places[at].touched = self.clock;
+    }
+
+    fn recount(&mut self) {
+        self.used = distinct(self.places.iter());
+    }
+}
+
+/// The cells of these places, each counted once. Two places can share only how they begin.
+fn distinct<'a>(places: impl Iterator<Item = &'a Place>) -> usize {
+    let mut counted: Vec<&Place> = Vec::new();
+    let mut cells = 0;
+    for place in places {
+        let shared = counted.iter().map(|other| shared(place, other)).max();
+        cells += place.cells.len() - shared.unwrap_or(0);
+        counted.push(place);
+    }
+    cells
+}
+
+fn shared(a: &Place, b: &Place) -> usize {
+    let pairs = a.cells.iter().zip(&b.cells);
+    pairs.take_while(|(a, b)| a.number == b.number).count()
+}

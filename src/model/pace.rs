@@ -1,0 +1,128 @@
+//! How fast the model works on this machine: how much of a prompt is evaluated at a time, and how
+//! long a step is going to take.
+
+use std::time::Duration;
+
+/// How long a prompt chunk may take. A client that leaves is noticed between two chunks.
+const CHUNK_TIME: Duration = Duration::from_millis(250);
+
+/// From this many tokens on llama.cpp computes flash attention in tiles, up to twice as fast
+/// (`GGML_FA_TILE_Q`); so a chunk is made smaller only when it takes longer than
+/// [`TILE_TIME`].
+const TILE: usize = 64;
+
+/// How long a chunk of a tile may take.
+const TILE_TIME: Duration = Duration::from_millis(400);
+
+/// Chunks after one that took too long, before a larger one is tried that may do so again.
+const PATIENCE: usize = 64;
+
+/// Tokens of the first chunk at the most.
+const LARGEST_FIRST: f64 = 512.0;
+
+/// Operations a second that a processor core is taken to do before there is a measurement.
+const ASSUMED_SPEED: f64 = 40e9;
+
+/// What the steps so far have shown of the model's speed.
+pub(super) struct Pace {
+    /// Prompt tokens evaluated at a time.
+    chunk: usize,
+    /// Chunks until a larger one may be tried.
+    patience: usize,
+    /// Tokens of a step at the most.
+    batch_size: usize,
+    /// Seconds a token, as long as nothing is measured.
+    assumed: f64,
+    /// The last step of each size: of 1 token, up to 3, up to 7 and so on.
+    steps: Vec<Option<Step>>,
+}
+
+/// A step that was measured.
+#[derive(Clone, Copy)]
+struct Step {
+    tokens: usize,
+    took: Duration,
+}
+
+impl Pace {
+    /// For a model of so many parameters on so many threads; `on_gpu` is worth no guess, and
+    /// starts with whole batches.
+    pub(super) fn new(parameters: u64, threads: u32, on_gpu: bool, batch_size: usize) -> Self {
+        // A token takes two operations for each parameter.
+        let operations = 2.0 * parameters.max(1) as f64;
+        let assumed = operations / (ASSUMED_SPEED * f64::from(threads));
+        let chunk = if on_gpu {
+            batch_size
+        } else {
+            first_chunk(assumed).min(batch_size)
+        };
+        Self {
+            chunk,
+            patience: 0,
+            batch_size,
+            assumed,
+            steps: vec![None; batch_size.max(1).ilog2() as usize + 1],
+        }
+    }
+
+    /// Prompt tokens to evaluate in the next step, at the most.
+    pub(super) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    /// How long a step of so many tokens is going to take, by the last one of about that size,
+    /// else by the nearest: of a smaller one in proportion.
+    pub(super) fn expected(&self, tokens: usize) -> Duration {
+        let class = self.class(tokens);
+        let (smaller, larger) = self.steps.split_at(class + 1);
+        let mut nearest = smaller.iter().rev().chain(larger).flatten();
+        match nearest.next() {
+            Some(step) => {
+                let times = tokens as f64 / step.tokens as f64;
+                step.took.mul_f64(times.max(1.0))
+            }
+            None => Duration::from_secs_f64((self.assumed * tokens as f64).min(3600.0)),
+        }
+    }
+
+    /// Learns from a step of so many tokens, `prompt` of which were of prompts.
+    pub(super) fn learn(&mut self, tokens: usize, prompt: usize, took: Duration) {
+        if tokens == 0 {
+            return;
+        }
+        let class = self.class(tokens);
+        self.steps[class] = Some(Step { tokens, took });
+        if prompt >= self.chunk {
+            self.fit_chunk(took);
+        }
+    }
+
+    /// Fits the chunk to the time that a whole one took.
+    fn fit_chunk(&mut self, took: Duration) {
+        let small = self.chunk < TILE;
+        let limit = if self.chunk > TILE {
+            CHUNK_TIME
+        } else {
+            TILE_TIME
+        };
+        self.patience = self.patience.saturating_sub(1);
+        if took > limit {
+            self.chunk = (self.chunk / 2).max(1);
+            self.patience = PATIENCE;
+        } else if took < CHUNK_TIME / 2 || (small && self.patience == 0) {
+            self.chunk = (self.chunk * 2).min(self.batch_size);
+        }
+    }
+
+    fn class(&self, tokens: usize) -> usize {
+        (tokens.max(1).ilog2() as usize).min(self.steps.len() - 1)
+    }
+}
+
+/// The chunk to start with, a token taking so many seconds.
+fn first_chunk(token: f64) -> usize {
+    let tokens = CHUNK_TIME.as_secs_f64() / token;
+    let tokens = tokens.clamp(1.0, LARGEST_FIRST) as usize;
+    // Powers of two keep the chunks, and so the rounding of the results, the same from run to run.
+    1 << tokens.ilog2()
+}

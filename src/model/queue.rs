@@ -1,0 +1,217 @@
+//! Whose turn it is: the requests that wait, those that are under way, and which of their tokens
+//! the next batch takes.
+
+use std::collections::VecDeque;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::token::LlamaToken;
+
+use super::cache::Cache;
+use super::sequence::Sequence;
+
+/// Tokens that a request which has to generate so many or more must find room for beside its
+/// prompt: else it would soon have to make way again.
+const FORESIGHT: usize = 64;
+
+/// A request waits for another one to evaluate what their prompts share, if that is at least so
+/// many tokens.
+const WORTH_WAITING: usize = 16;
+
+/// The requests for text.
+pub(super) struct Queue {
+    /// In the order in which they came, but those that had to make way stand before.
+    waiting: VecDeque<Sequence>,
+    /// In the order in which they were let in.
+    running: Vec<Sequence>,
+    cache: Cache,
+    /// Requests under way at the most.
+    places: usize,
+}
+
+impl Queue {
+    /// Nobody's turn yet, in a context of so many cells.
+    pub(super) fn new(places: u32, cells: usize) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            cache: Cache::new(places, cells),
+            places: places as usize,
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_empty()
+    }
+
+    /// The requests under way.
+    pub(super) fn running(&mut self) -> &mut [Sequence] {
+        &mut self.running
+    }
+
+    /// Lets a request wait for its turn.
+    pub(super) fn push(&mut self, sequence: Sequence) {
+        self.waiting.push_back(sequence);
+    }
+
+    /// Gives a request up, by its number. What it has evaluated is kept. `false` if it is not
+    /// here.
+    pub(super) fn cancel(&mut self, id: u64) -> bool {
+        if let Some(at) = self.waiting.iter().position(|s| s.id == id) {
+            self.waiting.remove(at);
+            return true;
+        }
+        let running = self.running.iter().position(|s| s.id == id);
+        if let Some(at) = running {
+            self.retire(at);
+        }
+        running.is_some()
+    }
+
+    /// Takes out a request under way, by its index; what it has evaluated is kept.
+    pub(super) fn retire(&mut self, at: usize) -> Sequence {
+        let sequence = self.running.remove(at);
+        self.cache.leave(sequence.place);
+        sequence
+    }
+
+    /// Takes out a request under way, by its index, and forgets what it has evaluated.
+    pub(super) fn discard(&mut self, context: &mut LlamaContext<'_>, at: usize) -> Sequence {
+        let sequence = self.running.remove(at);
+        self.cache.drop(context, sequence.place);
+        sequence
+    }
+
+    /// Says how many tokens of each request under way the next batch is to take: one of each that
+    /// generates, and of the prompts up to `chunk` in all, the older ones first. Never more than
+    /// `most`, and never more than there are cells.
+    pub(super) fn plan(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        chunk: usize,
+        most: usize,
+    ) -> Vec<usize> {
+        self.admit(context);
+        self.settle_followers(context);
+        loop {
+            let plan = self.share(chunk, most);
+            let tokens = plan.iter().sum::<usize>();
+            if tokens <= self.cache.free() || !self.make_room(context) {
+                return plan;
+            }
+        }
+    }
+
+    /// Frees cells: of what is kept, else of the request that was let in last, which then waits
+    /// again. `false` if there is only one and nothing is kept.
+    pub(super) fn make_room(&mut self, context: &mut LlamaContext<'_>) -> bool {
+        if self.cache.give_up_one(context) {
+            return true;
+        }
+        if self.running.len() < 2 {
+            return false;
+        }
+        let mut youngest = self.discard(context, self.running.len() - 1);
+        youngest.rise();
+        self.waiting.push_front(youngest);
+        true
+    }
+
+    /// Notes that the batch was evaluated, with so many tokens of each request under way.
+    pub(super) fn note(&mut self, added: &[usize]) {
+        for (sequence, added) in self.running.iter().zip(added) {
+            let start = sequence.evaluated();
+            let tokens = &sequence.tokens()[start..start + added];
+            self.cache.note(sequence.place, tokens);
+        }
+    }
+
+    /// Lets in who waits, in turn, as long as there are places and room.
+    fn admit(&mut self, context: &mut LlamaContext<'_>) {
+        while self.running.len() < self.places {
+            let fits = self.waiting.front().is_some_and(|next| self.fits(next));
+            let Some(mut next) = self.waiting.pop_front_if(|_| fits) else {
+                return;
+            };
+            let Some(seat) = self.cache.take(context, next.tokens(), next.reuse) else {
+                self.waiting.push_front(next);
+                return;
+            };
+            next.sit(seat.place, seat.known);
+            let leader = self.leader(&next);
+            next.follows = leader.filter(|(_, shared)| *shared >= seat.known + WORTH_WAITING);
+            self.running.push(next);
+        }
+    }
+
+    /// Whether there is room for a request beside those under way. Alone it has the whole context.
+    fn fits(&self, next: &Sequence) -> bool {
+        if self.running.is_empty() {
+            return true;
+        }
+        let shared = self.leader(next).map_or(0, |(_, shared)| shared);
+        let promised: usize = self
+            .running
+            .iter()
+            .map(|sequence| {
+                let known = sequence.follows.map_or(0, |(_, shared)| shared);
+                let rest = sequence.tokens().len() - known.max(sequence.evaluated());
+                rest + sequence.left().min(FORESIGHT)
+            })
+            .sum();
+        let wanted = next.tokens().len() - shared + next.left().min(FORESIGHT);
+        promised + wanted <= self.cache.free_at_most()
+    }
+
+    /// The request under way that has most of its tokens in common with this one, and how many.
+    fn leader(&self, next: &Sequence) -> Option<(u64, usize)> {
+        let wanted = &next.tokens()[..next.tokens().len() - 1];
+        let others = self.running.iter().filter(|_| next.reuse);
+        others
+            .map(|other| (other.id, common(other.tokens(), wanted)))
+            .max_by_key(|(_, shared)| *shared)
+    }
+
+    /// Lets those go on that waited for another one to evaluate what they share.
+    fn settle_followers(&mut self, context: &mut LlamaContext<'_>) {
+        for at in 0..self.running.len() {
+            let Some((leader, shared)) = self.running[at].follows else {
+                continue;
+            };
+            let leader = self.running.iter().find(|s| s.id == leader);
+            let ahead = leader.is_some_and(|leader| {
+                leader.evaluated() < shared && Cache::whole(context, leader.place)
+            });
+            if ahead {
+                continue;
+            }
+            let follower = &mut self.running[at];
+            let known = self
+                .cache
+                .catch_up(context, follower.place, follower.tokens());
+            follower.skip(known);
+            follower.follows = None;
+        }
+    }
+
+    fn share(&self, chunk: usize, most: usize) -> Vec<usize> {
+        let generating = self.running.iter().filter(|s| s.pending() == 1).count();
+        let mut first = generating.min(most);
+        let mut room = chunk.min(most - first);
+        let takes = |sequence: &Sequence| {
+            let left = match sequence.pending() {
+                _ if sequence.follows.is_some() => return 0,
+                1 => &mut first,
+                _ => &mut room,
+            };
+            let count = sequence.pending().min(*left);
+            *left -= count;
+            count
+        };
+        self.running.iter().map(takes).collect()
+    }
+}
+
+fn common(a: &[LlamaToken], b: &[LlamaToken]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}

@@ -1,0 +1,60 @@
+//! What the model process tells the bridge while it works.
+
+use std::time::{Duration, Instant};
+
+use crate::failure::Failure;
+use crate::link::Link;
+use crate::message::{Answer, BEAT, FromModel, LONG_STEP};
+
+/// The way to the bridge, and when it was last heard of us.
+pub(super) struct Reports<'link> {
+    pub(super) link: &'link mut Link,
+    last: Instant,
+}
+
+impl<'link> Reports<'link> {
+    /// Reports over this link.
+    pub(super) fn new(link: &'link mut Link) -> Self {
+        Self {
+            link,
+            last: Instant::now(),
+        }
+    }
+
+    /// The next piece of the text of a request; an empty one is not sent.
+    ///
+    /// # Errors
+    /// Those of the socket, as of all that is sent here.
+    pub(super) fn piece(&mut self, id: u64, piece: String) -> Result<(), String> {
+        if piece.is_empty() {
+            return Ok(());
+        }
+        self.send(FromModel::Piece(id, piece))
+    }
+
+    /// The end of a request.
+    pub(super) fn answer(
+        &mut self,
+        id: u64,
+        outcome: Result<Answer, Failure>,
+    ) -> Result<(), String> {
+        self.send(FromModel::Answer(id, outcome))
+    }
+
+    /// That a step follows which is expected to take so long: said of a long one, and of any if
+    /// nothing else was said for a while.
+    pub(super) fn step(&mut self, expected: Duration) -> Result<(), String> {
+        if expected <= LONG_STEP && self.last.elapsed() + expected < BEAT {
+            return Ok(());
+        }
+        let milliseconds = u64::try_from(expected.as_millis()).unwrap_or(u64::MAX);
+        self.send(FromModel::Busy(milliseconds))
+    }
+
+    fn send(&mut self, message: FromModel) -> Result<(), String> {
+        self.last = Instant::now();
+        self.link
+            .send(message)
+            .map_err(|error| format!("the bridge is gone: {error}"))
+    }
+}

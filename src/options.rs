@@ -146,7 +146,7 @@ impl Options {
                 ubatch_size: 512,
                 threads,
                 threads_batch: threads,
-                parallel: 1,
+                parallel: 8,
                 gpu_layers: None,
                 mmap: true,
                 mlock: false,

@@ -55,8 +55,9 @@ Serve a llama.cpp model over a Unix socket: lines in, JSON lines out.
                            chat template (Jinja) instead of the model's own
       --parallel N         most requests of a client worked on together (8)
       --idle-timeout SECS  after that a client that is idle, or takes less than
-                           64 KiB of its answers, gives way to a waiting one (60)
-      --turn-limit SECS    after that any client gives way to a waiting one, its
+                           64 KiB of its answers, gives way to one that waits
+                           (60)
+      --turn-limit SECS    after that any client gives way to one that waits, its
                            requests answered, 0 = never (0)
       --request-timeout SECS
                            longest time for a request, 0 = none (0)

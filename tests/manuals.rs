@@ -125,7 +125,7 @@ fn every_verb_stands_in_the_manual_and_the_reverse() {
 
 #[test]
 fn every_error_code_stands_in_the_manual_and_the_reverse() {
-    let code = read("src/reply.rs");
+    let code = read("src/failure.rs");
     let (_, rest) = code
         .split_once("enum Code {")
         .expect("the codes are an enum");

@@ -1,26 +1,86 @@
-//! Which file a model comes from, and what tells that it is still the same.
+//! Which file a model came from: what tells whether a path still names the file that is loaded.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
-/// What tells that a file is the one that was loaded.
+/// What tells that a model's file, or each of its parts, is the one that was loaded.
 #[derive(PartialEq, Clone, Debug)]
 pub(crate) struct Identity {
-    /// As it was given.
-    pub(crate) path: String,
+    path: String,
+    /// The file itself, and the further parts of one that is split.
+    files: Vec<Stamp>,
+}
+
+/// What changes when another file takes the place of one, or it is written to.
+#[derive(PartialEq, Clone, Debug)]
+struct Stamp {
     device: u64,
     inode: u64,
     size: u64,
     modified: (i64, i64),
 }
 
-/// Looks whether there is a model file at this path at all: llama.cpp says little of one that
-/// cannot be read, and a FIFO would hold it for ever.
-///
-/// # Errors
-/// What is wrong with the file.
-pub(crate) fn identify(path: &str) -> Result<Identity, String> {
+impl Identity {
+    /// Looks whether there is a model file at this path at all: llama.cpp says little of one that
+    /// cannot be read, and a FIFO would hold it for ever. Of a file whose name says that it is the
+    /// first of several, `NAME-00001-of-0000N.gguf`, all parts count.
+    ///
+    /// # Errors
+    /// What is wrong with the file, without its path, or with a further part, with its path.
+    pub(crate) fn of(path: &str) -> Result<Self, String> {
+        let mut files = vec![first(path)?];
+        for part in further_parts(path) {
+            match fs::metadata(&part) {
+                Ok(metadata) => {
+                    expect_regular(&metadata).map_err(|reason| format!("{part} {reason}"))?;
+                    files.push(Stamp::of(&metadata));
+                }
+                // The name may mislead. llama.cpp goes by what stands in the first part, and names
+                // the one that it misses.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(error) => return Err(format!("{part}: {}", describe(error))),
+            }
+        }
+        Ok(Self {
+            path: path.to_string(),
+            files,
+        })
+    }
+
+    /// The path, as it was given.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+impl Stamp {
+    fn of(metadata: &Metadata) -> Self {
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
+    }
+}
+
+/// What a file is that is not a regular one.
+pub(crate) fn special_kind(kind: FileType) -> Option<&'static str> {
+    match () {
+        () if kind.is_file() => None,
+        () if kind.is_dir() => Some("a directory"),
+        () if kind.is_symlink() => Some("a symbolic link"),
+        () if kind.is_fifo() => Some("a FIFO"),
+        () if kind.is_socket() => Some("a socket"),
+        () if kind.is_char_device() => Some("a character device"),
+        () if kind.is_block_device() => Some("a block device"),
+        () => Some("not a regular file"),
+    }
+}
+
+/// The file at the path, which has to begin as a GGUF file does.
+fn first(path: &str) -> Result<Stamp, String> {
     // A device may act on being opened, so the kind of file is looked at before as well as after.
     expect_regular(&fs::metadata(path).map_err(describe)?)?;
     let mut file = OpenOptions::new()
@@ -31,13 +91,19 @@ pub(crate) fn identify(path: &str) -> Result<Identity, String> {
     let metadata = file.metadata().map_err(describe)?;
     expect_regular(&metadata)?;
     expect_gguf(&mut file)?;
-    Ok(Identity {
-        path: path.to_string(),
-        device: metadata.dev(),
-        inode: metadata.ino(),
-        size: metadata.size(),
-        modified: (metadata.mtime(), metadata.mtime_nsec()),
-    })
+    Ok(Stamp::of(&metadata))
+}
+
+/// The paths of the second and further parts of a split model, by the name of its first. The form
+/// of the names is llama.cpp's (`llama_split_path`).
+fn further_parts(path: &str) -> impl Iterator<Item = String> {
+    let split = path
+        .strip_suffix(".gguf")
+        .and_then(|stem| stem.rsplit_once("-00001-of-"))
+        .filter(|(_, count)| count.len() == 5 && count.bytes().all(|digit| digit.is_ascii_digit()));
+    let (name, count) = split.unwrap_or_default();
+    let parts: u32 = count.parse().unwrap_or(1);
+    (2..=parts).map(move |part| format!("{name}-{part:05}-of-{count}.gguf"))
 }
 
 fn describe(error: io::Error) -> String {
@@ -48,18 +114,11 @@ fn describe(error: io::Error) -> String {
     }
 }
 
-fn expect_regular(metadata: &fs::Metadata) -> Result<(), String> {
-    let kind = metadata.file_type();
-    let what = match () {
-        () if kind.is_file() => return Ok(()),
-        () if kind.is_dir() => "a directory",
-        () if kind.is_fifo() => "a FIFO",
-        () if kind.is_socket() => "a socket",
-        () if kind.is_char_device() => "a character device",
-        () if kind.is_block_device() => "a block device",
-        () => "not a regular file",
-    };
-    Err(format!("is {what}, not a GGUF file"))
+fn expect_regular(metadata: &Metadata) -> Result<(), String> {
+    match special_kind(metadata.file_type()) {
+        None => Ok(()),
+        Some(what) => Err(format!("is {what}, not a GGUF file")),
+    }
 }
 
 fn expect_gguf(file: &mut File) -> Result<(), String> {

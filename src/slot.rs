@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use crate::failure::{Code, Failure};
-use crate::identity::{Identity, identify};
+use crate::identity::Identity;
 use crate::message::{FromModel, Ready, ToModel, Work};
 use crate::process::ModelProcess;
 use crate::settings::Load;
@@ -32,7 +32,7 @@ pub(crate) struct Model {
 impl Model {
     /// Its path, as it was given.
     pub(crate) fn path(&self) -> &str {
-        &self.identity.path
+        self.identity.path()
     }
 }
 
@@ -57,7 +57,7 @@ struct Loading {
 impl Loading {
     /// Has the process end. The first reason counts.
     fn refuse(&mut self, code: Code, reason: &str) {
-        let failure = failed_to_load(&self.identity.path, code, reason);
+        let failure = failed_to_load(self.identity.path(), code, reason);
         self.refused.get_or_insert(failure);
         self.process.end();
     }
@@ -263,7 +263,7 @@ impl Slot {
             return Ok(Begun::NotYet);
         }
         let wakes = matches!(&self.state, State::Resting(model) if model.path() == path);
-        let identity = match identify(path) {
+        let identity = match Identity::of(path) {
             Ok(identity) => identity,
             Err(reason) => {
                 if wakes {
@@ -286,7 +286,7 @@ impl Slot {
     }
 
     fn start(&mut self, identity: Identity, wakes: bool, now: Instant) -> Result<(), Failure> {
-        let path = identity.path.clone();
+        let path = identity.path().to_string();
         let mut process = ModelProcess::start(self.settings.verbose).map_err(|error| {
             let reason = format!("cannot start the model process: {error}");
             failed_to_load(&path, Code::LoadFailed, &reason)

@@ -34,5 +34,6 @@ mod resting;
 mod sampling;
 mod schema;
 mod socket;
+mod split;
 mod stream;
 mod tokens;

@@ -13,8 +13,12 @@ const ALIGNMENT: u64 = 32;
 
 /// One value of the metadata.
 pub(crate) enum Value {
+    /// An unsigned number of 16 bits.
+    U16(u16),
     /// An unsigned number of 32 bits.
     U32(u32),
+    /// A signed number of 32 bits.
+    I32(i32),
     /// A float of 32 bits.
     F32(f32),
     /// True or false.
@@ -33,7 +37,9 @@ impl Value {
     /// The number that the format gives this type.
     fn kind(&self) -> u32 {
         match self {
+            Value::U16(_) => 2,
             Value::U32(_) => 4,
+            Value::I32(_) => 5,
             Value::F32(_) => 6,
             Value::Bool(_) => 7,
             Value::Text(_) => 8,
@@ -44,7 +50,9 @@ impl Value {
     /// Appends the value without its type.
     fn write(&self, out: &mut Vec<u8>) {
         match self {
+            Value::U16(number) => out.extend(number.to_le_bytes()),
             Value::U32(number) => out.extend(number.to_le_bytes()),
+            Value::I32(number) => out.extend(number.to_le_bytes()),
             Value::F32(number) => out.extend(number.to_le_bytes()),
             Value::Bool(flag) => out.push(u8::from(*flag)),
             Value::Text(text) => write_text(out, text),
@@ -168,6 +176,21 @@ impl Gguf {
     /// Appends a tensor.
     pub(crate) fn add(&mut self, tensor: Tensor) {
         self.tensors.push(tensor);
+    }
+
+    /// The same model in two files, of which the first gets the metadata and this many tensors.
+    pub(crate) fn split(mut self, tensors: usize) -> [Gguf; 2] {
+        let all = self.tensors.len() as i32;
+        let mut second = Gguf {
+            metadata: Vec::new(),
+            tensors: self.tensors.split_off(tensors),
+        };
+        for (number, part) in [&mut self, &mut second].into_iter().enumerate() {
+            part.set("split.no", Value::U16(number as u16));
+            part.set("split.count", Value::U16(2));
+            part.set("split.tensors.count", Value::I32(all));
+        }
+        [self, second]
     }
 
     /// Writes the file.

@@ -216,6 +216,17 @@ impl Tiny {
         path
     }
 
+    /// Writes the model in two parts, `NAME-00001-of-00002.gguf` and the other, and gives their
+    /// paths back. The first has the embeddings, so that the second decides what follows what.
+    pub(crate) fn write_split(&self, name: &Path) -> [PathBuf; 2] {
+        let name = name.display();
+        let paths = [1, 2].map(|part| PathBuf::from(format!("{name}-0000{part}-of-00002.gguf")));
+        for (part, path) in self.file().split(1).iter().zip(&paths) {
+            part.write(path);
+        }
+        paths
+    }
+
     /// Writes the model as llama.cpp's loader wants it.
     fn file(&self) -> Gguf {
         let mut file = Gguf::default();

@@ -154,7 +154,11 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Catches them from now on. To be called once.
+    /// Catches them from now on. To be called once, before any other process is started.
+    ///
+    /// Of what the program was started with, only an ignored SIGHUP stays, as nohup(1) sets it,
+    /// for the model process too. A blocked signal would be kept from the handler, and with
+    /// SIGCHLD ignored nobody could tell what the model process died of.
     ///
     /// # Errors
     /// Those of socketpair(2) and sigaction(2).
@@ -165,20 +169,15 @@ impl Signals {
         SIGNAL_PIPE.store(writer.as_raw_fd(), Ordering::Relaxed);
         // The handler needs the descriptor for as long as the process lives.
         std::mem::forget(writer);
-        let stopping = STOP_SIGNALS.iter().map(|(signal, _)| *signal);
-        for signal in stopping.chain([libc::SIGCHLD]) {
-            // SAFETY: the structure is plain data, zeroed is its empty value, and the handler only
-            // does what is allowed in one.
-            let result = unsafe {
-                let mut action: libc::sigaction = std::mem::zeroed();
-                action.sa_sigaction = on_signal as *const () as libc::sighandler_t;
-                action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
-                libc::sigaction(signal, &raw const action, std::ptr::null_mut())
-            };
-            if result != 0 {
-                return Err(io::Error::last_os_error());
+        let handler = on_signal as *const () as libc::sighandler_t;
+        for (signal, _) in STOP_SIGNALS {
+            if signal != libc::SIGHUP || !is_ignored(signal)? {
+                handle(signal, handler)?;
             }
         }
+        handle(libc::SIGCHLD, handler)?;
+        // After the handlers: a signal that waited for this stops the bridge in an orderly way.
+        unblock_signals()?;
         Ok(Self { reader })
     }
 
@@ -193,6 +192,50 @@ impl Signals {
         while matches!(self.reader.read(&mut bytes), Ok(1..)) {}
         STOP_REQUESTED.load(Ordering::Relaxed)
     }
+}
+
+/// Whether a signal is ignored.
+fn is_ignored(signal: libc::c_int) -> io::Result<bool> {
+    // SAFETY: the structure is plain data, which the call fills.
+    let (result, action) = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        let result = libc::sigaction(signal, std::ptr::null(), &raw mut action);
+        (result, action)
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(action.sa_sigaction == libc::SIG_IGN)
+}
+
+/// Sets what a signal does.
+fn handle(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: the structure is plain data, zeroed is its empty value, and the only handler of this
+    // program does no more than is allowed in one.
+    let result = unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = handler;
+        action.sa_flags = libc::SA_RESTART | libc::SA_NOCLDSTOP;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut())
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Lets every signal through. A blocked one stays so over fork(2) and execve(2).
+fn unblock_signals() -> io::Result<()> {
+    // SAFETY: the set is plain data, which sigemptyset fills.
+    let result = unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// The name of a signal that a process can die of, `SIGSEGV` for instance.

@@ -33,6 +33,7 @@ mod requests;
 mod resting;
 mod sampling;
 mod schema;
+mod signals;
 mod socket;
 mod split;
 mod stream;

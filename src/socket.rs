@@ -1,13 +1,14 @@
 //! The life of the listening socket: the lock beside it, its creation with the right permissions,
 //! and its removal.
 
-use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions, TryLockError};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use crate::identity;
 use crate::options::Options;
 use crate::system;
 
@@ -69,8 +70,12 @@ impl Claim {
             }
             Ok(_) => (),
         }
-        match UnixStream::connect(&self.socket) {
-            Ok(_) => Err(format!("{shown}: another server is listening there")),
+        match system::connect_at_once(&self.socket) {
+            Ok(()) => Err(format!("{shown}: another server is listening there")),
+            // Its queue is full, which only somebody who listens can have.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                Err(format!("{shown}: another server is listening there"))
+            }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(format!("{shown}: {error}")),
@@ -137,14 +142,19 @@ impl Drop for Socket {
 fn lock(path: &Path) -> Result<Option<File>, String> {
     let failed = |error: io::Error| format!("{}: {error}", path.display());
     loop {
+        if let Ok(metadata) = fs::symlink_metadata(path) {
+            expect_lock(path, &metadata)?;
+        }
         let file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
+            // Whatever takes its place in this moment, a FIFO for instance, does not hold the start.
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .map_err(failed)?;
+        expect_lock(path, &file.metadata().map_err(failed)?)?;
         match file.try_lock() {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -155,6 +165,16 @@ fn lock(path: &Path) -> Result<Option<File>, String> {
         {
             return Ok(Some(file));
         }
+    }
+}
+
+fn expect_lock(path: &Path, metadata: &Metadata) -> Result<(), String> {
+    let shown = path.display();
+    match identity::special_kind(metadata.file_type()) {
+        None => Ok(()),
+        Some(what) => Err(format!(
+            "{shown}: is {what} and not a bridge's lock; left alone"
+        )),
     }
 }
 

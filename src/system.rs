@@ -6,8 +6,10 @@
 use std::ffi::CString;
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -255,6 +257,44 @@ pub(crate) fn signal_name(signal: i32) -> String {
         },
     };
     name.to_string()
+}
+
+/// Connects to a Unix socket and hangs up again, without ever waiting for the one that listens.
+///
+/// # Errors
+/// Those of connect(2); on Linux `WouldBlock` where the queue of the one that listens is full.
+pub(crate) fn connect_at_once(path: &Path) -> io::Result<()> {
+    // SAFETY: the structure is plain data, zeroed is its empty value.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let bytes = path.as_os_str().as_bytes();
+    // One byte is for the NUL at the end.
+    if bytes.len() >= address.sun_path.len() {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = *from as libc::c_char;
+    }
+    // SAFETY: socket(2) gives a descriptor that nobody else owns.
+    let socket = unsafe {
+        match libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0) {
+            -1 => return Err(io::Error::last_os_error()),
+            socket => UnixStream::from_raw_fd(socket),
+        }
+    };
+    socket.set_nonblocking(true)?;
+    // SAFETY: the address is a sockaddr_un, and the length is that of the whole of it.
+    let result = unsafe {
+        libc::connect(
+            socket.as_raw_fd(),
+            (&raw const address).cast(),
+            size_of::<libc::sockaddr_un>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Sets the mask of the permissions that new files do not get; returns the one before.

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::harness::{
-    Bridge, Directory, Ended, command, failure, ok, process, program, run, skip, wait_until,
+    Bridge, Directory, Ended, LIMIT, command, failure, lines_of, ok, process, program, run, skip,
+    wait_until,
 };
 
 /// Permission bits of the socket.
@@ -205,6 +206,66 @@ fn another_server_on_the_path_is_not_disturbed() {
     );
     assert!(home.socket().exists());
     drop(listener);
+}
+
+#[test]
+fn another_server_that_takes_no_more_clients_does_not_hold_the_start() {
+    let home = Directory::new();
+    // A queue of one client, and as many more as there is room for.
+    let script = r#"
+        use Socket qw(:DEFAULT SOCK_NONBLOCK);
+        my $address = pack_sockaddr_un($ARGV[0]);
+        socket(my $server, PF_UNIX, SOCK_STREAM, 0) or die;
+        bind($server, $address) or die;
+        listen($server, 0) or die;
+        my @clients;
+        while (@clients < 100) {
+            socket(my $client, PF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0) or die;
+            push @clients, $client;
+            last unless connect($client, $address);
+        }
+        $| = 1;
+        print "$!\n";
+        sleep;
+    "#;
+    let mut perl = Command::new("perl");
+    perl.args(["-e", script]).arg(home.socket());
+    let Ok(mut server) = perl.stdout(Stdio::piped()).spawn() else {
+        return skip("there is no perl to listen and accept nothing");
+    };
+    let full = lines_of(server.stdout.take().expect("it is a pipe")).recv_timeout(LIMIT);
+    let ended = run(&mut command(&home, &[]));
+    server.kill().expect("it can be killed");
+    server.wait().expect("it ends");
+    assert_eq!(full.as_deref(), Ok("Resource temporarily unavailable"));
+    expect_refusal(&ended, "another server is listening there");
+    assert!(home.socket().exists());
+}
+
+#[test]
+fn what_is_not_a_lock_is_named_and_left_alone() {
+    let home = Directory::new();
+    let lock = home.join("socket.lock");
+    let refused = |what: &str| {
+        let message = format!("{}: is {what} and not a bridge's lock", lock.display());
+        expect_refusal(&run(&mut command(&home, &[])), &message);
+        assert_eq!(left_in(&home), ["socket.lock"]);
+    };
+    let made = Command::new("mkfifo").arg(&lock).status();
+    assert!(made.expect("mkfifo runs").success());
+    refused("a FIFO");
+    fs::remove_file(&lock).expect("it is still there");
+
+    fs::create_dir(&lock).expect("a directory can be made");
+    refused("a directory");
+    fs::remove_dir(&lock).expect("it is still there");
+
+    std::os::unix::fs::symlink("elsewhere", &lock).expect("a link can be made");
+    refused("a symbolic link");
+    fs::remove_file(&lock).expect("it is still there");
+
+    drop(UnixListener::bind(&lock).expect("a socket can be made"));
+    refused("a socket");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod message;
 mod model;
 mod options;
 mod process;
+mod program;
 mod reply;
 mod request;
 mod schema;
@@ -40,6 +41,7 @@ use options::Invocation;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    program::remember();
     let result = match options::parse() {
         Ok(Invocation::Serve(options)) => bridge::run(*options),
         Ok(Invocation::ModelProcess) => model::run(),

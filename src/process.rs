@@ -6,12 +6,12 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::link::{Link, Received};
 use crate::log;
 use crate::message::{FromModel, ToModel};
+use crate::program;
 use crate::system::{self, PollFd};
 
 /// The argument that makes this program a model process. It is not for users.
@@ -47,7 +47,7 @@ impl ModelProcess {
         let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = UnixStream::pair()?;
         errors.set_nonblocking(true)?;
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(program::path()?);
         if SPIN_VARIABLES
             .iter()
             .all(|name| env::var_os(name).is_none())
@@ -177,15 +177,6 @@ impl Drop for ModelProcess {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// This very program, even when a new version has taken its place on disk: the two processes must
-/// understand each other.
-fn program() -> io::Result<PathBuf> {
-    if cfg!(target_os = "linux") {
-        return Ok(PathBuf::from("/proc/self/exe"));
-    }
-    env::current_exe()
 }
 
 fn describe(status: ExitStatus) -> String {

@@ -4,12 +4,14 @@
 //! All `unsafe` of the program is here; every function below is safe to call.
 
 use std::ffi::CString;
+#[cfg(target_os = "linux")]
+use std::ffi::{CStr, OsStr};
 use std::io::{self, Read, Write};
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -295,6 +297,24 @@ pub(crate) fn connect_at_once(path: &Path) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The path that this program was started by, as execve(2) was given it; only Linux tells.
+pub(crate) fn executed_file() -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: getauxval(3) takes a number, and gives the address of a text that ends with NUL
+        // and lives as long as the process, or 0.
+        let path = unsafe {
+            match libc::getauxval(libc::AT_EXECFN) {
+                0 => return None,
+                address => CStr::from_ptr(address as *const libc::c_char),
+            }
+        };
+        Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
 }
 
 /// Sets the mask of the permissions that new files do not get; returns the one before.

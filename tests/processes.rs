@@ -1,12 +1,13 @@
 //! The bridge and its model process: how each ends, and what the other does then.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use crate::harness::{
-    Bridge, Client, Directory, Tiny, command, completed, failure, ok, process, wait_until,
-    wait_within,
+    Bridge, Client, Directory, Tiny, command, completed, failure, ok, process, program, skip,
+    wait_until, wait_within,
 };
 
 /// Ticks of work after which a request is taken to be well under way.
@@ -364,4 +365,98 @@ fn the_model_process_is_told_not_to_start_a_debugger() {
         .split(|&byte| byte == 0)
         .any(|word| word == b"GGML_NO_BACKTRACE=1");
     assert!(set, "{}", String::from_utf8_lossy(&environment));
+}
+
+/// A command that starts a copy of the program in `home`, by a path that is relative to it, where
+/// `/proc` is not mounted; `None`, said aloud, where that cannot be had.
+fn without_proc(home: &Directory) -> Option<Command> {
+    let script = "mount -t tmpfs none /proc && test ! -e /proc/self && exec \"$@\"";
+    let within = |command: &[&str]| {
+        let mut unshare = Command::new("unshare");
+        unshare
+            .args([
+                "--user",
+                "--map-root-user",
+                "--mount",
+                "sh",
+                "-c",
+                script,
+                "sh",
+            ])
+            .args(command);
+        unshare
+    };
+    if !within(&["true"])
+        .output()
+        .is_ok_and(|done| done.status.success())
+    {
+        skip("there may be no mount namespace without /proc");
+        return None;
+    }
+    fs::copy(program(), home.join("bridge")).expect("a program can be copied");
+    let mut start = within(&[
+        "./bridge",
+        "--threads",
+        "1",
+        "--temp",
+        "0",
+        "--socket",
+        "socket",
+    ]);
+    start.current_dir(home.path());
+    Some(start)
+}
+
+#[test]
+fn a_bridge_needs_no_proc() {
+    let home = Directory::new();
+    let Some(mut start) = without_proc(&home) else {
+        return;
+    };
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let mut bridge = Bridge::start_command_as(&mut start, home.socket(), "socket");
+    let mut client = bridge.connect();
+    client.load(&model);
+    client.exchange("INFER w", &completed("xyz"));
+    client.exchange("QUIT", &ok("Goodbye"));
+    bridge.expect_stop(&[]);
+}
+
+#[test]
+fn without_proc_another_version_of_the_program_is_not_started() {
+    let home = Directory::new();
+    let Some(mut start) = without_proc(&home) else {
+        return;
+    };
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let bridge = Bridge::start_command_as(&mut start, home.socket(), "socket");
+    fs::copy("/bin/true", home.join("other")).expect("a program can be copied");
+    fs::rename(home.join("other"), home.join("bridge")).expect("a rename");
+    let mut client = bridge.connect();
+    client.ask(&load_line(&model));
+    let message = client.expect_error("load_failed");
+    let end = ": cannot start the model process: ./bridge is another file than at the start; \
+        start the bridge anew";
+    assert!(message.ends_with(end), "{message}");
+    fs::remove_file(home.join("bridge")).expect("it is there");
+    client.ask(&load_line(&model));
+    let message = client.expect_error("load_failed");
+    assert!(message.contains("./bridge: No such file"), "{message}");
+}
+
+#[test]
+fn another_program_on_disk_does_not_keep_the_bridge_from_loading() {
+    let home = Directory::new();
+    fs::copy(program(), home.join("bridge")).expect("a program can be copied");
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let mut start = Command::new(home.join("bridge"));
+    start
+        .args(["--threads", "1", "--temp", "0", "--socket"])
+        .arg(home.socket());
+    let bridge = Bridge::start_command(&mut start, home.socket());
+    fs::copy("/bin/true", home.join("other")).expect("a program can be copied");
+    fs::rename(home.join("other"), home.join("bridge")).expect("a rename");
+    let mut client = bridge.connect();
+    client.load(&model);
+    client.exchange("INFER w", &completed("xyz"));
 }

@@ -55,8 +55,14 @@ impl Bridge {
 
     /// Starts a bridge by a command of the test's own, which listens on `socket`.
     pub(crate) fn start_command(command: &mut Command, socket: PathBuf) -> Bridge {
+        let named = socket.display().to_string();
+        Bridge::start_command_as(command, socket, &named)
+    }
+
+    /// The same where the command names the socket otherwise, relative to a directory of its own.
+    pub(crate) fn start_command_as(command: &mut Command, socket: PathBuf, named: &str) -> Bridge {
         let bridge = Bridge::spawn(command, socket);
-        let expected = format!("listening on {}", bridge.socket.display());
+        let expected = format!("listening on {named}");
         match bridge.output.recv_timeout(LIMIT) {
             Ok(line) if line == expected => bridge,
             other => panic!(

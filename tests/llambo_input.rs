@@ -1,8 +1,9 @@
 //! What llambo makes of its command line and of standard input.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::harness::{Directory, Tiny};
+use crate::harness::{Bridge, Directory, Tiny};
 use crate::llambo::{Running, ask, bridge_with, expect_failure, expect_text, feed, llambo};
 
 /// The number of prompt tokens in a `--json` answer; the tiny models have one for each byte, and
@@ -152,6 +153,37 @@ fn the_options_of_sampling_reach_the_bridge() {
     );
     assert_ne!(hot(&["--seed", "1"]), "bcdefghi\n");
     assert_eq!(hot(&["--seed", "1", "--top-k", "1"]), "bcdefghi\n");
+}
+
+#[test]
+fn a_seed_of_minus_one_is_a_random_one_whatever_the_bridge_has() {
+    let home = Directory::new();
+    let model = Tiny::mute()
+        .choice(b'a', "abcdefghijklmnop")
+        .write(home.join("tiny.gguf"));
+    let _bridge = Bridge::with_model(&home, &model, &["--temp", "1", "--seed", "7"]);
+    let seed = |more: &[&str]| {
+        let ended = ask(
+            &home,
+            &[&["infer", "a", "-n", "1", "--json"], more].concat(),
+        );
+        assert_eq!(
+            (ended.code, ended.errors.as_str()),
+            (Some(0), ""),
+            "{ended:?}"
+        );
+        let (_, seed) = ended.output.split_once(r#""seed":"#).expect("it is told");
+        seed.trim_end_matches(['}', '\n']).to_string()
+    };
+    assert_eq!(seed(&[]), "7");
+    assert_eq!(seed(&["--seed", "-1", "--seed", "3"]), "3");
+    let drawn = [seed(&["--seed", "-1"]), seed(&["--seed=-1"])];
+    assert_ne!(drawn[0], drawn[1]);
+    assert!(!drawn.contains(&"7".to_string()), "{drawn:?}");
+    let mut map = llambo(&home, &["map", "--seed", "-1", "-n", "1"]);
+    let ended = feed(&mut map, "a\n".repeat(20));
+    let answers: BTreeSet<&str> = ended.output.lines().collect();
+    assert!(answers.len() > 1, "each line has the same seed: {ended:?}");
 }
 
 #[test]

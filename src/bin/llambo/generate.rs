@@ -1,6 +1,9 @@
 //! GENERATE: the request from the options, and the answer as it comes.
 
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
 use std::fs;
+use std::hash::{BuildHasher, Hasher};
 
 use miniserde::json::{self, Value};
 
@@ -22,6 +25,8 @@ pub(crate) struct Message {
 /// The members of a GENERATE object that are the same for every prompt.
 pub(crate) struct Sampling {
     members: String,
+    /// True if each request gets a random seed, whatever the bridge was started with.
+    random: bool,
     /// True if the user set the number of tokens.
     pub limited: bool,
 }
@@ -30,7 +35,9 @@ impl Sampling {
     /// Takes the options, and reads the files that they name.
     pub(crate) fn from_options(options: &Options) -> Result<Self, Failure> {
         let mut members = String::new();
-        for (name, value) in &options.fields {
+        // The bridge knows no seed of -1: it would have to be left out, and then its own counts.
+        let random = |(name, value): &(&str, String)| *name == "seed" && value == "-1";
+        for (name, value) in options.fields.iter().filter(|field| !random(field)) {
             members.push_str(&format!(",\"{name}\":{value}"));
         }
         if !options.stop.is_empty() {
@@ -51,6 +58,7 @@ impl Sampling {
         }
         Ok(Sampling {
             members,
+            random: options.fields.iter().any(random),
             limited: options.fields.iter().any(|(name, _)| *name == "max_tokens"),
         })
     }
@@ -60,7 +68,7 @@ impl Sampling {
         format!(
             "{{\"prompt\":{},\"stream\":true{}}}",
             quote(prompt),
-            self.members
+            self.members()
         )
     }
 
@@ -82,9 +90,22 @@ impl Sampling {
         format!(
             "{{\"messages\":[{}],\"stream\":true{}}}",
             turns.join(","),
-            self.members
+            self.members()
         )
     }
+
+    /// What stands behind the prompt of a request.
+    fn members(&self) -> Cow<'_, str> {
+        match self.random {
+            true => format!("{},\"seed\":{}", self.members, random_seed()).into(),
+            false => self.members.as_str().into(),
+        }
+    }
+}
+
+/// A seed that nobody chose, from the standard library's source of randomness.
+fn random_seed() -> u32 {
+    RandomState::new().build_hasher().finish() as u32
 }
 
 /// `infer` and `chat` with one prompt.

@@ -2,8 +2,9 @@
 
 use crate::failure::Failure;
 use crate::json::{self, Kind, Value};
+use crate::limits::MAX_CONTEXT;
 use crate::message::{Generate, Turn};
-use crate::settings::MAX_CONTEXT;
+
 use crate::{grammar, schema};
 
 /// The roles of a conversation.

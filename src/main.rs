@@ -14,6 +14,9 @@ mod grammar;
 mod identity;
 mod json;
 mod link;
+// What only llambo and the tests use of the table.
+#[allow(dead_code)]
+mod limits;
 mod log;
 mod message;
 mod model;

@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::process::MODEL_PROCESS_ARGUMENT;
-use crate::settings::{Cache, FlashAttention, Load, MAX_CONTEXT, MAX_PARALLEL, Sampling};
 use lexopt::prelude::*;
+
+use crate::limits::{self, Limit, MAX_CONTEXT};
+use crate::process::MODEL_PROCESS_ARGUMENT;
+use crate::settings::{Cache, FlashAttention, Load, MAX_PARALLEL, Sampling};
 
 /// Where the bridge listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
@@ -210,33 +212,45 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
             Long("ubatch-size") => load.ubatch_size = number(&mut input, &option, 1..=MAX_CONTEXT)?,
             Long("gpu-layers") => load.gpu_layers = Some(number(&mut input, &option, 0..=10_000)?),
             Short('n') | Long("max-tokens") => {
-                options.max_tokens = number(&mut input, &option, -1..=MAX_CONTEXT as i32)?;
+                options.max_tokens = limited(&mut input, &option, &limits::MAX_TOKENS)? as i32;
             }
-            Long("temp") => sampling.temperature = number(&mut input, &option, 0.0..=1000.0)?,
-            Long("top-k") => sampling.top_k = number(&mut input, &option, 0..=i32::MAX)?,
-            Long("top-p") => sampling.top_p = number(&mut input, &option, 0.0..=1.0)?,
-            Long("min-p") => sampling.min_p = number(&mut input, &option, 0.0..=1.0)?,
+            Long("temp") => {
+                sampling.temperature = limited(&mut input, &option, &limits::TEMPERATURE)? as f32;
+            }
+            Long("top-k") => {
+                sampling.top_k = limited(&mut input, &option, &limits::TOP_K)? as i32;
+            }
+            Long("top-p") => {
+                sampling.top_p = limited(&mut input, &option, &limits::TOP_P)? as f32;
+            }
+            Long("min-p") => {
+                sampling.min_p = limited(&mut input, &option, &limits::MIN_P)? as f32;
+            }
             Long("repeat-penalty") => {
-                sampling.repeat_penalty = number(&mut input, &option, 0.001..=1000.0)?
+                let penalty = limited(&mut input, &option, &limits::REPEAT_PENALTY)?;
+                sampling.repeat_penalty = penalty as f32;
             }
             Long("repeat-last-n") => {
-                sampling.repeat_last_n = number(&mut input, &option, -1..=MAX_CONTEXT as i32)?;
+                let tokens = limited(&mut input, &option, &limits::REPEAT_LAST_N)?;
+                sampling.repeat_last_n = tokens as i32;
+            }
+            Long("presence-penalty") => {
+                let penalty = limited(&mut input, &option, &limits::PRESENCE_PENALTY)?;
+                sampling.presence_penalty = penalty as f32;
+            }
+            Long("frequency-penalty") => {
+                let penalty = limited(&mut input, &option, &limits::FREQUENCY_PENALTY)?;
+                sampling.frequency_penalty = penalty as f32;
             }
             Long("seed") => {
-                options.seed =
-                    u32::try_from(number(&mut input, &option, -1..=i64::from(u32::MAX))?).ok();
+                let seed = limited(&mut input, &option, &limits::SEED)? as i64;
+                options.seed = u32::try_from(seed).ok();
             }
             Long("no-mmap") => load.mmap = false,
             Long("mlock") => load.mlock = true,
             Long("flash-attn") => load.flash_attn = choice(&mut input, &option, &FLASH_ATTENTION)?,
             Long("cache-type-k") => load.cache_type_k = choice(&mut input, &option, &CACHE_TYPES)?,
             Long("cache-type-v") => load.cache_type_v = choice(&mut input, &option, &CACHE_TYPES)?,
-            Long("presence-penalty") => {
-                sampling.presence_penalty = number(&mut input, &option, -2.0..=2.0)?;
-            }
-            Long("frequency-penalty") => {
-                sampling.frequency_penalty = number(&mut input, &option, -2.0..=2.0)?;
-            }
             Long("chat-template-file") => {
                 options.chat_template_file = Some(path(&mut input, &option)?.into());
             }
@@ -323,6 +337,14 @@ fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Duration, lexopt:
 fn no_seconds(input: &mut lexopt::Parser, option: &str) -> Result<Option<Duration>, lexopt::Error> {
     let seconds = number(input, option, 0..=86_400)?;
     Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// A number that an option of sampling takes.
+fn limited(input: &mut lexopt::Parser, option: &str, limit: &Limit) -> Result<f64, lexopt::Error> {
+    let value = input.value()?.to_string_lossy().into_owned();
+    limit
+        .parse(&value)
+        .ok_or_else(|| wrong(option, &value, &limit.takes()))
 }
 
 fn choice<T: Copy>(

@@ -3,10 +3,6 @@
 
 use miniserde::{Deserialize, Serialize};
 
-/// Largest context, in tokens, that is ever asked of llama.cpp: the figure in a model file has no
-/// bound, and memory is taken in proportion.
-pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
-
 /// Tokens of the context unless told otherwise.
 pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
 

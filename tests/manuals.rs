@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{Bridge, Directory, Tiny, run, skip};
+use crate::limits::{self, Limit};
 
 /// The path of a model in the examples.
 const MODEL: &str = "/models/tiny.gguf";
@@ -169,6 +170,30 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
         }
     }
     files
+}
+
+/// The item of a page that has these words at its beginning, up to the next item.
+fn item<'a>(page: &'a str, start: &str) -> &'a str {
+    let named = |item: &&str| {
+        let line = item.lines().next().unwrap_or_default();
+        format!(", {line} ").contains(&format!(", {start} "))
+    };
+    let found = page.split("\n.It ").skip(1).find(named);
+    found.unwrap_or_else(|| panic!("no item {start}"))
+}
+
+/// The range of a limit as the pages write it.
+fn range(limit: &Limit) -> String {
+    format!("{} to {}", limit.low, limit.high).replace('-', "\\-")
+}
+
+#[test]
+fn the_ranges_of_the_options_of_sampling_stand_in_the_manual() {
+    let page = program_manual();
+    for limit in limits::ALL {
+        let item = item(&page, &format!("Fl -{} Ar", limit.option));
+        assert!(item.contains(&format!("\n{}, ", range(limit))), "{item}");
+    }
 }
 
 #[test]

@@ -1,6 +1,10 @@
 //! Tests of the built programs, over real sockets and with real models; a module per chapter.
 
 mod harness;
+// What only the programs use of the table.
+#[allow(dead_code)]
+#[path = "../src/limits.rs"]
+mod limits;
 
 mod cancel;
 mod chat;

@@ -8,7 +8,8 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 
-use crate::settings::{Cache, DEFAULT_CONTEXT, FlashAttention, Load, MAX_CONTEXT};
+use crate::limits::MAX_CONTEXT;
+use crate::settings::{Cache, DEFAULT_CONTEXT, FlashAttention, Load};
 
 /// Loads the model. Where llama.cpp aborts instead of failing, this does not return.
 ///

@@ -8,6 +8,10 @@ mod failure;
 mod generate;
 mod help;
 mod input;
+// What only the bridge and the tests use of the table.
+#[allow(dead_code)]
+#[path = "../../limits.rs"]
+mod limits;
 mod map;
 mod options;
 mod output;

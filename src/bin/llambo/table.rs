@@ -1,6 +1,8 @@
 //! The commands and the options, a row each. Parsing, `--help` and the shell completions
 //! follow from these two tables, and tests compare the man page with them.
 
+use crate::limits::{self, Limit};
+
 /// What an option takes.
 #[derive(Clone, Copy)]
 pub(crate) enum Takes {
@@ -108,25 +110,25 @@ pub(crate) const OPTIONS: &[OptionRow] = &[
         "print the replies as the bridge wrote them"),
     row(Meaning::TrustUid, None, "trust-uid", Takes::Integer(0, u32::MAX as i64), &[],
         "trust this user's sockets too; repeatable"),
-    row(Meaning::Field("max_tokens"), Some('n'), "max-tokens", Takes::Integer(-1, 1_048_576), GENERATING,
+    limited(&limits::MAX_TOKENS, Some('n'),
         "most tokens to generate; -1: fill the context"),
-    row(Meaning::Field("temperature"), None, "temp", Takes::Decimal(0.0, 1000.0), GENERATING,
+    limited(&limits::TEMPERATURE, None,
         "temperature; 0: always the likeliest token"),
-    row(Meaning::Field("top_k"), None, "top-k", Takes::Integer(0, i32::MAX as i64), GENERATING,
+    limited(&limits::TOP_K, None,
         "sample among this many likeliest tokens; 0: off"),
-    row(Meaning::Field("top_p"), None, "top-p", Takes::Decimal(0.0, 1.0), GENERATING,
+    limited(&limits::TOP_P, None,
         "sample among the top total probability; 1: off"),
-    row(Meaning::Field("min_p"), None, "min-p", Takes::Decimal(0.0, 1.0), GENERATING,
+    limited(&limits::MIN_P, None,
         "least probability beside the likeliest's; 0: off"),
-    row(Meaning::Field("repeat_penalty"), None, "repeat-penalty", Takes::Decimal(0.001, 1000.0), GENERATING,
+    limited(&limits::REPEAT_PENALTY, None,
         "penalty for repeated tokens; 1: off"),
-    row(Meaning::Field("repeat_last_n"), None, "repeat-last-n", Takes::Integer(-1, 1_048_576), GENERATING,
+    limited(&limits::REPEAT_LAST_N, None,
         "how far back penalties look; -1: whole context"),
-    row(Meaning::Field("presence_penalty"), None, "presence-penalty", Takes::Decimal(-2.0, 2.0), GENERATING,
+    limited(&limits::PRESENCE_PENALTY, None,
         "penalty for tokens that occurred; 0: off"),
-    row(Meaning::Field("frequency_penalty"), None, "frequency-penalty", Takes::Decimal(-2.0, 2.0), GENERATING,
+    limited(&limits::FREQUENCY_PENALTY, None,
         "penalty by how often a token occurred; 0: off"),
-    row(Meaning::Field("seed"), None, "seed", Takes::Integer(-1, u32::MAX as i64), GENERATING,
+    limited(&limits::SEED, None,
         "seed of sampling; -1: random"),
     row(Meaning::Stop, None, "stop", Takes::Text("TEXT"), GENERATING,
         "end the answer before this text; repeatable"),
@@ -172,6 +174,17 @@ const fn row(
         commands,
         help,
     }
+}
+
+/// The row of a field of GENERATE that takes a number.
+const fn limited(limit: &'static Limit, short: Option<char>, help: &'static str) -> OptionRow {
+    let takes = if limit.whole {
+        Takes::Integer(limit.low as i64, limit.high as i64)
+    } else {
+        Takes::Decimal(limit.low, limit.high)
+    };
+    let meaning = Meaning::Field(limit.field);
+    row(meaning, short, limit.option, takes, GENERATING, help)
 }
 
 #[rustfmt::skip]

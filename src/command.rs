@@ -8,6 +8,7 @@ use crate::generate;
 use crate::message::{Answer, Generate, Turn, Work};
 use crate::options::Options;
 use crate::reply::{COMPLETED, Info, NO_MODEL, Reply};
+use crate::request::Request;
 use crate::slot::Slot;
 
 /// Characters of an unknown verb that its error reply repeats.
@@ -144,18 +145,10 @@ static COMMANDS: [Command; 14] = [
 ///
 /// # Errors
 /// The failure that answers it instead.
-pub(crate) fn prepare(request: &str, options: &Options) -> Result<Action, Failure> {
-    let (verb, argument) = split(request);
+pub(crate) fn prepare(request: &Request, options: &Options) -> Result<Action, Failure> {
+    let (verb, argument) = request.split();
     let command = lookup(verb, argument)?;
     (command.handler)(argument, options)
-}
-
-fn split(request: &str) -> (&str, &str) {
-    let blank = [' ', '\t'];
-    match request.find(blank) {
-        Some(at) => (&request[..at], request[at..].trim_start_matches(blank)),
-        None => (request, ""),
-    }
 }
 
 fn lookup(verb: &str, argument: &str) -> Result<&'static Command, Failure> {
@@ -324,6 +317,9 @@ fn detokenize(ids: &str, _: &Options) -> Result<Action, Failure> {
             })
         })
         .collect::<Result<Vec<i32>, Failure>>()?;
+    if ids.is_empty() {
+        return Err(Failure::bad_request("No tokens provided"));
+    }
     Ok(Action::Ask(Question {
         work: Work::Detokenize(ids),
         reply: |answer| match answer {

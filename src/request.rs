@@ -5,11 +5,35 @@ use crate::failure::{Code, Failure};
 /// Digits that the length of a netstring may have: enough for any limit that can be set.
 const NETSTRING_DIGITS: usize = 10;
 
+/// The blanks that stand between a verb and its argument.
+const BLANKS: [char; 2] = [' ', '\t'];
+
+/// A request.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Request {
+    text: String,
+    /// Whether it came as a netstring, not as a line.
+    netstring: bool,
+}
+
+impl Request {
+    /// The verb, and the argument or an empty text. In a line any number of blanks separates the
+    /// two; in a netstring exactly one does, so that the argument can begin with another.
+    pub(crate) fn split(&self) -> (&str, &str) {
+        let (verb, rest) = self.text.split_once(BLANKS).unwrap_or((&self.text, ""));
+        if self.netstring {
+            (verb, rest)
+        } else {
+            (verb, rest.trim_start_matches(BLANKS))
+        }
+    }
+}
+
 /// One request as it was framed.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Framed {
-    /// The text of a request, verb and argument.
-    Request(String),
+    /// Verb and argument.
+    Request(Request),
     /// Something that is no request. The stream goes on behind it.
     Rejected(Failure),
     /// Something behind which nothing can be made out any more.
@@ -114,7 +138,7 @@ impl Framer {
         let framed = if line.len() > self.limit {
             self.too_long()
         } else {
-            text(line)
+            request(line, false)
         };
         self.advance(used);
         Some(framed)
@@ -152,7 +176,7 @@ impl Framer {
                 Some(Framed::Rejected(Failure::bad_request("Empty request")))
             }
             Some(b',') => {
-                let framed = text(&pending[content..content + length]);
+                let framed = request(&pending[content..content + length], true);
                 self.advance(content + length + 1);
                 Some(framed)
             }
@@ -206,9 +230,12 @@ fn broken(reason: &str) -> Framed {
     )))
 }
 
-fn text(bytes: &[u8]) -> Framed {
+fn request(bytes: &[u8], netstring: bool) -> Framed {
     match std::str::from_utf8(bytes) {
-        Ok(text) => Framed::Request(text.to_string()),
+        Ok(text) => Framed::Request(Request {
+            text: text.to_string(),
+            netstring,
+        }),
         Err(error) => {
             let at = error.valid_up_to();
             Framed::Rejected(Failure::bad_request(format!(

@@ -83,16 +83,19 @@ fn text_with_newlines_is_tokenized_whole() {
 }
 
 #[test]
-fn blanks_that_the_protocol_drops_are_told() {
+fn blanks_at_the_start_of_a_text_reach_the_model() {
     let (home, _bridge) = bridge_with(&Tiny::alphabet());
-    let ended = ask(&home, &["tokenize", " a"]);
-    assert_eq!(ended.code, Some(0), "{ended:?}");
-    assert!(
-        ended
-            .errors
-            .contains("blanks at the start of the text are not sent"),
-        "{ended:?}"
-    );
+    // The token of a space, of a tab, and of an a.
+    for (text, tokens) in [(" a", "259 100\n"), ("\ta", "12 100\n")] {
+        let ended = ask(&home, &["tokenize", text]);
+        assert_eq!((ended.code, &ended.output[..]), (Some(0), tokens));
+        assert_eq!(ended.errors, "");
+    }
+    let prompt = ask(&home, &["infer", "--temp", "0", "  a"]);
+    let without = ask(&home, &["embed", "a"]);
+    let with = ask(&home, &["embed", " a"]);
+    assert_eq!(prompt.code, Some(0), "{prompt:?}");
+    assert_ne!(without.output, with.output);
 }
 
 #[test]

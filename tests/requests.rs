@@ -138,6 +138,58 @@ fn a_netstring_holds_newlines() {
 }
 
 #[test]
+fn in_a_netstring_one_blank_separates_verb_and_argument() {
+    let home = Directory::new();
+    let bridge = three_letters(&home);
+    let mut client = bridge.connect();
+    let tokens = |list: &str| {
+        format!(r#"{{"status":"ok","message":"Tokenization completed","tokens":[{list}]}}"#)
+    };
+    // A byte's token is three more than the byte, but for the space, whose token is 259.
+    for (request, list) in [
+        ("TOKENIZE a", "100"),
+        ("TOKENIZE\ta", "100"),
+        ("TOKENIZE  a", "259,100"),
+        ("TOKENIZE\t a", "259,100"),
+        ("TOKENIZE \t\na ", "12,13,100,259"),
+        ("TOKENIZE \na", "13,100"),
+        ("TOKENIZE  ", "259"),
+    ] {
+        client.ask_netstring(request);
+        client.expect(&tokens(list));
+    }
+    // A line skips them all.
+    client.exchange("TOKENIZE  \ta", &tokens("100"));
+    client.ask_netstring("INFER  a");
+    client.expect(&completed("bcd"));
+}
+
+#[test]
+fn only_a_blank_ends_the_verb_of_a_netstring() {
+    let home = Directory::new();
+    let bridge = three_letters(&home);
+    let mut client = bridge.connect();
+    for request in ["INFER", "INFER ", "INFER\t"] {
+        client.ask_netstring(request);
+        client.expect(&failure("bad_request", "No prompt provided"));
+    }
+    client.ask_netstring("INFER\na");
+    client.expect(&failure("unknown_command", "Unknown command: INFER\\na"));
+    client.ask_netstring(" INFER a");
+    client.expect(&failure("unknown_command", "Unknown command: "));
+    client.ask_netstring("PING ");
+    client.expect(&pong());
+    client.ask_netstring("PING  ");
+    client.expect(&failure("bad_request", "PING takes no argument"));
+    for blanks in [" ", " \n"] {
+        client.ask_netstring(&format!("DETOKENIZE {blanks}"));
+        client.expect(&failure("bad_request", "No tokens provided"));
+    }
+    client.ask_netstring("GENERATE  {\"prompt\":\"a\",\"max_tokens\":0}");
+    assert_eq!(client.answer().prompt_tokens, 2);
+}
+
+#[test]
 fn a_netstring_without_bytes_is_an_empty_request() {
     let home = Directory::new();
     let bridge = Bridge::start(&home, &[]);

@@ -273,7 +273,8 @@ pub(crate) fn encode(verb: &str, argument: &str) -> Vec<u8> {
     if argument.is_empty() {
         return format!("{verb}\n").into_bytes();
     }
-    if argument.contains('\n') || argument.ends_with('\r') {
+    // Behind the verb of a line all blanks are skipped; in a netstring only one is.
+    if argument.starts_with([' ', '\t']) || argument.contains('\n') || argument.ends_with('\r') {
         let length = verb.len() + 1 + argument.len();
         return format!("{length}:{verb} {argument},").into_bytes();
     }

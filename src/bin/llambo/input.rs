@@ -33,15 +33,11 @@ pub(crate) fn prompt(operands: &[OsString]) -> Result<String, Failure> {
 }
 
 /// The text of `embed` and `tokenize`: the operand, or standard input where it is missing or `-`.
-/// Blanks at its start do not reach the bridge, whose requests end their verb in any number of them.
 pub(crate) fn text(operands: &[OsString]) -> Result<String, Failure> {
     let text = match operand(operands) {
         None => standard_input()?,
         Some(operand) => utf8(operand)?,
     };
-    if text.starts_with([' ', '\t']) {
-        output::tell("blanks at the start of the text are not sent: the protocol drops them");
-    }
     not_empty(text)
 }
 

@@ -205,6 +205,31 @@ fn the_replacement_of_a_broken_character_can_be_a_stop_string() {
 }
 
 #[test]
+fn a_stop_string_takes_what_its_token_has_behind_it_with_it() {
+    let home = Directory::new();
+    let half = Tiny::mute().chain("xab").token(b'b', b"c!\xe2\x82");
+    let bridge = Bridge::with_model(&home, &half.write(home.join("half.gguf")), &[]);
+    let mut client = bridge.connect();
+    for (stop, text, pieces) in [
+        ("[]", "abc!\u{fffd}", &["a", "b", "c!\u{fffd}"][..]),
+        (r#"["!"]"#, "abc", &["a", "b", "c"]),
+        (r#"["c"]"#, "ab", &["a", "b"]),
+        (r#"["bc!"]"#, "a", &["a"]),
+        (r#"["abc!"]"#, "", &[]),
+        (r#"["!\ufffd"]"#, "abc", &["a", "b", "c"]),
+        (r#"["a!","c!"]"#, "ab", &["ab"]),
+    ] {
+        let answer = client.generate(&format!(
+            r#"{{"prompt":"x","stream":true,"max_tokens":3,"stop":{stop}}}"#
+        ));
+        assert_eq!(answer.text, text, "stop {stop}");
+        assert_eq!(answer.pieces, pieces, "stop {stop}");
+        let reason = if stop == "[]" { "length" } else { "stop" };
+        assert_eq!(answer.finish_reason, reason, "stop {stop}");
+    }
+}
+
+#[test]
 fn streams_that_are_sent_together_are_answered_in_their_order() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));

@@ -70,6 +70,8 @@ impl Output {
         match found.min() {
             Some(at) => {
                 self.text.truncate(at);
+                // The token may have begun a character behind the stop string.
+                self.characters = Characters::default();
                 true
             }
             None => false,

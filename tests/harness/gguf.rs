@@ -27,6 +27,8 @@ pub(crate) enum Value {
     Text(String),
     /// An array of texts.
     Texts(Vec<String>),
+    /// An array of texts that need not be UTF-8.
+    Bytes(Vec<Vec<u8>>),
     /// An array of floats.
     F32s(Vec<f32>),
     /// An array of signed numbers of 32 bits.
@@ -43,7 +45,7 @@ impl Value {
             Value::F32(_) => 6,
             Value::Bool(_) => 7,
             Value::Text(_) => 8,
-            Value::Texts(_) | Value::F32s(_) | Value::I32s(_) => 9,
+            Value::Texts(_) | Value::Bytes(_) | Value::F32s(_) | Value::I32s(_) => 9,
         }
     }
 
@@ -55,8 +57,14 @@ impl Value {
             Value::I32(number) => out.extend(number.to_le_bytes()),
             Value::F32(number) => out.extend(number.to_le_bytes()),
             Value::Bool(flag) => out.push(u8::from(*flag)),
-            Value::Text(text) => write_text(out, text),
+            Value::Text(text) => write_text(out, text.as_bytes()),
             Value::Texts(texts) => {
+                write_array_header(out, 8, texts.len());
+                for text in texts {
+                    write_text(out, text.as_bytes());
+                }
+            }
+            Value::Bytes(texts) => {
                 write_array_header(out, 8, texts.len());
                 for text in texts {
                     write_text(out, text);
@@ -74,9 +82,9 @@ impl Value {
     }
 }
 
-fn write_text(out: &mut Vec<u8>, text: &str) {
+fn write_text(out: &mut Vec<u8>, text: &[u8]) {
     out.extend((text.len() as u64).to_le_bytes());
-    out.extend(text.as_bytes());
+    out.extend(text);
 }
 
 fn write_array_header(out: &mut Vec<u8>, kind: u32, length: usize) {
@@ -223,13 +231,13 @@ impl Gguf {
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.metadata.len() as u64).to_le_bytes());
         for (key, value) in &self.metadata {
-            write_text(&mut out, key);
+            write_text(&mut out, key.as_bytes());
             out.extend(value.kind().to_le_bytes());
             value.write(&mut out);
         }
         let mut offset: u64 = 0;
         for tensor in &self.tensors {
-            write_text(&mut out, &tensor.name);
+            write_text(&mut out, tensor.name.as_bytes());
             out.extend((tensor.shape.len() as u32).to_le_bytes());
             out.extend(tensor.shape.iter().flat_map(|length| length.to_le_bytes()));
             out.extend(tensor.kind.number().to_le_bytes());

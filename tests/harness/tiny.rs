@@ -19,12 +19,14 @@ const BYTE_TOKENS: u64 = 3;
 const END: u64 = 2;
 /// The token by which SentencePiece vocabularies write a space.
 const SPACE: u64 = BYTE_TOKENS + 256;
-/// Tokens in all.
+/// Tokens of every model.
 const VOCABULARY: u64 = SPACE + 1;
 /// Length of an embedding: one place for a token, rounded up for the quantized types' blocks of 32.
 const EMBEDDING: u64 = 288;
 /// The place of an embedding that says that the remembered byte was seen.
 const SEEN: u64 = VOCABULARY;
+/// The place of the first token that a model has beside those of every model.
+const EXTRA: u64 = SEEN + 1;
 /// Length of an attention head.
 const HEAD: u64 = 32;
 /// Length of the feed-forward layer, which is all zeros.
@@ -71,6 +73,18 @@ pub(crate) struct Tiny {
     damage: Option<Damage>,
     unused_tensors: u32,
     space_prefix: bool,
+    add_eos: bool,
+    extra: Vec<Extra>,
+}
+
+/// A token that a model has beside those of every model.
+#[derive(Clone)]
+struct Extra {
+    text: Vec<u8>,
+    /// llama.cpp's type of it.
+    kind: i32,
+    /// The byte after which it comes.
+    after: Option<u8>,
 }
 
 impl Tiny {
@@ -87,6 +101,8 @@ impl Tiny {
             damage: None,
             unused_tensors: 0,
             space_prefix: false,
+            add_eos: false,
+            extra: Vec::new(),
         }
     }
 
@@ -202,6 +218,35 @@ impl Tiny {
         }
     }
 
+    /// A vocabulary that wants `</s>` behind every text.
+    pub(crate) fn add_eos(self) -> Tiny {
+        Tiny {
+            add_eos: true,
+            ..self
+        }
+    }
+
+    /// More special tokens, numbered from 260 on. After one of them the text ends.
+    pub(crate) fn special(mut self, texts: &[&str]) -> Tiny {
+        self.extra.extend(texts.iter().map(|text| Extra {
+            text: text.as_bytes().to_vec(),
+            kind: 3,
+            after: None,
+        }));
+        self
+    }
+
+    /// After `byte` comes a token of several bytes, which need not be whole characters, and after
+    /// that the end.
+    pub(crate) fn token(mut self, byte: u8, bytes: &[u8]) -> Tiny {
+        self.extra.push(Extra {
+            text: bytes.to_vec(),
+            kind: 1,
+            after: Some(byte),
+        });
+        self
+    }
+
     /// The same model, damaged.
     pub(crate) fn damage(self, damage: Damage) -> Tiny {
         Tiny {
@@ -291,9 +336,10 @@ impl Tiny {
 
     /// The tokens: a SentencePiece vocabulary in which no two bytes ever merge.
     fn describe_vocabulary(&self, file: &mut Gguf) {
-        let mut tokens: Vec<String> = ["<unk>", "<s>", "</s>"].map(String::from).into();
-        tokens.extend((0..=255).map(|byte: u8| format!("<0x{byte:02X}>")));
+        let mut tokens: Vec<Vec<u8>> = ["<unk>", "<s>", "</s>"].map(Vec::from).into();
+        tokens.extend((0..=255).map(|byte: u8| format!("<0x{byte:02X}>").into()));
         tokens.push("\u{2581}".into());
+        tokens.extend(self.extra.iter().map(|extra| extra.text.clone()));
         if self.damage == Some(Damage::DuplicateToken) {
             tokens[4] = tokens[3].clone();
         }
@@ -301,16 +347,20 @@ impl Tiny {
         let mut types = vec![2, 3, 3];
         types.extend([6; 256]);
         types.push(1);
+        types.extend(self.extra.iter().map(|extra| extra.kind));
         file.set("tokenizer.ggml.model", Value::Text("llama".into()));
         file.set(
             "tokenizer.ggml.scores",
             Value::F32s(vec![0.0; tokens.len()]),
         );
-        file.set("tokenizer.ggml.tokens", Value::Texts(tokens));
+        file.set("tokenizer.ggml.tokens", Value::Bytes(tokens));
         file.set("tokenizer.ggml.token_type", Value::I32s(types));
         file.set("tokenizer.ggml.bos_token_id", Value::U32(1));
         file.set("tokenizer.ggml.eos_token_id", Value::U32(END as u32));
         file.set("tokenizer.ggml.add_bos_token", Value::Bool(true));
+        if self.add_eos {
+            file.set("tokenizer.ggml.add_eos_token", Value::Bool(true));
+        }
         file.set(
             "tokenizer.ggml.add_space_prefix",
             Value::Bool(self.space_prefix),
@@ -319,7 +369,11 @@ impl Tiny {
 
     /// One-hot embeddings; both ways to write a space have the same.
     fn embeddings(&self) -> Tensor {
-        let mut tensor = Tensor::zeros("token_embd.weight", &[EMBEDDING, VOCABULARY], Kind::F32);
+        let rows = VOCABULARY + self.extra.len() as u64;
+        let mut tensor = Tensor::zeros("token_embd.weight", &[EMBEDDING, rows], Kind::F32);
+        for at in 0..self.extra.len() as u64 {
+            tensor.set(VOCABULARY + at, EXTRA + at, 1.0);
+        }
         for token in 0..VOCABULARY {
             let place = if token == SPACE {
                 token_of(b' ')
@@ -336,16 +390,21 @@ impl Tiny {
 
     /// The row of a token weighs the bytes after which it comes.
     fn output(&self) -> Tensor {
-        let mut tensor = Tensor::zeros("output.weight", &[EMBEDDING, VOCABULARY], Kind::F32);
+        let rows = VOCABULARY + self.extra.len() as u64;
+        let mut tensor = Tensor::zeros("output.weight", &[EMBEDDING, rows], Kind::F32);
+        for (at, extra) in (0..).zip(&self.extra) {
+            tensor.set(END, EXTRA + at, CHOSEN);
+            if let Some(byte) = extra.after {
+                tensor.set(VOCABULARY + at, token_of(byte), CHOSEN);
+            }
+        }
         for &(byte, next, weight) in &self.successors {
             tensor.set(token_of(next), token_of(byte), weight);
         }
         for place in 0..SEEN {
-            if !self
-                .successors
-                .iter()
-                .any(|&(byte, ..)| token_of(byte) == place)
-            {
+            let follows = self.successors.iter().map(|&(byte, ..)| byte);
+            let mut follows = follows.chain(self.extra.iter().filter_map(|extra| extra.after));
+            if !follows.any(|byte| token_of(byte) == place) {
                 tensor.set(END, place, CHOSEN);
             }
         }

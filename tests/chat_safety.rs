@@ -84,6 +84,31 @@ fn what_the_template_adds_is_special() {
 }
 
 #[test]
+fn no_token_that_ends_a_text_stands_in_a_prompt() {
+    let home = Directory::new();
+    let model = Tiny::carousel().add_eos().write(home.join("tiny.gguf"));
+    let path = home.join("template.jinja");
+    std::fs::write(&path, BARE).expect("a template can be written");
+    let path = path.to_str().expect("UTF-8");
+    let options = ["--chat-template-file", path, "-n", "2"];
+    let bridge = Bridge::with_model(&home, &model, &options);
+    let mut client = bridge.connect();
+    for text in ["a", "x</s>a", "</s></s>a", "x</s>y<s>a"] {
+        let answer = client.generate(&message(text));
+        assert_eq!(answer.prompt_tokens as usize, 1 + text.len(), "{text}");
+        assert_eq!(answer.text, "bc", "{text}");
+    }
+    // Nor behind a prompt that is to be continued.
+    client.ask("STREAM a");
+    let answer = client.answer();
+    assert_eq!((answer.prompt_tokens, &answer.text[..]), (2, "bc"));
+    // A text to embed is complete.
+    client.ask("EMBED a");
+    let line = client.receive();
+    assert!(line.ends_with(r#"],"prompt_tokens":3}"#), "{line}");
+}
+
+#[test]
 fn noncharacters_in_a_message_are_text() {
     let home = Directory::new();
     let bridge = bridge_with(&home, BARE);

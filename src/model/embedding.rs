@@ -50,7 +50,7 @@ impl<'model> Embedder<'model> {
     /// # Errors
     /// A text that is longer than the batch, a model that cannot embed.
     pub(super) fn embed(&mut self, text: &str) -> Result<Embedding, Failure> {
-        let tokens = vocabulary::prompt(self.model, text);
+        let tokens = vocabulary::whole(self.model, text);
         let count = tokens.len() as u32;
         if tokens.is_empty() {
             return Err(Failure::bad_request("The text has no tokens"));

@@ -15,43 +15,63 @@ pub(super) struct Segment {
     pub(super) special: bool,
 }
 
-/// The tokens of a prompt as a user wrote it, with the special tokens that the model wants around
-/// one.
+/// The tokens of a prompt as a user wrote it, to be continued: behind the token that begins a text,
+/// if the model wants one. One that ends a text has no place there.
 pub(super) fn prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+    let mut tokens = beginning(model);
+    tokens.extend(tokens_of(model, text, true));
+    tokens
+}
+
+/// The tokens of a text that is complete, with the special tokens that the model wants around one.
+pub(super) fn whole(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     model.vocab().tokenize(text.as_bytes(), true, true)
 }
 
 /// The tokens of a prompt that a chat template made. A template that writes the BOS itself does
 /// not get a second one.
 pub(super) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
-    let vocabulary = model.vocab();
-    let bos = token_text(model, vocabulary.bos());
-    let mut tokens = Vec::new();
-    for (at, segment) in segments.iter().enumerate() {
-        if at > 0 {
-            tokens.extend(continuation(model, segment));
-            continue;
-        }
-        let has_bos = segment.special && !bos.is_empty() && segment.text.starts_with(&bos);
-        let text = segment.text.as_bytes();
-        vocabulary.tokenize_into(text, &mut tokens, !has_bos, segment.special);
+    let Some((first, rest)) = segments.split_first() else {
+        return beginning(model);
+    };
+    let bos = token_text(model, model.vocab().bos());
+    let has_bos = first.special && !bos.is_empty() && first.text.starts_with(&bos);
+    let mut tokens = if has_bos {
+        Vec::new()
+    } else {
+        beginning(model)
+    };
+    tokens.extend(tokens_of(model, &first.text, first.special));
+    for segment in rest {
+        tokens.extend(continuation(model, segment));
     }
     tokens
+}
+
+/// The token that the model wants before every text, if it wants one.
+fn beginning(model: &LlamaModel) -> Vec<LlamaToken> {
+    let vocabulary = model.vocab();
+    let bos = vocabulary.bos();
+    let wanted = vocabulary.should_add_bos() && bos.0 >= 0;
+    if wanted { vec![bos] } else { Vec::new() }
 }
 
 /// The tokens of a segment that follows another one. Some vocabularies put a blank before every
 /// text, which here is only a part of one: a newline takes the blank, and both are cut off.
 fn continuation(model: &LlamaModel, segment: &Segment) -> Vec<LlamaToken> {
-    let tokens = |text: &str| {
-        let vocabulary = model.vocab();
-        vocabulary.tokenize(text.as_bytes(), false, segment.special)
-    };
+    let tokens = |text: &str| tokens_of(model, text, segment.special);
     let newline = tokens("\n");
     match tokens(&format!("\n{}", segment.text)).strip_prefix(&newline[..]) {
         Some(rest) => rest.to_vec(),
         // A vocabulary that joins newlines to what follows puts no blanks before texts.
         None => tokens(&segment.text),
     }
+}
+
+/// Tokens, with none added around them. The texts of special tokens stand for these only where
+/// `special` says so.
+fn tokens_of(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
+    model.vocab().tokenize(text.as_bytes(), false, special)
 }
 
 /// The tokens of a text alone.

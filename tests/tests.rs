@@ -28,6 +28,7 @@ mod llambo_input;
 mod llambo_manual;
 mod llambo_map;
 mod load;
+mod long_texts;
 mod manuals;
 mod options;
 mod processes;

@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context, filters};
 
+use super::special::Texts;
 use super::vocabulary::Segment;
 use crate::failure::{Code, Failure};
 use crate::message::Turn;
@@ -25,7 +26,7 @@ pub(super) struct Template {
     bos: String,
     eos: String,
     /// Texts of special tokens.
-    special: Vec<String>,
+    special: Texts,
 }
 
 impl Template {
@@ -35,7 +36,7 @@ impl Template {
             source,
             bos,
             eos,
-            special,
+            special: Texts::new(special),
         }
     }
 
@@ -75,26 +76,22 @@ impl Template {
     /// Puts marks around whatever in a user's text would be taken for a special token. All other
     /// text stays as it is, so that the template sees what it was written for.
     fn mark(&self, text: &str, open: char, close: char) -> String {
-        let mut marked = String::new();
-        let mut rest = text;
-        while let Some((at, special)) = self.first_special(rest) {
-            marked.push_str(&rest[..at]);
-            marked.push(open);
-            marked.push_str(special);
+        let mut marked = String::with_capacity(text.len());
+        let mut done = 0;
+        while let Some(found) = self.special.find(text, done) {
+            let adjoins = found.start == done && marked.ends_with(close);
+            if adjoins {
+                marked.pop();
+            } else {
+                marked.push_str(&text[done..found.start]);
+                marked.push(open);
+            }
+            marked.push_str(&text[found.clone()]);
             marked.push(close);
-            rest = &rest[at + special.len()..];
+            done = found.end;
         }
-        marked.push_str(rest);
+        marked.push_str(&text[done..]);
         marked
-    }
-
-    /// The first special text, and of several at one place the longest.
-    fn first_special<'a>(&'a self, text: &str) -> Option<(usize, &'a str)> {
-        let found = self
-            .special
-            .iter()
-            .filter_map(|special| text.find(special.as_str()).map(|at| (at, special.as_str())));
-        found.min_by_key(|(at, special)| (*at, std::cmp::Reverse(special.len())))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Embeddings: in a context of their own, so that the prompt cache stays as it is.
 
+use std::iter;
+
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::params::LlamaPoolingType;
 use llama_cpp_2::llama_backend::LlamaBackend;
@@ -50,6 +52,7 @@ impl<'model> Embedder<'model> {
     /// # Errors
     /// A text that is longer than the batch, a model that cannot embed.
     pub(super) fn embed(&mut self, text: &str) -> Result<Embedding, Failure> {
+        vocabulary::expect_room(self.model, iter::once(text), "Text", self.limit)?;
         let tokens = vocabulary::whole(self.model, text);
         let count = tokens.len() as u32;
         if tokens.is_empty() {

@@ -2,6 +2,7 @@
 //! batch, lets each sample its next token, and answers those that are done.
 
 use std::collections::VecDeque;
+use std::iter;
 use std::time::Instant;
 
 use llama_cpp_2::DecodeError;
@@ -160,13 +161,17 @@ impl<'model> Engine<'model> {
     fn tokens(&self, request: &Generate) -> Result<Vec<LlamaToken>, Failure> {
         let Some(turns) = &request.messages else {
             let prompt = request.prompt.as_deref().unwrap_or_default();
+            vocabulary::expect_room(self.model, iter::once(prompt), "Prompt", self.context_size)?;
             return Ok(vocabulary::prompt(self.model, prompt));
         };
         let template = self.template.as_ref().ok_or_else(|| {
             let message = "The model has no chat template; --chat-template-file gives it one";
             Failure::new(Code::Unsupported, message)
         })?;
-        Ok(vocabulary::rendered(self.model, &template.render(turns)?))
+        let segments = template.render(turns)?;
+        let texts = segments.iter().map(|segment| segment.text.as_str());
+        vocabulary::expect_room(self.model, texts, "Prompt", self.context_size)?;
+        Ok(vocabulary::rendered(self.model, &segments))
     }
 
     fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {

@@ -16,6 +16,7 @@ mod queue;
 mod reports;
 mod sampling;
 mod sequence;
+mod special;
 mod text;
 mod vocabulary;
 

@@ -4,8 +4,9 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
+use super::special::{SLICE, Texts};
 use super::{load, text};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// A stretch of a prompt.
 #[derive(Debug, PartialEq)]
@@ -68,16 +69,109 @@ fn continuation(model: &LlamaModel, segment: &Segment) -> Vec<LlamaToken> {
     }
 }
 
-/// Tokens, with none added around them. The texts of special tokens stand for these only where
-/// `special` says so.
-fn tokens_of(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
-    model.vocab().tokenize(text.as_bytes(), false, special)
-}
-
 /// The tokens of a text alone.
 pub(super) fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
-    let tokens = model.vocab().tokenize(text.as_bytes(), false, true);
+    let tokens = tokens_of(model, text, true);
     tokens.into_iter().map(|token| token.0).collect()
+}
+
+/// Tokens, with none added around them. The texts of special tokens stand for these only where
+/// `special` says so; those that llama.cpp calls user-defined always do.
+fn tokens_of(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
+    let vocabulary = model.vocab();
+    let tokens = |text: &str| vocabulary.tokenize(text.as_bytes(), false, special);
+    if text.len() <= SLICE {
+        return tokens(text);
+    }
+    // llama.cpp's time grows with the square of the number of such texts in what it is given.
+    let cut_out = |token: &LlamaToken| {
+        let defined = vocabulary
+            .attr(*token)
+            .contains(LlamaTokenAttr::UserDefined);
+        defined || (special && is_special(model, *token))
+    };
+    let cut_out: Vec<LlamaToken> = vocabulary.tokens().filter(cut_out).collect();
+    let takes_blanks =
+        |token: &LlamaToken| vocabulary.attr(*token).contains(LlamaTokenAttr::LStrip);
+    if cut_out.iter().any(takes_blanks) {
+        return tokens(text);
+    }
+    let texts = cut_out.iter().map(|token| token_text(model, *token));
+    let texts = Texts::new(texts.collect());
+    texts.slices(text).into_iter().flat_map(tokens).collect()
+}
+
+/// Looks whether texts can fit the context together, before time goes into their tokens. `kind` is
+/// what the message calls them.
+///
+/// # Errors
+/// `context_exceeded` if they cannot, whatever their tokens are.
+pub(super) fn expect_room<'t>(
+    model: &LlamaModel,
+    texts: impl Iterator<Item = &'t str> + Clone,
+    kind: &str,
+    context_size: u32,
+) -> Result<(), Failure> {
+    let bytes: usize = texts.clone().map(str::len).sum();
+    // No token is shorter than a byte.
+    if bytes <= context_size as usize {
+        return Ok(());
+    }
+    let Some(longest) = Longest::of(model) else {
+        return Ok(());
+    };
+    let bytes: usize = texts.map(|text| longest.bytes_that_count(text)).sum();
+    let tokens = bytes.div_ceil(longest.bytes);
+    if tokens <= context_size as usize {
+        return Ok(());
+    }
+    let message =
+        format!("{kind} of at least {tokens} tokens exceeds the context of {context_size} tokens");
+    Err(Failure::new(Code::ContextExceeded, message))
+}
+
+/// The most that a token can stand for.
+struct Longest {
+    /// Bytes of its text; those that do not count are left out.
+    bytes: usize,
+    /// Whether some tokens take in the blanks beside them, without a limit: blanks do not count.
+    blanks: bool,
+}
+
+impl Longest {
+    /// Looks through a vocabulary. `None` where a single token can stand for any number of
+    /// characters that the vocabulary does not know.
+    fn of(model: &LlamaModel) -> Option<Self> {
+        let kind = load::metadata(model, "tokenizer.ggml.model");
+        if !matches!(kind.as_deref(), Some("llama" | "gpt2")) {
+            return None;
+        }
+        let vocabulary = model.vocab();
+        let takes_blanks = |token: LlamaToken| {
+            let attributes = vocabulary.attr(token);
+            attributes.intersects(LlamaTokenAttr::LStrip | LlamaTokenAttr::RStrip)
+        };
+        let blanks = vocabulary.tokens().any(takes_blanks);
+        let lengths = vocabulary.tokens().map(|token| {
+            let bytes = vocabulary.token_to_piece(token, true, None);
+            let counts = |byte: &&u8| !(blanks && is_blank(char::from(**byte)));
+            bytes.iter().filter(counts).count()
+        });
+        let bytes = lengths.max().filter(|longest| *longest > 0)?;
+        Some(Self { bytes, blanks })
+    }
+
+    /// The bytes of a text that tokens have to stand for. U+2581 does not count: some vocabularies
+    /// write it for a space, which is shorter.
+    fn bytes_that_count(&self, text: &str) -> usize {
+        let counts = |c: &char| *c != '\u{2581}' && !(self.blanks && is_blank(*c));
+        text.chars().filter(counts).map(char::len_utf8).sum()
+    }
+}
+
+/// What llama.cpp takes for a blank beside a special token.
+fn is_blank(character: char) -> bool {
+    matches!(character, '\t'..='\r' | ' ')
 }
 
 /// The text of tokens, special ones written out.

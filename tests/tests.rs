@@ -8,6 +8,7 @@ mod limits;
 
 mod cancel;
 mod chat;
+mod chat_attacks;
 mod chat_safety;
 mod clients;
 mod deploy;

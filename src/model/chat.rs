@@ -7,6 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context, filters};
 
+use super::neutral::Neutral;
 use super::special::Texts;
 use super::vocabulary::Segment;
 use crate::failure::{Code, Failure};
@@ -27,12 +28,15 @@ pub(super) struct Template {
     eos: String,
     /// Texts of special tokens.
     special: Texts,
+    neutral: Neutral,
 }
 
 impl Template {
-    /// A template, with the texts of the model's special tokens. It is not looked at yet.
+    /// A template, with the texts of the model's special tokens. Whether it can be used is not
+    /// looked at yet.
     pub(super) fn new(source: String, bos: String, eos: String, special: Vec<String>) -> Self {
         Self {
+            neutral: Neutral::new(&source, &special),
             source,
             bos,
             eos,
@@ -43,21 +47,48 @@ impl Template {
     /// The prompt of a conversation, up to where the model's next turn starts.
     ///
     /// # Errors
-    /// A template that cannot be used, or that refuses the conversation.
+    /// A template that cannot be used, or that refuses the conversation, or that changes a message
+    /// so that the special tokens in it cannot be told from the template's own.
     pub(super) fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
         let mut marks = MARKS.filter(|mark| !turns.iter().any(|t| t.content.contains(*mark)));
         let (Some(open), Some(close)) = (marks.next(), marks.next()) else {
             let message = "The messages contain too many of Unicode's noncharacters";
             return Err(Failure::bad_request(message));
         };
+        let marked: Vec<String> = turns
+            .iter()
+            .map(|turn| self.mark(&turn.content, open, close))
+            .collect();
+        let segments = split(&self.fill(turns, &marked)?, open, close);
+        let neutral: Vec<String> = marked
+            .iter()
+            .map(|content| self.neutral.text(content))
+            .collect();
+        // The template may have cut, changed or joined what was between the marks, or beside them.
+        let own = split(&self.fill(turns, &neutral)?, open, close);
+        let (own, found) = (self.special_texts(&own), self.special_texts(&segments));
+        if own == found {
+            return Ok(segments);
+        }
+        let differ = own.iter().zip(&found).position(|(own, found)| own != found);
+        let differ = differ.unwrap_or(own.len().min(found.len()));
+        let what = found.get(differ).or(own.get(differ)).unwrap_or(&"");
+        Err(Failure::bad_request(format!(
+            "Chat template: it changes the messages, and whether a '{what}' in the prompt is its own \
+             or was written in a message cannot be told"
+        )))
+    }
+
+    /// What the template makes of a conversation in which this was said.
+    fn fill(&self, turns: &[Turn], contents: &[String]) -> Result<String, Failure> {
         let messages: Vec<Value> = turns
             .iter()
-            .map(|turn| {
-                let content = self.mark(&turn.content, open, close);
-                Value::from_pairs([("role", turn.role.clone()), ("content", content)])
+            .zip(contents)
+            .map(|(turn, content)| {
+                Value::from_pairs([("role", turn.role.as_str()), ("content", content)])
             })
             .collect();
-        let rendered = environment()
+        environment()
             .render_str(
                 &self.source,
                 context! {
@@ -69,8 +100,7 @@ impl Template {
                     documents => (),
                 },
             )
-            .map_err(|error| failure(&error))?;
-        Ok(split(&rendered, open, close))
+            .map_err(|error| failure(&error))
     }
 
     /// Puts marks around whatever in a user's text would be taken for a special token. All other
@@ -93,19 +123,34 @@ impl Template {
         marked.push_str(&text[done..]);
         marked
     }
+
+    /// The special tokens that segments will become, in their order.
+    fn special_texts<'s>(&self, segments: &'s [Segment]) -> Vec<&'s str> {
+        let mut texts = Vec::new();
+        for segment in segments.iter().filter(|segment| segment.special) {
+            let mut from = 0;
+            while let Some(found) = self.special.find(&segment.text, from) {
+                from = found.end;
+                texts.push(&segment.text[found]);
+            }
+        }
+        texts
+    }
 }
 
-/// Cuts a rendered conversation at the marks.
+/// Cuts a rendered conversation at the marks. Where the template cut off the one that closes, all
+/// is plain up to the next that opens.
 fn split(rendered: &str, open: char, close: char) -> Vec<Segment> {
     let mut segments = Vec::new();
     for (at, part) in rendered.split(open).enumerate() {
         let (plain, rest) = match part.split_once(close) {
-            Some((plain, rest)) if at > 0 => (plain, rest),
-            _ => ("", part),
+            _ if at == 0 => ("", part),
+            Some(parts) => parts,
+            None => (part, ""),
         };
         for (text, special) in [(plain, false), (rest, true)] {
             if !text.is_empty() {
-                // A template may have cut the text between two marks; neither is for the model.
+                // No mark is for the model, nor one whose counterpart the template cut off.
                 let text = text.replace(close, "");
                 segments.push(Segment { text, special });
             }

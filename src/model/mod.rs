@@ -11,6 +11,8 @@ mod embedding;
 mod engine;
 mod load;
 mod log;
+#[cfg(feature = "chat-template")]
+mod neutral;
 mod pace;
 mod queue;
 mod reports;

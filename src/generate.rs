@@ -186,7 +186,7 @@ impl Field<'_> {
         match &self.value.kind {
             Kind::String(text) if !text.is_empty() => Ok(text.clone()),
             Kind::String(_) => Err(Failure::bad_request(format!(
-                "Field '{}' is empty; it takes a string of some length",
+                "Field '{}' is empty; it takes a string of at least one character",
                 self.name
             ))),
             _ => Err(self.wrong("a string")),

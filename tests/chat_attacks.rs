@@ -279,3 +279,18 @@ fn templates_of_real_models_refuse_no_message() {
         }
     }
 }
+
+#[test]
+fn a_template_that_cannot_be_checked_says_so() {
+    let home = Directory::new();
+    // What it looks for is a part of <|im_end|>, and so does not stay when it is checked.
+    let inner = "{% if 'end' not in m.content %}{{ raise_exception('No end') }}{% endif %}";
+    let bridge = bridge_with(&home, &turn_of(inner));
+    let mut client = bridge.connect();
+    client.expect_refusal(&conversation(&["the start"]), "Chat template: No end");
+    client.expect_refusal(
+        &conversation(&["the end"]),
+        "Chat template: No end; it says so when nothing is left of the messages but their shape, \
+        so that its own special tokens cannot be told from what was written in them",
+    );
+}

@@ -222,15 +222,15 @@ fn a_field_is_given_once_and_what_is_needed_is_given() {
         ),
         (
             r#"{"prompt":""}"#,
-            "Field 'prompt' is empty; it takes a string of some length",
+            "Field 'prompt' is empty; it takes a string of at least one character",
         ),
         (
             r#"{"prompt":"a","grammar":""}"#,
-            "Field 'grammar' is empty; it takes a string of some length",
+            "Field 'grammar' is empty; it takes a string of at least one character",
         ),
         (
             r#"{"prompt":"a","stop":["b",""]}"#,
-            "Field 'stop[1]' is empty; it takes a string of some length",
+            "Field 'stop[1]' is empty; it takes a string of at least one character",
         ),
         (
             r#"{"prompt":"a","stop":["b","c",7]}"#,

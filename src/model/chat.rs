@@ -52,7 +52,8 @@ impl Template {
     pub(super) fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
         let mut marks = MARKS.filter(|mark| !turns.iter().any(|t| t.content.contains(*mark)));
         let (Some(open), Some(close)) = (marks.next(), marks.next()) else {
-            let message = "The messages contain too many of Unicode's noncharacters";
+            let message = "The messages contain all, or all but one, of the characters U+FDD0 to \
+                U+FDEF; the bridge needs two that they do not contain";
             return Err(Failure::bad_request(message));
         };
         let marked: Vec<String> = turns
@@ -65,7 +66,14 @@ impl Template {
             .map(|content| self.neutral.text(content))
             .collect();
         // The template may have cut, changed or joined what was between the marks, or beside them.
-        let own = split(&self.fill(turns, &neutral)?, open, close);
+        let own = self.fill(turns, &neutral).map_err(|failure| {
+            Failure::bad_request(format!(
+                "{}; it says so when nothing is left of the messages but their shape, so that its \
+                 own special tokens cannot be told from what was written in them",
+                failure.message
+            ))
+        })?;
+        let own = split(&own, open, close);
         let (own, found) = (self.special_texts(&own), self.special_texts(&segments));
         if own == found {
             return Ok(segments);

@@ -2,7 +2,7 @@
 
 use crate::failure::Failure;
 use crate::json::{self, Kind, Value};
-use crate::limits::MAX_CONTEXT;
+use crate::limits::{self, Limit};
 use crate::message::{Generate, Turn};
 
 use crate::{grammar, schema};
@@ -13,27 +13,77 @@ const ROLES: [&str; 3] = ["system", "user", "assistant"];
 /// Characters of a wrong value that its error reply repeats.
 const SHOWN: usize = 64;
 
-/// Every field, in the order of llama-cpp-bridge(7).
-const FIELDS: [&str; 18] = [
-    "prompt",
-    "messages",
-    "max_tokens",
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repeat_penalty",
-    "repeat_last_n",
-    "presence_penalty",
-    "frequency_penalty",
-    "seed",
-    "stop",
-    "grammar",
-    "json_schema",
-    "stream",
-    "ignore_eos",
-    "cache_prompt",
+/// Sets what a field is about.
+type Setter = fn(&mut Generate, &Field<'_>) -> Result<(), Failure>;
+
+/// Every field, in the order of llama-cpp-bridge(7), and how it is set.
+const FIELDS: [(&str, Setter); 18] = [
+    ("prompt", |request, field| {
+        put(&mut request.prompt, field.filled_string().map(Some))
+    }),
+    ("messages", |request, field| {
+        put(&mut request.messages, field.messages().map(Some))
+    }),
+    ("max_tokens", |request, field| {
+        put(&mut request.max_tokens, field.integer(&limits::MAX_TOKENS))
+    }),
+    ("temperature", |request, field| {
+        let number = field.number(&limits::TEMPERATURE);
+        put(&mut request.sampling.temperature, number)
+    }),
+    ("top_k", |request, field| {
+        put(&mut request.sampling.top_k, field.integer(&limits::TOP_K))
+    }),
+    ("top_p", |request, field| {
+        put(&mut request.sampling.top_p, field.number(&limits::TOP_P))
+    }),
+    ("min_p", |request, field| {
+        put(&mut request.sampling.min_p, field.number(&limits::MIN_P))
+    }),
+    ("repeat_penalty", |request, field| {
+        let number = field.number(&limits::REPEAT_PENALTY);
+        put(&mut request.sampling.repeat_penalty, number)
+    }),
+    ("repeat_last_n", |request, field| {
+        let tokens = field.integer(&limits::REPEAT_LAST_N);
+        put(&mut request.sampling.repeat_last_n, tokens)
+    }),
+    ("presence_penalty", |request, field| {
+        let number = field.number(&limits::PRESENCE_PENALTY);
+        put(&mut request.sampling.presence_penalty, number)
+    }),
+    ("frequency_penalty", |request, field| {
+        let number = field.number(&limits::FREQUENCY_PENALTY);
+        put(&mut request.sampling.frequency_penalty, number)
+    }),
+    ("seed", |request, field| {
+        put(&mut request.seed, field.integer(&limits::SEED_FIELD))
+    }),
+    ("stop", |request, field| {
+        put(&mut request.stop, field.stop_strings())
+    }),
+    ("grammar", |request, field| {
+        put(&mut request.grammar, field.grammar().map(Some))
+    }),
+    ("json_schema", |request, field| {
+        put(&mut request.json_schema, field.schema().map(Some))
+    }),
+    ("stream", |request, field| {
+        put(&mut request.stream, field.boolean())
+    }),
+    ("ignore_eos", |request, field| {
+        put(&mut request.ignore_eos, field.boolean())
+    }),
+    ("cache_prompt", |request, field| {
+        put(&mut request.cache_prompt, field.boolean())
+    }),
 ];
+
+/// Puts a value that can be used in its place.
+fn put<T>(place: &mut T, value: Result<T, Failure>) -> Result<(), Failure> {
+    *place = value?;
+    Ok(())
+}
 
 /// Reads the object. What it does not set is as in `defaults`.
 ///
@@ -47,15 +97,18 @@ pub(crate) fn parse(text: &str, defaults: Generate) -> Result<Generate, Failure>
             object.kind.name()
         )));
     };
+    // All names first: what is wrong with one of them is said before what is wrong with a value.
+    let mut setters = Vec::new();
     for (at, key) in keys.iter().enumerate() {
-        if !FIELDS.contains(&key.as_str()) {
-            return Err(unknown_field(key, &FIELDS));
-        }
+        let Some((_, setter)) = FIELDS.iter().find(|(name, _)| name == key) else {
+            return Err(unknown_field(key, &FIELDS.map(|(name, _)| name)));
+        };
         expect_once(keys, at, key)?;
+        setters.push(setter);
     }
     let mut request = defaults;
-    for (name, value) in object.fields() {
-        set(&mut request, name, value)?;
+    for (setter, (name, value)) in setters.into_iter().zip(object.fields()) {
+        setter(&mut request, &Field { name, value })?;
     }
     match (&request.prompt, &request.messages) {
         (Some(_), None) | (None, Some(_)) => (),
@@ -100,44 +153,6 @@ fn missing(what: &str) -> Failure {
     Failure::bad_request(format!("Missing: {what}"))
 }
 
-fn set(request: &mut Generate, name: &str, value: &Value<'_>) -> Result<(), Failure> {
-    let field = Field { name, value };
-    let sampling = &mut request.sampling;
-    match name {
-        "prompt" => request.prompt = Some(field.filled_string()?),
-        "messages" => request.messages = Some(field.messages()?),
-        "max_tokens" => request.max_tokens = field.integer(-1, i64::from(MAX_CONTEXT))? as i32,
-        "temperature" => sampling.temperature = field.number(0.0, 1000.0)?,
-        "top_k" => sampling.top_k = field.integer(0, i64::from(i32::MAX))? as i32,
-        "top_p" => sampling.top_p = field.number(0.0, 1.0)?,
-        "min_p" => sampling.min_p = field.number(0.0, 1.0)?,
-        "repeat_penalty" => sampling.repeat_penalty = field.number(0.001, 1000.0)?,
-        "repeat_last_n" => {
-            sampling.repeat_last_n = field.integer(-1, i64::from(MAX_CONTEXT))? as i32;
-        }
-        "presence_penalty" => sampling.presence_penalty = field.number(-2.0, 2.0)?,
-        "frequency_penalty" => sampling.frequency_penalty = field.number(-2.0, 2.0)?,
-        "seed" => {
-            request.seed = field.integer(0, i64::from(u32::MAX))? as u32;
-        }
-        "stop" => request.stop = field.stop_strings()?,
-        "grammar" => {
-            let text = field.filled_string()?;
-            grammar::check(&text).map_err(|reason| field.unusable(&reason))?;
-            request.grammar = Some(text);
-        }
-        "json_schema" => {
-            let text = field.object_text()?;
-            schema::check(value).map_err(|reason| field.unusable(&reason))?;
-            request.json_schema = Some(text);
-        }
-        "stream" => request.stream = field.boolean()?,
-        "ignore_eos" => request.ignore_eos = field.boolean()?,
-        _ => request.cache_prompt = field.boolean()?,
-    }
-    Ok(())
-}
-
 /// A field at hand.
 struct Field<'a> {
     name: &'a str,
@@ -157,22 +172,19 @@ impl Field<'_> {
         Failure::bad_request(format!("Field '{}' cannot be used: {reason}", self.name))
     }
 
-    fn number(&self, low: f32, high: f32) -> Result<f32, Failure> {
+    fn number(&self, limit: &Limit) -> Result<f32, Failure> {
         match self.value.kind {
-            Kind::Number(n) if n >= f64::from(low) && n <= f64::from(high) => Ok(n as f32),
-            // 0.001 as an f32 is a little more than 0.001.
-            Kind::Number(n) if n as f32 == low || n as f32 == high => Ok(n as f32),
-            _ => Err(self.wrong(&format!("a number from {low} to {high}"))),
+            Kind::Number(number) if limit.allows(number) => Ok(number as f32),
+            _ => Err(self.wrong(&limit.takes())),
         }
     }
 
-    fn integer(&self, low: i64, high: i64) -> Result<i64, Failure> {
-        match self.value.kind {
-            Kind::Number(n) if n.fract() == 0.0 && n >= low as f64 && n <= high as f64 => {
-                Ok(n as i64)
-            }
-            _ => Err(self.wrong(&format!("a whole number from {low} to {high}"))),
-        }
+    fn integer<T: TryFrom<i64>>(&self, limit: &Limit) -> Result<T, Failure> {
+        let whole = match self.value.kind {
+            Kind::Number(number) if limit.allows(number) => T::try_from(number as i64).ok(),
+            _ => None,
+        };
+        whole.ok_or_else(|| self.wrong(&limit.takes()))
     }
 
     fn boolean(&self) -> Result<bool, Failure> {
@@ -198,6 +210,18 @@ impl Field<'_> {
             Kind::Object(_) => Ok(self.value.source.to_string()),
             _ => Err(self.wrong("an object")),
         }
+    }
+
+    fn grammar(&self) -> Result<String, Failure> {
+        let text = self.filled_string()?;
+        grammar::check(&text).map_err(|reason| self.unusable(&reason))?;
+        Ok(text)
+    }
+
+    fn schema(&self) -> Result<String, Failure> {
+        let text = self.object_text()?;
+        schema::check(self.value).map_err(|reason| self.unusable(&reason))?;
+        Ok(text)
     }
 
     fn stop_strings(&self) -> Result<Vec<String>, Failure> {

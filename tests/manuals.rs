@@ -182,6 +182,12 @@ fn item<'a>(page: &'a str, start: &str) -> &'a str {
     found.unwrap_or_else(|| panic!("no item {start}"))
 }
 
+/// What the page says of GENERATE.
+fn generate(page: &str) -> &str {
+    let (_, rest) = page.split_once("\n.Ss GENERATE\n").expect("it is there");
+    rest.split("\n.Ss ").next().unwrap_or(rest)
+}
+
 /// The range of a limit as the pages write it.
 fn range(limit: &Limit) -> String {
     format!("{} to {}", limit.low, limit.high).replace('-', "\\-")
@@ -194,6 +200,48 @@ fn the_ranges_of_the_options_of_sampling_stand_in_the_manual() {
         let item = item(&page, &format!("Fl -{} Ar", limit.option));
         assert!(item.contains(&format!("\n{}, ", range(limit))), "{item}");
     }
+}
+
+#[test]
+fn the_ranges_of_the_fields_of_generate_stand_in_the_manual() {
+    let page = protocol_manual();
+    let page = generate(&page);
+    for limit in limits::ALL {
+        let limit = match limit.field {
+            "seed" => &limits::SEED_FIELD,
+            _ => limit,
+        };
+        let item = item(page, &format!("Cm {}", limit.field));
+        let kind = if limit.whole {
+            "whole number"
+        } else {
+            "number"
+        };
+        let takes = format!("\nA {kind} from {}", range(limit));
+        let rest = item.split_once(&takes).map(|(_, rest)| rest);
+        assert!(
+            rest.is_some_and(|rest| rest.starts_with([';', ','])),
+            "{item}"
+        );
+    }
+}
+
+#[test]
+fn the_fields_of_generate_stand_in_the_manual_and_the_reverse() {
+    let home = Directory::new();
+    let bridge = Bridge::start(&home, &[]);
+    let mut client = bridge.connect();
+    client.ask(r#"GENERATE {"":1}"#);
+    let message = client.expect_error("bad_request");
+    let (_, known) = message
+        .split_once("the fields are ")
+        .expect("they are told");
+    let page = protocol_manual();
+    let documented: Vec<&str> = generate(&page)
+        .lines()
+        .filter_map(|line| line.strip_prefix(".It Cm "))
+        .collect();
+    assert_eq!(documented.join(", "), known);
 }
 
 #[test]

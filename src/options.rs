@@ -134,6 +134,43 @@ const CACHE_TYPES: [(&str, Cache); 9] = [
     ("q5_1", Cache::Q5_1),
 ];
 
+/// Sets what a number is given for.
+type SetNumber = fn(&mut Options, f64);
+
+/// The options of sampling, and what each sets.
+const SAMPLING: [(&Limit, SetNumber); 10] = [
+    (&limits::MAX_TOKENS, |options, number| {
+        options.max_tokens = number as i32;
+    }),
+    (&limits::TEMPERATURE, |options, number| {
+        options.sampling.temperature = number as f32;
+    }),
+    (&limits::TOP_K, |options, number| {
+        options.sampling.top_k = number as i32;
+    }),
+    (&limits::TOP_P, |options, number| {
+        options.sampling.top_p = number as f32;
+    }),
+    (&limits::MIN_P, |options, number| {
+        options.sampling.min_p = number as f32;
+    }),
+    (&limits::REPEAT_PENALTY, |options, number| {
+        options.sampling.repeat_penalty = number as f32;
+    }),
+    (&limits::REPEAT_LAST_N, |options, number| {
+        options.sampling.repeat_last_n = number as i32;
+    }),
+    (&limits::PRESENCE_PENALTY, |options, number| {
+        options.sampling.presence_penalty = number as f32;
+    }),
+    (&limits::FREQUENCY_PENALTY, |options, number| {
+        options.sampling.frequency_penalty = number as f32;
+    }),
+    (&limits::SEED, |options, number| {
+        options.seed = u32::try_from(number as i64).ok();
+    }),
+];
+
 impl Options {
     /// The defaults.
     fn new() -> Self {
@@ -195,9 +232,12 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
     let mut threads_batch = None;
     let mut input = lexopt::Parser::from_env();
     while let Some(argument) = input.next()? {
-        let load = &mut options.load;
-        let sampling = &mut options.sampling;
         let option = spelled(&argument);
+        if let Some((limit, set)) = sampling_option(&argument) {
+            set(&mut options, limited(&mut input, &option, limit)?);
+            continue;
+        }
+        let load = &mut options.load;
         match argument {
             Short('s') | Long("socket") => options.socket = path(&mut input, &option)?.into(),
             Short('m') | Long("model") => options.model = Some(text(&mut input, &option)?),
@@ -211,41 +251,6 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
             }
             Long("ubatch-size") => load.ubatch_size = number(&mut input, &option, 1..=MAX_CONTEXT)?,
             Long("gpu-layers") => load.gpu_layers = Some(number(&mut input, &option, 0..=10_000)?),
-            Short('n') | Long("max-tokens") => {
-                options.max_tokens = limited(&mut input, &option, &limits::MAX_TOKENS)? as i32;
-            }
-            Long("temp") => {
-                sampling.temperature = limited(&mut input, &option, &limits::TEMPERATURE)? as f32;
-            }
-            Long("top-k") => {
-                sampling.top_k = limited(&mut input, &option, &limits::TOP_K)? as i32;
-            }
-            Long("top-p") => {
-                sampling.top_p = limited(&mut input, &option, &limits::TOP_P)? as f32;
-            }
-            Long("min-p") => {
-                sampling.min_p = limited(&mut input, &option, &limits::MIN_P)? as f32;
-            }
-            Long("repeat-penalty") => {
-                let penalty = limited(&mut input, &option, &limits::REPEAT_PENALTY)?;
-                sampling.repeat_penalty = penalty as f32;
-            }
-            Long("repeat-last-n") => {
-                let tokens = limited(&mut input, &option, &limits::REPEAT_LAST_N)?;
-                sampling.repeat_last_n = tokens as i32;
-            }
-            Long("presence-penalty") => {
-                let penalty = limited(&mut input, &option, &limits::PRESENCE_PENALTY)?;
-                sampling.presence_penalty = penalty as f32;
-            }
-            Long("frequency-penalty") => {
-                let penalty = limited(&mut input, &option, &limits::FREQUENCY_PENALTY)?;
-                sampling.frequency_penalty = penalty as f32;
-            }
-            Long("seed") => {
-                let seed = limited(&mut input, &option, &limits::SEED)? as i64;
-                options.seed = u32::try_from(seed).ok();
-            }
             Long("no-mmap") => load.mmap = false,
             Long("mlock") => load.mlock = true,
             Long("flash-attn") => load.flash_attn = choice(&mut input, &option, &FLASH_ATTENTION)?,
@@ -276,6 +281,16 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
     }
     options.load.threads_batch = threads_batch.unwrap_or(options.load.threads);
     Ok(Invocation::Serve(Box::new(options)))
+}
+
+/// The row of an option of sampling.
+fn sampling_option(argument: &lexopt::Arg<'_>) -> Option<&'static (&'static Limit, SetNumber)> {
+    let name = match argument {
+        Short('n') => limits::MAX_TOKENS.option,
+        Long(name) => *name,
+        _ => return None,
+    };
+    SAMPLING.iter().find(|(limit, _)| limit.option == name)
 }
 
 fn version() -> String {

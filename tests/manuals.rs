@@ -73,7 +73,10 @@ fn accepted_options() -> BTreeSet<String> {
     let short = between(&code, "Short('", "')")
         .into_iter()
         .map(|name| format!("-{name}"));
-    long.chain(short).collect()
+    let sampling = limits::ALL
+        .iter()
+        .map(|limit| format!("--{}", limit.option));
+    long.chain(short).chain(sampling).collect()
 }
 
 #[test]

@@ -107,133 +107,6 @@ program() {
 	return 1
 }
 
-# --- What has to be installed ---
-
-have_libclang() {
-	[ -z "${LIBCLANG_PATH:-}" ] || return 0
-	for library in /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*-linux-gnu*/libclang*.so* \
-		/usr/lib/libclang*.so* /usr/lib64/libclang*.so* /usr/local/lib/libclang*.so* \
-		/Library/Developer/CommandLineTools/usr/lib/libclang.dylib; do
-		[ ! -e "$library" ] || return 0
-	done
-	return 1
-}
-
-have_pip() {
-	python3 -m pip --version >/dev/null 2>&1
-}
-
-# OpenBSD's nc: the documents' `nc -U` needs it.
-have_unix_nc() {
-	have nc && nc -h 2>&1 | grep -q -e '-[0-9A-Za-z]*U'
-}
-
-# Prints the Debian packages that are missing for the given purposes.
-missing_packages() {
-	for purpose in "$@"; do
-		case $purpose in
-		build)
-			have cmake || echo cmake
-			have c++ || have g++ || have clang++ || echo g++
-			have make || have ninja || echo make
-			have_libclang || echo libclang-dev
-			;;
-		model)
-			have python3 || echo python3
-			have_pip || echo python3-pip
-			;;
-		test)
-			have mandoc || echo mandoc
-			have shellcheck || echo shellcheck
-			have_unix_nc || echo netcat-openbsd
-			have socat || echo socat
-			have python3 || echo python3
-			# Perl whole: perl-base has no JSON::PP.
-			perl -MJSON::PP -e 1 2>/dev/null || echo perl
-			have node || echo nodejs
-			have git || echo git
-			have script || echo bsdutils
-			have fish || echo fish
-			have zsh || echo zsh
-			;;
-		esac
-	done | sort -u
-}
-
-# Installs what is missing for the purposes, or says what to install.
-provide() {
-	packages=$(missing_packages "$@" | tr '\n' ' ')
-	[ -n "$packages" ] || return 0
-	as_root=
-	if ! have apt-get; then
-		fail "missing here, please install: $packages(the names are Debian's)"
-	elif [ "$(id -u)" -ne 0 ]; then
-		if have sudo && sudo -n true 2>/dev/null; then
-			as_root='sudo -n'
-		else
-			fail "missing here, please run: sudo apt-get install $packages"
-		fi
-	fi
-	say "installing: $packages"
-	# The first try needs no network for the lists where they are recent.
-	# shellcheck disable=SC2086 # both are lists of words
-	if ! apt_install "$as_root" $packages 2>/dev/null; then
-		$as_root apt-get -q update >&2 || fail "apt-get update failed; missing: $packages"
-		apt_install "$as_root" $packages || fail "apt-get could not install: $packages"
-	fi
-	packages=$(missing_packages "$@" | tr '\n' ' ')
-	[ -z "$packages" ] || fail "still missing after apt-get install: $packages"
-}
-
-apt_install() {
-	prefix=$1
-	shift
-	# shellcheck disable=SC2086 # empty, or `sudo -n`
-	$prefix env DEBIAN_FRONTEND=noninteractive \
-		apt-get -q -y --no-install-recommends install "$@" >&2 </dev/null
-}
-
-provide_cargo() {
-	if ! have cargo && [ -x "${HOME:-}/.cargo/bin/cargo" ]; then
-		PATH=$PATH:$HOME/.cargo/bin
-		export PATH
-	fi
-	need=$(sed -n 's/^rust-version = "\(.*\)"$/\1/p' "$root/Cargo.toml")
-	have cargo || fail "no Rust toolchain found: install Rust $need or later with rustup (https://rustup.rs)"
-	found=$(rustc --version) || fail "rustc does not run: repair the Rust toolchain"
-	found=${found#rustc }
-	found=${found%% *}
-	oldest=$(printf '%s\n%s\n' "$need" "${found%%-*}" | sort -t . -k 1,1n -k 2,2n -k 3,3n | sed -n 1p)
-	[ "$oldest" = "$need" ] || fail "Rust $found is too old: this needs $need or later (rustup update)"
-}
-
-# --- Building ---
-
-build_bridge() {
-	portable=
-	if [ "${1:-}" = --portable ]; then
-		portable=yes
-		shift
-	fi
-	provide_cargo
-	provide build
-	cd "$root"
-	if [ -z "$portable" ]; then
-		cargo build --release --locked "$@" >&2
-		say "built $target/release/llama-cpp-bridge"
-		return 0
-	fi
-	# The variable takes the place of the flags in .cargo/config.toml. A directory
-	# of its own keeps the two builds from replacing each other.
-	case $(uname -m) in
-	x86_64 | amd64) processor=x86-64-v3 ;;
-	*) processor=generic ;;
-	esac
-	RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-cpu=$processor" \
-		cargo build --release --locked --target-dir "$target/portable" "$@" >&2
-	say "built $target/portable/release/llama-cpp-bridge for $processor"
-}
-
 # --- Talking to a bridge ---
 
 # ask SOCKET SECONDS REQUEST: prints the reply. Status 1: no bridge is there;
@@ -244,7 +117,7 @@ ask() {
 		perl -e "$ask_in_perl" "$@"
 	elif have python3; then
 		python3 -c "$ask_in_python" "$@"
-	elif have timeout && have_unix_nc; then
+	elif have timeout && have nc; then
 		printf '%s\n' "$3" | timeout "$2" nc -N -U "$1" 2>/dev/null
 	elif have timeout && have socat; then
 		printf '%s\n' "$3" | timeout "$2" socat -t "$2" - "UNIX-CONNECT:$1" 2>/dev/null
@@ -597,8 +470,7 @@ data_of_reply() {
 
 run_tests() {
 	[ $# -eq 0 ] || misuse "test takes no argument"
-	provide_cargo
-	provide build model test
+	provide_build model test
 	cd "$root"
 	step 'cargo fmt' cargo fmt --all -- --check
 	step 'shellcheck' lint_scripts
@@ -635,7 +507,9 @@ lint_man_pages() {
 
 # --- The command line ---
 
-# compile, test-ffi, and what status says of Inferno.
+# What building needs, and the build; then compile, test-ffi and status's look at Inferno.
+# shellcheck source=inferno/deploy-build.sh
+. "$here/deploy-build.sh"
 # shellcheck source=inferno/deploy-inferno.sh
 . "$here/deploy-inferno.sh"
 

@@ -12,6 +12,7 @@ mod chat_attacks;
 mod chat_safety;
 mod clients;
 mod deploy;
+mod deploy_build;
 mod embed;
 mod generate;
 mod generate_json;

@@ -1,4 +1,4 @@
-# deploy-build.sh: what building and testing need, and the build.
+# deploy-build.sh: what building and testing need, the build, and why it failed.
 # deploy.sh reads this file.
 
 # What deploy.sh sets, and functions that it calls.
@@ -163,7 +163,7 @@ build_bridge() {
 	provide_build
 	cd "$root" || exit
 	if [ -z "$portable" ]; then
-		cargo build --release --locked "$@" >&2
+		run_cargo build --release --locked "$@"
 		say "built $target/release/llama-cpp-bridge"
 		return 0
 	fi
@@ -174,6 +174,50 @@ build_bridge() {
 	*) processor=generic ;;
 	esac
 	export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-cpu=$processor"
-	cargo build --release --locked --target-dir "$target/portable" "$@" >&2
+	run_cargo build --release --locked --target-dir "$target/portable" "$@"
 	say "built $target/portable/release/llama-cpp-bridge for $processor"
+}
+
+# Runs cargo and shows what it says. If it fails, the last line says why.
+run_cargo() {
+	if [ -t 2 ]; then
+		# cargo sees the pipe and not the terminal behind it.
+		export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-always}"
+		export CARGO_TERM_PROGRESS_WHEN=always CARGO_TERM_PROGRESS_WIDTH="${COLUMNS:-80}"
+	fi
+	# The copy is kept in memory: a file could not be written where the disk is full.
+	output=$({
+		{ cargo "$@" 2>&1 && echo 'deploy.sh: cargo succeeded' >&3; } | tee /dev/fd/3 >&2
+	} 3>&1) || :
+	case $output in
+	*'deploy.sh: cargo succeeded'*) ;;
+	*) fail "cargo $1 failed: $(why_failed "$output")" ;;
+	esac
+}
+
+# Prints what the output of a failed build shows to be missing, or the first error in it.
+why_failed() {
+	while IFS='|' read -r reason signs; do
+		if printf '%s\n' "$1" | grep -q -E -e "$signs"; then
+			printf '%s\n' "$reason"
+			return 0
+		fi
+	done <<'END'
+no space is left on the disk of the target folder, or of /tmp|No space left on device|Disk quota exceeded
+too little memory: close other programs, or add --jobs 1, which takes the least|Killed signal terminated|signal: 9, SIGKILL|terminated with signal 9|out of memory|[Cc]annot allocate memory|memory allocation of .* failed|std::bad_alloc
+no libclang was found: install libclang-dev, or set LIBCLANG_PATH to the folder of a libclang.so|shared libraries matching: .*libclang|[Uu]nable to find libclang
+libclang has no C headers: install libclang-dev and libc6-dev|fatal error: '(std[a-z]*|inttypes|string|math)\.h' file not found
+no cmake was found: install cmake|is `cmake` not installed
+this cmake is too old|CMake [0-9.]+ or higher is required
+no CUDA toolkit (nvcc) was found, which --features cuda needs|No CMAKE_CUDA_COMPILER|CUDAToolkit
+no Vulkan SDK was found, which --features vulkan needs: install libvulkan-dev and glslc|Could NOT find Vulkan
+no make was found: install make|unable to find a build program|CMAKE_MAKE_PROGRAM is not set
+no C++ compiler was found: install g++|No CMAKE_C(XX)?_COMPILER could be found|failed to find tool|CMAKE_C(XX)?_COMPILER not set
+no linker was found: install gcc|linker `.*` not found
+a library of the C++ compiler is missing: install g++|static library `(gomp|stdc\+\+)`|cannot find -l
+crates.io cannot be reached: check the network, its proxy, and ca-certificates|[Cc]ould ?n[o']t resolve host|failed to download|spurious network error|config\.json failed
+the target folder cannot be written, or no program can be run from it|Permission denied
+END
+	printf '%s\n' "$1" | grep -m 1 -E -e '^[^a-z]*error' -e 'CMake Error' -e '(fatal )?error: ' ||
+		echo "see above"
 }

@@ -472,6 +472,9 @@ run_tests() {
 	[ $# -eq 0 ] || misuse "test takes no argument"
 	provide_build model test
 	cd "$root"
+	for tool in fmt clippy; do
+		cargo "$tool" --version >/dev/null 2>&1 || fail "cargo $tool is missing, please run: rustup component add rustfmt clippy"
+	done
 	step 'cargo fmt' cargo fmt --all -- --check
 	step 'shellcheck' lint_scripts
 	step 'mandoc' lint_man_pages
@@ -482,7 +485,7 @@ run_tests() {
 	# each other would then take the processors from those that calculate.
 	export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 	# The same profile as the program: llama.cpp is compiled once.
-	step 'cargo clippy' cargo clippy --release --locked --all-targets -- -D warnings
+	step 'cargo clippy' run_cargo clippy --release --locked --all-targets -- -D warnings
 	step 'cargo test' cargo test --release --locked
 	say "all steps passed"
 }

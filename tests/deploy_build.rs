@@ -1,4 +1,4 @@
-//! `inferno/deploy.sh`: what it finds missing before a build.
+//! `inferno/deploy.sh`: what it finds missing before a build, and what it makes of one that failed.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -9,7 +9,9 @@ use crate::deploy::script;
 use crate::harness::{Directory, Ended, run};
 
 /// What every Debian has and the script needs.
-const BASICS: [&str; 7] = ["cat", "dirname", "id", "sed", "sort", "tr", "uname"];
+const BASICS: [&str; 9] = [
+    "cat", "dirname", "grep", "id", "sed", "sort", "tee", "tr", "uname",
+];
 
 /// A folder of shell scripts that stand in for programs.
 struct StandIns(Directory);
@@ -182,4 +184,98 @@ fn libclang_is_found_through_the_variables_that_bindgen_follows() {
         );
         assert_eq!(ended.errors, expected);
     }
+}
+
+/// Runs build-bridge with a cargo that says this and ends with this status.
+fn build_that_says(output: &str, status: u8) -> Ended {
+    let stand_ins = StandIns::new();
+    fs::write(stand_ins.0.join("output"), output).expect("it can be written");
+    let text = format!(
+        "cat '{}' >&2\nexit {status}",
+        stand_ins.0.join("output").display()
+    );
+    stand_ins.add("cargo", &text);
+    stand_ins.build_alone(&[("LIBCLANG_PATH", stand_ins.0.path())])
+}
+
+#[test]
+fn a_build_that_fails_ends_with_the_line_that_says_what_is_missing() {
+    let noise = "  cargo:rerun-if-changed=/llama.cpp/ggml/CMakeLists.txt\n".repeat(300);
+    for (said, reason) in [
+        (
+            "couldn't find any valid shared libraries matching: ['libclang.so', 'libclang-*.so']",
+            "no libclang was found: install libclang-dev, or set LIBCLANG_PATH to the folder of a \
+             libclang.so",
+        ),
+        (
+            "  /usr/include/stdio.h:33:10: fatal error: 'stddef.h' file not found",
+            "libclang has no C headers: install libclang-dev and libc6-dev",
+        ),
+        (
+            "  failed to execute command: No such file or directory (os error 2)\n  \
+             is `cmake` not installed?",
+            "no cmake was found: install cmake",
+        ),
+        (
+            "  CMake Error at CMakeLists.txt:1 (cmake_minimum_required):\n    \
+             CMake 3.28 or higher is required.  You are running version 3.25.1",
+            "this cmake is too old",
+        ),
+        (
+            "  CMake Error at CMakeLists.txt:2 (project):\n    \
+             No CMAKE_CXX_COMPILER could be found.",
+            "no C++ compiler was found: install g++",
+        ),
+        (
+            "  error occurred in cc-rs: failed to find tool \"c++\": No such file or directory",
+            "no C++ compiler was found: install g++",
+        ),
+        (
+            "  CMake Error: CMake was unable to find a build program corresponding to \"Unix \
+             Makefiles\".  CMAKE_MAKE_PROGRAM is not set.\n  \
+             CMake Error: CMAKE_C_COMPILER not set, after EnableLanguage",
+            "no make was found: install make",
+        ),
+        (
+            "error: linker `cc` not found",
+            "no linker was found: install gcc",
+        ),
+        (
+            "  /tmp/ccgvBxCM.s: fatal error: error writing to /tmp/ccgvBxCM.s: No space left on \
+             device\n  CMake Error: nothing",
+            "no space is left on the disk of the target folder, or of /tmp",
+        ),
+        (
+            "  c++: fatal error: Killed signal terminated program cc1plus\n  \
+             compilation terminated.",
+            "too little memory: close other programs, or add --jobs 1, which takes the least",
+        ),
+        (
+            "warning: spurious network error (3 tries remaining): [6] Couldn't resolve host name \
+             (Could not resolve host: index.crates.io)\nerror: failed to download",
+            "crates.io cannot be reached: check the network, its proxy, and ca-certificates",
+        ),
+        (
+            "warning: unused\nerror[E0425]: cannot find value `x`\nerror: could not compile",
+            "error[E0425]: cannot find value `x`",
+        ),
+        ("nothing that is known", "see above"),
+    ] {
+        let output = format!("{said}\n{noise}");
+        let ended = build_that_says(&output, 101);
+        assert_eq!(ended.code, Some(1), "{said}: {}", ended.errors);
+        let expected = format!("deploy.sh: cargo build failed: {reason}\n");
+        assert_eq!(
+            ended.errors.strip_prefix(&output),
+            Some(expected.as_str()),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_build_that_succeeds_is_not_judged_by_what_it_said() {
+    let ended = build_that_says("warning: No space left on device\n", 0);
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    assert!(ended.errors.contains("deploy.sh: built "), "{ended:?}");
 }

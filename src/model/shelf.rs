@@ -1,0 +1,100 @@
+//! Texts that were evaluated and take no cells of the context any more: their state in memory,
+//! from where it is copied back in a moment. In the context they would slow down all others, whose
+//! attention has to look at every cell up to the last one in use.
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
+use llama_cpp_2::token::LlamaToken;
+
+/// Bytes of all states together.
+const LARGEST: usize = 256 << 20;
+
+/// Tokens of a text that is worth it, and that a prompt must share with one to make use of it.
+const LEAST: usize = 16;
+
+/// Evaluated texts.
+#[derive(Default)]
+pub(super) struct Shelf {
+    /// The one that was put here last stands last.
+    states: Vec<Shelved>,
+}
+
+/// An evaluated text.
+pub(super) struct Shelved {
+    pub(super) tokens: Vec<LlamaToken>,
+    /// How many of them were a prompt.
+    pub(super) prompt: usize,
+    /// Whether its end can be cut off.
+    whole: bool,
+    state: SeqState,
+}
+
+impl Shelved {
+    /// Takes the state of a place that holds these tokens out of the context; the place keeps it.
+    /// `None` if that is not worth it or cannot be done.
+    pub(super) fn new(
+        context: &LlamaContext<'_>,
+        place: i32,
+        tokens: Vec<LlamaToken>,
+        prompt: usize,
+        whole: bool,
+    ) -> Option<Self> {
+        let state = context.state_seq_get(place, LlamaStateSeqFlags::empty());
+        Some(Self {
+            tokens,
+            prompt,
+            whole,
+            state: state.ok()?,
+        })
+    }
+
+    /// Puts the state into an empty place. `false` if the context does not take it.
+    pub(super) fn restore(&self, context: &mut LlamaContext<'_>, place: i32) -> bool {
+        context.state_seq_set(&self.state, place).is_ok()
+    }
+}
+
+impl Shelf {
+    /// Whether so many tokens are worth a place here.
+    pub(super) fn wants(tokens: usize) -> bool {
+        tokens >= LEAST
+    }
+
+    /// Puts a text here. What a longer one can be cut back to is of no use beside it; the oldest
+    /// make room.
+    pub(super) fn put(&mut self, new: Shelved) {
+        let holds =
+            |long: &Shelved, short: &Shelved| long.whole && long.tokens.starts_with(&short.tokens);
+        let longer = self.states.iter().position(|old| holds(old, &new));
+        let new = longer.map_or(new, |at| self.states.remove(at));
+        self.states.retain(|old| !holds(&new, old));
+        self.states.push(new);
+        let mut bytes: usize = self.states.iter().map(|s| s.state.byte_len()).sum();
+        while bytes > LARGEST {
+            bytes -= self.states.remove(0).state.byte_len();
+        }
+    }
+
+    /// The text that has most of these tokens in common with them, and how many; not so few that
+    /// it is not worth it.
+    pub(super) fn find(&self, wanted: &[LlamaToken]) -> Option<(usize, usize)> {
+        let usable = |text: &Shelved| {
+            let pairs = text.tokens.iter().zip(wanted);
+            let same = pairs.take_while(|(a, b)| a == b).count();
+            if same < text.tokens.len() && !text.whole {
+                return 0;
+            }
+            same
+        };
+        let texts = self.states.iter().enumerate();
+        texts
+            .map(|(at, text)| (at, usable(text)))
+            .filter(|(_, known)| *known >= LEAST)
+            .max_by_key(|(_, known)| *known)
+    }
+
+    /// Takes a text out.
+    pub(super) fn take(&mut self, at: usize) -> Shelved {
+        self.states.remove(at)
+    }
+}

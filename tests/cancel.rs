@@ -49,6 +49,27 @@ fn a_client_that_leaves_stops_the_evaluation_of_its_prompt() {
 }
 
 #[test]
+fn a_client_that_leaves_stops_the_embedding_of_its_text() {
+    let home = Directory::new();
+    let model = Tiny::slow().write(home.join("slow.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &["-n", "2"]);
+    let child = bridge.model_process();
+    let mut client = bridge.connect();
+    client.ask(&format!("EMBED {}", "a".repeat(2000)));
+    process::wait_for_work(child, UNDER_WAY);
+    client.vanish();
+    let mut next = bridge.connect();
+    next.exchange("PING", &ok("pong"));
+    next.exchange("INFER a", &completed("bc"));
+    assert_eq!(
+        bridge.model_process(),
+        child,
+        "the model process was replaced"
+    );
+    expect_rest(&bridge);
+}
+
+#[test]
 fn requests_behind_the_one_of_a_client_that_left_are_not_carried_out() {
     let home = Directory::new();
     let model = Tiny::endless().write(home.join("endless.gguf"));

@@ -3,7 +3,7 @@
 use miniserde::{Deserialize, json};
 
 use crate::harness::bert::{self, BEGIN, CONTEXT, EMBEDDING, Pooling, SEPARATOR};
-use crate::harness::{Bridge, Client, Directory, Tiny, failure, loaded, smollm2_or_skip};
+use crate::harness::{Bridge, Client, Directory, Tiny, failure, loaded, process, smollm2_or_skip};
 
 /// What `EMBED` answers.
 #[derive(Deserialize)]
@@ -88,23 +88,18 @@ fn embedding_leaves_the_prompt_cache_as_it_is() {
 }
 
 #[test]
-fn a_text_may_fill_the_batch_and_not_a_token_more() {
+fn a_text_may_fill_the_context_and_not_a_token_more_whatever_the_batch() {
     let home = Directory::new();
     let model = Tiny::carousel().context(2048).write(home.join("tiny.gguf"));
-    for (options, limit) in [
-        (["-b", "16", "-c", "512"], 16),
-        (["-b", "1024", "-c", "600"], 600),
-        (["-b", "1", "-c", "512"], 1),
-    ] {
-        let bridge = Bridge::with_model(&home, &model, &options);
+    for (batch, limit) in [("16", 512), ("1024", 600), ("1", 256)] {
+        let context = limit.to_string();
+        let bridge = Bridge::with_model(&home, &model, &["-b", batch, "-c", &context]);
         let mut client = bridge.connect();
         // One token begins every text.
-        if limit > 1 {
-            let (_, tokens) = embed(&mut client, &"a".repeat(limit - 1));
-            assert_eq!(tokens as usize, limit);
-        }
+        let (_, tokens) = embed(&mut client, &"a".repeat(limit - 1));
+        assert_eq!(tokens as usize, limit);
         let message = format!(
-            "Text of {} tokens exceeds the batch of {limit} tokens",
+            "Text of {} tokens exceeds the context of {limit} tokens",
             limit + 1
         );
         client.exchange(
@@ -112,6 +107,61 @@ fn a_text_may_fill_the_batch_and_not_a_token_more() {
             &failure("context_exceeded", &message),
         );
     }
+}
+
+/// The embedding of a text of 300 tokens by a model that pools so, evaluated `at_a_time`.
+fn long_embedding(pooling: Pooling, at_a_time: &str) -> Vec<f64> {
+    let home = Directory::new();
+    let model = Tiny::carousel()
+        .pooling(pooling)
+        .write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &["--ubatch-size", at_a_time]);
+    let text = format!("{}{}", "a".repeat(200), "z".repeat(99));
+    let (found, tokens) = embed(&mut bridge.connect(), &text);
+    assert_eq!(tokens, 300);
+    found
+}
+
+#[test]
+fn a_text_that_is_evaluated_in_parts_is_pooled_as_a_whole() {
+    let one_hot = |places: &[(usize, f64)]| {
+        let mut vector = vec![0.0; 288];
+        for (token, count) in places {
+            vector[*token] = *count;
+        }
+        let length = dot(&vector, &vector).sqrt();
+        vector
+            .iter()
+            .map(|value| value / length)
+            .collect::<Vec<f64>>()
+    };
+    // Of this model a token's vector is one-hot, at 3 for the byte 0. The text begins with <s>.
+    let (a, z) = (3 + 97, 3 + 122);
+    for at_a_time in ["512", "300", "299", "64", "7", "1"] {
+        let embedding = |pooling| long_embedding(pooling, at_a_time);
+        let mean = one_hot(&[(1, 1.0), (a, 200.0), (z, 99.0)]);
+        expect_near(&embedding(Pooling::Mean), &mean);
+        expect_near(&embedding(Pooling::First), &one_hot(&[(1, 1.0)]));
+        expect_near(&embedding(Pooling::Last), &one_hot(&[(z, 1.0)]));
+    }
+}
+
+#[test]
+fn what_a_long_text_took_of_memory_is_given_back() {
+    let Some(model) = smollm2_or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = Bridge::with_model(&home, &model, &[]);
+    let mut client = bridge.connect();
+    embed(&mut client, "a");
+    let child = bridge.model_process();
+    let before = process::memory(child);
+    let (_, tokens) = embed(&mut client, &"life ".repeat(600));
+    assert!(tokens > 600, "{tokens} tokens");
+    let kept = process::memory(child).saturating_sub(before) >> 20;
+    // The logits alone take 118 MB, twice.
+    assert!(kept < 60, "{kept} MiB more than before");
 }
 
 #[test]
@@ -193,7 +243,7 @@ fn a_model_that_can_only_embed_says_so_to_every_other_request() {
     let (vector, tokens) = embed(&mut client, "red sea");
     assert_eq!((vector.len(), tokens), (EMBEDDING, 4));
     let words = vec!["sea"; CONTEXT as usize - 1].join(" ");
-    let message = "Text of 65 tokens exceeds the batch of 64 tokens";
+    let message = "Text of 65 tokens exceeds the context of 64 tokens";
     client.exchange(
         &format!("EMBED {words}"),
         &failure("context_exceeded", message),

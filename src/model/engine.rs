@@ -1,7 +1,6 @@
 //! The loop of the model process: takes requests in, evaluates what all of them need in one
 //! batch, lets each sample its next token, and answers those that are done.
 
-use std::collections::VecDeque;
 use std::iter;
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::chat::Template;
 use super::embedding::{self, Embedder};
+use super::embeds::Embeds;
 use super::pace::Pace;
 use super::queue::Queue;
 use super::reports::Reports;
@@ -25,9 +25,6 @@ use crate::link::{Link, Received};
 use crate::message::{Answer, FinishReason, Generate, ToModel, Work};
 use crate::settings::Load;
 
-/// Bytes of text that are taken for a token where its tokens are not known yet.
-const BYTES_PER_TOKEN: usize = 4;
-
 /// A model at work.
 pub(super) struct Engine<'model> {
     model: &'model LlamaModel,
@@ -36,12 +33,11 @@ pub(super) struct Engine<'model> {
     batch: LlamaBatch<'static>,
     batch_size: usize,
     template: Option<Template>,
-    embedder: Embedder<'model>,
     only_embeds: bool,
     /// The requests for text.
     queue: Queue,
-    /// Those for embeddings, and their texts.
-    embeds: VecDeque<(u64, String)>,
+    /// Those for embeddings.
+    embeds: Embeds<'model>,
     pace: Pace,
 }
 
@@ -59,6 +55,7 @@ impl<'model> Engine<'model> {
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
         let pace = Pace::new(model.n_params(), load.threads_batch, on_gpu, batch_size);
         let places = load::places(load, context_size);
+        let embedder = Embedder::new(backend, model, load, context_size);
         let queue = Queue::new(places, context.n_ctx() as usize);
         Self {
             model,
@@ -67,10 +64,9 @@ impl<'model> Engine<'model> {
             batch: LlamaBatch::new(batch_size, 1),
             batch_size,
             template,
-            embedder: Embedder::new(backend, model, load, context_size),
             only_embeds: embedding::only_embeds(model),
             queue,
-            embeds: VecDeque::new(),
+            embeds: Embeds::new(embedder, load.parallel),
             pace,
         }
     }
@@ -82,8 +78,7 @@ impl<'model> Engine<'model> {
     /// A model that cannot do it.
     pub(super) fn try_out(&mut self) -> Result<(), String> {
         if self.only_embeds {
-            let tried = self.embedder.embed("a");
-            return tried.map(drop).map_err(|failure| failure.message);
+            return self.embeds.try_out().map_err(|failure| failure.message);
         }
         let bos = self.model.vocab().bos();
         let token = if bos.0 >= 0 { bos } else { LlamaToken::new(0) };
@@ -112,7 +107,9 @@ impl<'model> Engine<'model> {
                 Received::Message(message) => self.take_in(message, &mut reports)?,
                 Received::End => return Ok(()),
                 Received::Nothing => {
-                    self.embed(&mut reports)?;
+                    // One step between two batches, so that neither those who generate nor those
+                    // who embed wait for all of the others.
+                    self.embeds.step(&mut self.pace, &mut reports)?;
                     if !self.queue.is_empty() {
                         self.step(&mut reports)?;
                     }
@@ -130,10 +127,10 @@ impl<'model> Engine<'model> {
             ToModel::Load(_) => return Ok(()),
         };
         let outcome = match work {
-            Work::Embed(text) => {
-                self.embeds.push_back((id, text));
-                return Ok(());
-            }
+            Work::Embed(text) => match self.embeds.push(id, &text) {
+                Ok(()) => return Ok(()),
+                Err(failure) => Err(failure),
+            },
             Work::Generate(request) => match self.prepare(id, &request) {
                 Ok(sequence) => {
                     self.queue.push(sequence);
@@ -175,23 +172,10 @@ impl<'model> Engine<'model> {
     }
 
     fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {
-        let embeds = self.embeds.len();
-        self.embeds.retain(|(embed, _)| *embed != id);
-        if self.embeds.len() == embeds && !self.queue.cancel(id) {
+        if !self.embeds.cancel(id) && !self.queue.cancel(id) {
             return Ok(());
         }
         reports.answer(id, Err(Failure::new(Code::Internal, "Cancelled")))
-    }
-
-    /// Embeds the text that has waited longest: one between two batches, so that neither those
-    /// who generate nor those who embed have to wait for all of the others.
-    fn embed(&mut self, reports: &mut Reports<'_>) -> Result<(), String> {
-        let Some((id, text)) = self.embeds.pop_front() else {
-            return Ok(());
-        };
-        reports.step(self.pace.expected(text.len() / BYTES_PER_TOKEN))?;
-        let outcome = self.embedder.embed(&text);
-        reports.answer(id, outcome.map(Answer::Embedding))
     }
 
     /// Evaluates one batch: of each request under way its last token or a part of its prompt.

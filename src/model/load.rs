@@ -62,8 +62,8 @@ pub(super) fn context<'model>(
     create(backend, model, params)
 }
 
-/// Makes a context for the embedding of texts of up to `size` tokens, which all have to be in one
-/// batch to be pooled.
+/// Makes a context for embeddings of `tokens` tokens in all, of which `most` are evaluated at a
+/// time, in so many sequences. It gives the vector of each token.
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
@@ -71,21 +71,28 @@ pub(super) fn embedding_context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
     load: &Load,
-    size: u32,
-    pooling: LlamaPoolingType,
+    tokens: u32,
+    most: u32,
+    sequences: u32,
 ) -> Result<LlamaContext<'model>, String> {
-    let params = params(load, size)
-        .with_n_batch(size)
-        .with_n_ubatch(size)
+    let params = params(load, tokens)
+        .with_n_batch(most)
+        .with_n_ubatch(most)
+        .with_n_seq_max(sequences)
+        .with_kv_unified(true)
         .with_embeddings(true)
-        .with_pooling_type(pooling);
+        .with_pooling_type(LlamaPoolingType::None);
     create(backend, model, params)
+}
+
+/// What kind of model it is, `llama` for instance.
+pub(super) fn architecture(model: &LlamaModel) -> String {
+    metadata(model, "general.architecture").unwrap_or_default()
 }
 
 /// What the model's metadata says under this name, which its architecture stands before.
 pub(super) fn own_metadata(model: &LlamaModel, name: &str) -> Option<String> {
-    let key = format!("{}.{name}", metadata(model, "general.architecture")?);
-    metadata(model, &key)
+    metadata(model, &format!("{}.{name}", architecture(model)))
 }
 
 /// What the model's metadata says under this key.

@@ -8,6 +8,7 @@ mod chat;
 #[path = "no_chat.rs"]
 mod chat;
 mod embedding;
+mod embeds;
 mod engine;
 mod load;
 mod log;
@@ -108,7 +109,7 @@ fn template(model: &LlamaModel, load: &Load) -> Option<Template> {
 }
 
 fn describe(model: &LlamaModel, load: &Load, context_size: u32) -> Ready {
-    let architecture = load::metadata(model, "general.architecture").unwrap_or_default();
+    let architecture = load::architecture(model);
     Ready {
         description: load::metadata(model, "general.name").unwrap_or_else(|| architecture.clone()),
         architecture,

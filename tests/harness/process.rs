@@ -63,10 +63,20 @@ fn family(pid: u32, keep: impl Fn(&Stat) -> bool) -> Vec<u32> {
 
 /// The most memory that the process ever had resident, in bytes.
 pub(crate) fn peak_memory(pid: u32) -> u64 {
+    status_bytes(pid, "VmHWM:")
+}
+
+/// The memory that the process has resident, in bytes.
+pub(crate) fn memory(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// A figure of `/proc/PID/status` that is given in kibibytes.
+fn status_bytes(pid: u32, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
     let line = text
         .lines()
-        .find(|line| line.starts_with("VmHWM:"))
+        .find(|line| line.starts_with(name))
         .expect("Linux tells it");
     let kibibytes = line
         .split_whitespace()

@@ -10,6 +10,7 @@ mod layers;
 
 use std::path::{Path, PathBuf};
 
+use super::bert::Pooling;
 use super::gguf::{Gguf, Kind, Tensor, Value};
 use layers::{CONVOLUTION, INNER, RANK, STATE};
 
@@ -85,6 +86,7 @@ struct Extra {
     kind: i32,
     /// The byte after which it comes.
     after: Option<u8>,
+    pooling: Option<Pooling>,
 }
 
 impl Tiny {
@@ -103,6 +105,7 @@ impl Tiny {
             space_prefix: false,
             add_eos: false,
             extra: Vec::new(),
+            pooling: None,
         }
     }
 
@@ -226,6 +229,14 @@ impl Tiny {
         }
     }
 
+    /// What the model says about how the embeddings of a text's tokens become one.
+    pub(crate) fn pooling(self, pooling: Pooling) -> Tiny {
+        Tiny {
+            pooling: Some(pooling),
+            ..self
+        }
+    }
+
     /// More special tokens, numbered from 260 on. After one of them the text ends.
     pub(crate) fn special(mut self, texts: &[&str]) -> Tiny {
         self.extra.extend(texts.iter().map(|text| Extra {
@@ -316,6 +327,9 @@ impl Tiny {
         number("attention.key_length", HEAD as u32);
         number("attention.value_length", HEAD as u32);
         number("rope.dimension_count", HEAD as u32);
+        if let Some(pooling) = self.pooling {
+            number("pooling_type", pooling as u32);
+        }
         match self.architecture {
             Architecture::Llama => {}
             Architecture::SlidingWindow => number("attention.sliding_window", 16),

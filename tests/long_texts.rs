@@ -70,18 +70,18 @@ fn a_text_that_cannot_fit_is_refused_before_it_is_turned_into_tokens() {
 }
 
 #[test]
-fn a_text_that_might_fit_is_refused_with_its_exact_number_of_tokens() {
+fn a_text_that_is_not_that_long_is_refused_with_its_exact_number_of_tokens() {
     let home = Directory::new();
     let bridge = bridge(&home);
     let mut client = bridge.connect();
-    // In 6,144 bytes there may be as few as 512 tokens, and there are more.
-    let message = refused_soon(&mut client, &format!("INFER {}", "a".repeat(6144)));
-    let exact = "Prompt of 6145 tokens exceeds the context of 512 tokens";
+    // Up to 128 KiB are counted, and beyond that what could fit; here that is only 6,144 bytes.
+    let message = refused_soon(&mut client, &format!("INFER {}", "a".repeat(131_072)));
+    let exact = "Prompt of 131073 tokens exceeds the context of 512 tokens";
     assert_eq!(message, exact);
-    let message = refused_soon(&mut client, &format!("INFER {}", "a".repeat(6145)));
-    let least = "Prompt of at least 513 tokens exceeds the context of 512 tokens";
+    let message = refused_soon(&mut client, &format!("INFER {}", "a".repeat(131_073)));
+    let least = "Prompt of at least 10923 tokens exceeds the context of 512 tokens";
     assert_eq!(message, least);
-    // As many bytes in the longest tokens fit, and so do blanks between them.
+    // As many bytes as can fit do so, in the longest tokens.
     client.ask(&format!("STREAM {}", "<|im_start|>".repeat(511)));
     assert_eq!(client.answer().prompt_tokens, 512);
 }

@@ -8,6 +8,10 @@ use super::special::{SLICE, Texts};
 use super::{load, text};
 use crate::failure::{Code, Failure};
 
+/// Bytes of a text whose tokens are always counted, so that a client learns by how many it is too
+/// long: that takes a fraction of a second.
+const COUNTED: usize = 128 * 1024;
+
 /// A stretch of a prompt.
 #[derive(Debug, PartialEq)]
 pub(super) struct Segment {
@@ -101,8 +105,8 @@ fn tokens_of(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
     texts.slices(text).into_iter().flat_map(tokens).collect()
 }
 
-/// Looks whether texts can fit the context together, before time goes into their tokens. `kind` is
-/// what the message calls them.
+/// Looks whether long texts can fit the context together, before time goes into their tokens.
+/// `kind` is what the message calls them.
 ///
 /// # Errors
 /// `context_exceeded` if they cannot, whatever their tokens are.
@@ -114,7 +118,7 @@ pub(super) fn expect_room<'t>(
 ) -> Result<(), Failure> {
     let bytes: usize = texts.clone().map(str::len).sum();
     // No token is shorter than a byte.
-    if bytes <= context_size as usize {
+    if bytes <= COUNTED.max(context_size as usize) {
         return Ok(());
     }
     let Some(longest) = Longest::of(model) else {

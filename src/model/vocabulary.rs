@@ -47,8 +47,9 @@ pub(super) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaTok
         beginning(model)
     };
     tokens.extend(tokens_of(model, &first.text, first.special));
+    let newline = tokens_of(model, "\n", true);
     for segment in rest {
-        tokens.extend(continuation(model, segment));
+        tokens.extend(continuation(model, segment, &newline));
     }
     tokens
 }
@@ -63,10 +64,9 @@ fn beginning(model: &LlamaModel) -> Vec<LlamaToken> {
 
 /// The tokens of a segment that follows another one. Some vocabularies put a blank before every
 /// text, which here is only a part of one: a newline takes the blank, and both are cut off.
-fn continuation(model: &LlamaModel, segment: &Segment) -> Vec<LlamaToken> {
+fn continuation(model: &LlamaModel, segment: &Segment, newline: &[LlamaToken]) -> Vec<LlamaToken> {
     let tokens = |text: &str| tokens_of(model, text, segment.special);
-    let newline = tokens("\n");
-    match tokens(&format!("\n{}", segment.text)).strip_prefix(&newline[..]) {
+    match tokens(&format!("\n{}", segment.text)).strip_prefix(newline) {
         Some(rest) => rest.to_vec(),
         // A vocabulary that joins newlines to what follows puts no blanks before texts.
         None => tokens(&segment.text),

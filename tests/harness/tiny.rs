@@ -76,6 +76,7 @@ pub(crate) struct Tiny {
     space_prefix: bool,
     add_eos: bool,
     extra: Vec<Extra>,
+    pooling: Option<Pooling>,
 }
 
 /// A token that a model has beside those of every model.
@@ -86,7 +87,6 @@ struct Extra {
     kind: i32,
     /// The byte after which it comes.
     after: Option<u8>,
-    pooling: Option<Pooling>,
 }
 
 impl Tiny {

@@ -59,8 +59,8 @@ Serve a llama.cpp model over a Unix socket: lines in, JSON lines out.
       --idle-timeout SECS  after that a client that is idle, or takes less than
                            64 KiB of its answers, gives way to one that waits
                            (60)
-      --turn-limit SECS    after that any client gives way to one that waits, its
-                           requests answered, 0 = never (0)
+      --turn-limit SECS    after that any client gives way to one that waits,
+                           its requests answered, 0 = never (0)
       --request-timeout SECS
                            longest time for a request, 0 = none (0)
       --stall-timeout SECS longest silence of the model process at work (300)

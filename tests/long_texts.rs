@@ -1,6 +1,5 @@
-//! Texts as long as a request can be: refused or turned into tokens without a client waiting for it.
-
-use std::time::{Duration, Instant};
+//! Texts as long as a request can be: refused or turned into tokens within the
+//! time that every answer has; before, some took hours.
 
 use miniserde::{Deserialize, json};
 
@@ -8,8 +7,6 @@ use crate::harness::{Bridge, Client, Directory, Tiny, quoted, smollm2_or_skip};
 
 /// The text that ends a turn.
 const END: &str = "<|im_end|>";
-/// How long an answer may take: it comes within a second on a machine that does nothing else.
-const SOON: Duration = Duration::from_secs(10);
 /// Bytes that the request may have beside the text.
 const ROOM: usize = 100;
 
@@ -29,12 +26,10 @@ fn much(part: &str) -> String {
     part.repeat(((4 << 20) - ROOM) / part.len())
 }
 
-/// Sends a request and gives the message of the error that comes soon.
-fn refused_soon(client: &mut Client, request: &str) -> String {
-    let start = Instant::now();
+/// Sends a request and gives the message of the error that answers it.
+fn refused(client: &mut Client, request: &str) -> String {
     client.ask_netstring(request);
     let message = client.expect_error("context_exceeded");
-    assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
     message
 }
 
@@ -52,20 +47,20 @@ fn a_text_that_cannot_fit_is_refused_before_it_is_turned_into_tokens() {
         };
         let expected = at_least("Prompt", text.len());
         for verb in ["INFER", "STREAM"] {
-            let message = refused_soon(&mut client, &format!("{verb} {text}"));
+            let message = refused(&mut client, &format!("{verb} {text}"));
             assert_eq!(message, expected, "{part}");
         }
         let object = format!(r#"GENERATE {{"prompt":{}}}"#, quoted(&text));
-        assert_eq!(refused_soon(&mut client, &object), expected, "{part}");
-        let message = refused_soon(&mut client, &format!("EMBED {text}"));
+        assert_eq!(refused(&mut client, &object), expected, "{part}");
+        let message = refused(&mut client, &format!("EMBED {text}"));
         assert_eq!(message, at_least("Text", text.len()), "{part}");
-        let message = refused_soon(&mut client, &format!("CHAT {text}"));
+        let message = refused(&mut client, &format!("CHAT {text}"));
         assert_eq!(message, at_least("Prompt", text.len() + 22), "{part}");
         let half = quoted(&text[..text.len() / 2 / part.len() * part.len()]);
         let turn = |role: &str| format!(r#"{{"role":"{role}","content":{half}}}"#);
         let turns = format!("{},{}", turn("user"), turn("assistant"));
         let object = format!(r#"GENERATE {{"messages":[{turns}]}}"#);
-        refused_soon(&mut client, &object);
+        refused(&mut client, &object);
     }
 }
 
@@ -75,10 +70,10 @@ fn a_text_that_is_not_that_long_is_refused_with_its_exact_number_of_tokens() {
     let bridge = bridge(&home);
     let mut client = bridge.connect();
     // Up to 128 KiB are counted, and beyond that what could fit; here that is only 6,144 bytes.
-    let message = refused_soon(&mut client, &format!("INFER {}", "a".repeat(131_072)));
+    let message = refused(&mut client, &format!("INFER {}", "a".repeat(131_072)));
     let exact = "Prompt of 131073 tokens exceeds the context of 512 tokens";
     assert_eq!(message, exact);
-    let message = refused_soon(&mut client, &format!("INFER {}", "a".repeat(131_073)));
+    let message = refused(&mut client, &format!("INFER {}", "a".repeat(131_073)));
     let least = "Prompt of at least 10923 tokens exceeds the context of 512 tokens";
     assert_eq!(message, least);
     // As many bytes as can fit do so, in the longest tokens.
@@ -91,12 +86,10 @@ struct Tokens {
     tokens: Vec<i32>,
 }
 
-/// The tokens of a text, which come soon.
+/// The tokens of a text.
 fn tokens_of(client: &mut Client, text: &str) -> Vec<i32> {
-    let start = Instant::now();
     client.ask_netstring(&format!("TOKENIZE {text}"));
     let line = client.receive();
-    assert!(start.elapsed() < SOON, "after {:?}", start.elapsed());
     match json::from_str(&line) {
         Ok(Tokens { tokens }) => tokens,
         Err(_) => client.fail("expected tokens"),

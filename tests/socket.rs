@@ -226,11 +226,13 @@ fn another_server_that_takes_no_more_clients_does_not_hold_the_start() {
         }
         $| = 1;
         print "$!\n";
-        sleep;
+        <STDIN>;
     "#;
     let mut perl = Command::new("perl");
     perl.args(["-e", script]).arg(home.socket());
-    let Ok(mut server) = perl.stdout(Stdio::piped()).spawn() else {
+    // It ends with its standard input, so with this test at the latest.
+    perl.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let Ok(mut server) = perl.spawn() else {
         return skip("there is no perl to listen and accept nothing");
     };
     let full = lines_of(server.stdout.take().expect("it is a pipe")).recv_timeout(LIMIT);

@@ -246,6 +246,15 @@ impl Cache {
         self.clear(context, place as usize);
     }
 
+    /// Forgets everything: the cells, their bytes, and what is on the shelf.
+    pub(super) fn reset(&mut self, context: &mut LlamaContext<'_>) {
+        context.clear_kv_cache();
+        let places = self.places.len();
+        self.places = (0..places).map(|_| Place::default()).collect();
+        self.shelf = Shelf::default();
+        self.recount();
+    }
+
     /// Puts the least recently used of what is kept on the shelf. `false` if nothing is.
     pub(super) fn give_up_one(&mut self, context: &mut LlamaContext<'_>) -> bool {
         let kept = (0..self.places.len()).filter(|at| {

@@ -18,7 +18,7 @@ use super::embeds::Embeds;
 use super::pace::Pace;
 use super::queue::Queue;
 use super::reports::Reports;
-use super::sequence::{Progress, Sequence, check_logits};
+use super::sequence::{Progress, Sequence, check_logits, not_finite};
 use super::{load, next_message, vocabulary};
 use crate::failure::{Code, Failure};
 use crate::link::{Link, Received};
@@ -213,6 +213,7 @@ impl<'model> Engine<'model> {
     /// Lets each request choose its next token, and takes out those that are done.
     fn advance(&mut self, added: &[usize], reports: &mut Reports<'_>) -> Result<(), String> {
         let mut at = 0;
+        let mut broken = false;
         for added in added {
             let sequence = &mut self.queue.running()[at];
             match sequence.advance(*added, self.model, &self.context) {
@@ -226,11 +227,23 @@ impl<'model> Engine<'model> {
                     let sequence = self.queue.retire(at);
                     complete(sequence, reason, reports)?;
                 }
+                Ok(Progress::Broken) if sequence.suspect => {
+                    let sequence = self.queue.discard(&mut self.context, at);
+                    reports.answer(sequence.id, Err(not_finite()))?;
+                    broken = true;
+                }
+                Ok(Progress::Broken) => {
+                    at += 1;
+                    broken = true;
+                }
                 Err(failure) => {
                     let sequence = self.queue.discard(&mut self.context, at);
                     reports.answer(sequence.id, Err(failure))?;
                 }
             }
+        }
+        if broken {
+            self.queue.start_over(&mut self.context);
         }
         Ok(())
     }

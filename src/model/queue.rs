@@ -123,6 +123,19 @@ impl Queue {
         true
     }
 
+    /// Empties the context, down to its bytes, and lets all under way start again, each alone until
+    /// it is past where it was. For what is not a number: it spreads even from cells that a
+    /// request does not attend to, since 0 times it is not a number either, so nobody can tell
+    /// whose it is.
+    pub(super) fn start_over(&mut self, context: &mut LlamaContext<'_>) {
+        self.cache.reset(context);
+        while let Some(mut sequence) = self.running.pop() {
+            sequence.rise();
+            sequence.suspect = true;
+            self.waiting.push_front(sequence);
+        }
+    }
+
     /// Notes that the batch was evaluated, with so many tokens of each request under way.
     pub(super) fn note(&mut self, added: &[usize]) {
         for (sequence, added) in self.running.iter().zip(added) {
@@ -159,6 +172,9 @@ impl Queue {
     fn fits(&self, next: &Sequence) -> bool {
         if self.running.is_empty() {
             return true;
+        }
+        if next.suspect || self.running.iter().any(|other| other.suspect) {
+            return false;
         }
         let shared = self.leader(next).map_or(0, |(_, shared)| shared);
         let promised: usize = self

@@ -22,6 +22,8 @@ pub(super) struct Sequence {
     pub(super) stream: bool,
     /// Whether what is cached of its prompt need not be evaluated again.
     pub(super) reuse: bool,
+    /// Whether it may be the one whose values are not numbers: it then runs alone.
+    pub(super) suspect: bool,
     /// The request whose prompt begins like this one and is evaluated first, and how many tokens
     /// they share.
     pub(super) follows: Option<(u64, usize)>,
@@ -51,6 +53,8 @@ pub(super) struct Sequence {
 pub(super) enum Progress {
     Going,
     Done(FinishReason),
+    /// Its logits are not numbers.
+    Broken,
 }
 
 impl Sequence {
@@ -77,6 +81,7 @@ impl Sequence {
             place: 0,
             stream: request.stream,
             reuse: request.cache_prompt,
+            suspect: false,
             follows: None,
             prompt_length: tokens.len(),
             cached: 0,
@@ -159,7 +164,7 @@ impl Sequence {
     /// Notes that the batch was evaluated, and chooses the next token if its logits are there.
     ///
     /// # Errors
-    /// Logits that are not finite; a grammar that cannot go on.
+    /// A grammar that cannot go on.
     pub(super) fn advance(
         &mut self,
         added: usize,
@@ -174,7 +179,10 @@ impl Sequence {
         if self.generated() >= self.max_tokens {
             return Ok(Progress::Done(FinishReason::Length));
         }
-        check_logits(context.get_logits_ith(index))?;
+        if check_logits(context.get_logits_ith(index)).is_err() {
+            return Ok(Progress::Broken);
+        }
+        self.suspect = false;
         let chosen = self.chooser.choose(model, context, index)?;
         let Some(token) = chosen.filter(|token| !model.vocab().is_eog(*token)) else {
             return Ok(Progress::Done(FinishReason::Stop));
@@ -257,6 +265,11 @@ pub(super) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
     if finite && any {
         return Ok(());
     }
+    Err(not_finite())
+}
+
+/// The failure of a request for which the model computes nonsense.
+pub(super) fn not_finite() -> Failure {
     let message = "The model computed values that are not finite numbers";
-    Err(Failure::new(Code::Internal, message))
+    Failure::new(Code::Internal, message)
 }

@@ -95,6 +95,7 @@ missing_packages() {
 			for tool in fish git mandoc python3 shellcheck socat zsh; do
 				have "$tool" || echo "$tool"
 			done
+			python3 -c 'import jsonschema' 2>/dev/null || echo python3-jsonschema
 			have node || echo nodejs
 			have script || echo bsdutils
 			# OpenBSD's: the documents' `nc -U` needs it.

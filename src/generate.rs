@@ -205,22 +205,17 @@ impl Field<'_> {
         }
     }
 
-    fn object_text(&self) -> Result<String, Failure> {
-        match self.value.kind {
-            Kind::Object(_) => Ok(self.value.source.to_string()),
-            _ => Err(self.wrong("an object")),
+    /// The grammar of a schema.
+    fn schema(&self) -> Result<String, Failure> {
+        if !matches!(self.value.kind, Kind::Object(_)) {
+            return Err(self.wrong("an object"));
         }
+        schema::grammar(self.value).map_err(|reason| self.unusable(&reason))
     }
 
     fn grammar(&self) -> Result<String, Failure> {
         let text = self.filled_string()?;
         grammar::check(&text).map_err(|reason| self.unusable(&reason))?;
-        Ok(text)
-    }
-
-    fn schema(&self) -> Result<String, Failure> {
-        let text = self.object_text()?;
-        schema::check(self.value).map_err(|reason| self.unusable(&reason))?;
         Ok(text)
     }
 

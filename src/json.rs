@@ -1,8 +1,9 @@
 //! Reads the JSON object of a request. miniserde's own parser says neither where nor why it
 //! stopped, and takes the last of two fields of one name; a request deserves better.
 
-/// Arrays and objects inside each other at the most. llama.cpp's schema converter recurses too.
-const DEPTH_LIMIT: usize = 64;
+/// Arrays and objects inside each other at the most. What reads them, and makes a grammar of a
+/// schema, calls itself for each; schemas that programs write are some ten deep.
+pub(crate) const DEPTH_LIMIT: usize = 64;
 
 /// A JSON value, and where in the text it stands.
 #[derive(Debug, PartialEq)]

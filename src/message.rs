@@ -88,7 +88,7 @@ pub(crate) struct Generate {
     pub(crate) stop: Vec<String>,
     /// What the answer must follow, in GBNF.
     pub(crate) grammar: Option<String>,
-    /// What the answer must follow, as a JSON schema.
+    /// What the answer must follow, in GBNF that was made of a JSON schema.
     pub(crate) json_schema: Option<String>,
     /// Whether pieces are wanted as they come.
     pub(crate) stream: bool,

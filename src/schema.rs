@@ -1,16 +1,35 @@
-//! What llama.cpp's converter makes of a JSON schema: it passes over keywords that it cannot turn
-//! into a grammar, and the answer then need not follow them. Here such a schema is refused.
+//! From a JSON schema to a grammar (GBNF) of exactly the answers that follow it.
+//!
+//! A schema is taken by a closed list of keywords and shapes; whatever else stands in it is refused
+//! by name. What is checked and what is written come out of the same walk, so that nothing is
+//! checked that does not hold, and nothing holds that was not checked. llama.cpp has a converter of
+//! its own, which passes over what it does not know, takes `"minimum":100` for one that allows 10,
+//! and mixes up the rules of properties such as `date_time` with its own: the answers need not
+//! follow the schema, and there is no telling when.
+
+mod literal;
+mod recursion;
+mod shapes;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
 
 use crate::json::{Kind, Value};
+use literal::{FIXED_RULES, gbnf};
+
+/// Bytes of a schema. Those that programs write have a few thousand; this many are checked and
+/// written in a few milliseconds, in which the bridge can do nothing else. How deep a schema can
+/// be is bounded where it is read, by [`crate::json::DEPTH_LIMIT`].
+const LARGEST: usize = 64 * 1024;
+
+/// Definitions of a schema. Each can refer to any other, so that all are gone through once for each
+/// to find out which values come to an end.
+const DEFINITIONS_LIMIT: usize = 250;
 
 /// Keywords that say nothing about what a value may be.
-const ANNOTATIONS: [&str; 12] = [
+const ANNOTATIONS: [&str; 8] = [
     "$comment",
-    "$defs",
-    "$id",
-    "$schema",
     "default",
-    "definitions",
     "deprecated",
     "description",
     "examples",
@@ -19,189 +38,354 @@ const ANNOTATIONS: [&str; 12] = [
     "writeOnly",
 ];
 
-/// Keywords beside which the converter looks at nothing but `type`, in the order in which it looks.
-const ALONE: [&str; 6] = ["$ref", "oneOf", "anyOf", "const", "enum", "allOf"];
+/// Keywords that may stand at the top of a schema beside any other.
+const AT_THE_TOP: [&str; 4] = ["$schema", "$id", "$defs", "definitions"];
 
-/// The keywords that the converter keeps for values of a type.
-const KEPT: [(&str, &[&str]); 7] = [
-    (
-        "object",
-        &["properties", "required", "additionalProperties"],
-    ),
-    ("array", &["items", "prefixItems", "minItems", "maxItems"]),
-    ("string", &["pattern", "format", "minLength", "maxLength"]),
-    (
-        "integer",
-        &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
-    ),
-    ("number", &[]),
-    ("boolean", &[]),
-    ("null", &[]),
-];
+/// The keywords at the top that hold what a `$ref` can name.
+const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 
-/// The formats of strings that the converter knows.
-const FORMATS: [&str; 9] = [
-    "date",
-    "time",
-    "date-time",
-    "uuid",
-    "uuid1",
-    "uuid2",
-    "uuid3",
-    "uuid4",
-    "uuid5",
-];
-
-/// Keywords of which only one can be kept.
-const EXCLUSIVE: [(&str, &str); 7] = [
-    ("minimum", "exclusiveMinimum"),
-    ("maximum", "exclusiveMaximum"),
-    ("items", "prefixItems"),
-    ("prefixItems", "minItems"),
-    ("prefixItems", "maxItems"),
-    ("pattern", "format"),
-    ("format", "minLength"),
-];
-
-/// Bounds, the lower one first.
-const BOUNDS: [(&str, &str); 3] = [
-    ("minItems", "maxItems"),
-    ("minLength", "maxLength"),
-    ("minimum", "maximum"),
-];
-
-/// Looks whether a schema can be kept to, whole.
+/// Makes the grammar of a schema; its rule `root` is the answer.
 ///
 /// # Errors
-/// A sentence that names the keyword, and where in the schema it stands.
-pub(crate) fn check(schema: &Value<'_>) -> Result<(), String> {
-    check_at(schema, "#")
+/// A sentence that names the keyword, where in the schema it stands, and what would be right.
+pub(crate) fn grammar(schema: &Value<'_>) -> Result<String, String> {
+    let size = schema.source.len();
+    if size > LARGEST {
+        return Err(format!(
+            "it has {size} bytes, and {LARGEST} is the most that is taken"
+        ));
+    }
+    expect_single_keys(schema, Place::TOP)?;
+    let definitions = definitions(schema)?;
+    let mut writer = Writer {
+        references: HashMap::new(),
+        rules: Vec::new(),
+        names: HashMap::new(),
+    };
+    for (at, (reference, ..)) in definitions.iter().enumerate() {
+        let name = format!("definition{at}");
+        writer.references.insert(reference.clone(), name);
+    }
+    for (reference, value, [keyword, name]) in &definitions {
+        let above = Place::TOP.at(keyword);
+        let text = writer.value(value, above.at(name))?;
+        let rule = format!("{} ::= {text}\n", writer.references[reference]);
+        writer.rules.push(rule);
+    }
+    let root = writer.value(schema, Place::TOP)?;
+    recursion::check(&definitions)?;
+    let rules = writer.rules.concat();
+    Ok(format!("root ::= {root}\n{rules}{FIXED_RULES}"))
 }
 
-fn check_at(schema: &Value<'_>, place: &str) -> Result<(), String> {
-    if !matches!(schema.kind, Kind::Object(_)) {
-        // true and false are schemas, too; anything else the converter refuses.
+/// Where in a schema something stands; shown as a JSON pointer.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    above: Option<&'a Place<'a>>,
+    name: &'a str,
+}
+
+impl Place<'_> {
+    const TOP: Place<'static> = Place {
+        above: None,
+        name: "#",
+    };
+
+    fn at<'a>(&'a self, name: &'a str) -> Place<'a> {
+        Place {
+            above: Some(self),
+            name,
+        }
+    }
+}
+
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.above {
+            None => out.write_str(self.name),
+            Some(above) => {
+                let name = self.name.replace('~', "~0").replace('/', "~1");
+                write!(out, "{above}/{name}")
+            }
+        }
+    }
+}
+
+/// A definition: how a `$ref` names it, what it is, and the two keys that lead to it.
+type Definition<'a> = (String, &'a Value<'a>, [&'a str; 2]);
+
+/// All definitions, in the order of the text.
+fn definitions<'a>(schema: &'a Value<'a>) -> Result<Vec<Definition<'a>>, String> {
+    let mut found = Vec::new();
+    for keyword in DEFINITIONS {
+        let Some(value) = field(schema, keyword) else {
+            continue;
+        };
+        expect_object(value, Place::TOP.at(keyword))?;
+        for (name, value) in value.fields() {
+            let reference = Place::TOP.at(keyword).at(name).to_string();
+            found.push((reference, value, [keyword, name]));
+        }
+    }
+    if found.len() > DEFINITIONS_LIMIT {
+        let found = found.len();
+        return Err(format!(
+            "it has {found} definitions, and {DEFINITIONS_LIMIT} is the most that is taken"
+        ));
+    }
+    Ok(found)
+}
+
+/// JSON leaves open which of two values of one key counts, so no key may come twice.
+fn expect_single_keys(value: &Value<'_>, place: Place<'_>) -> Result<(), String> {
+    let mut seen = HashSet::new();
+    for (name, value) in value.fields() {
+        if !seen.insert(name) {
+            return Err(format!("'{name}' at {place} is given twice"));
+        }
+        expect_single_keys(value, place.at(name))?;
+    }
+    if value.kind == Kind::Array {
+        for (at, value) in value.items.iter().enumerate() {
+            expect_single_keys(value, place.at(&at.to_string()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes the rules of a schema.
+struct Writer {
+    /// For each definition, how a `$ref` names it, and its rule.
+    references: HashMap<String, String>,
+    /// The rules that are written already, each with its newline.
+    rules: Vec<String>,
+    /// The names of rules by what they stand for: what comes twice is written once.
+    names: HashMap<String, String>,
+}
+
+impl Writer {
+    /// The name of a rule that stands for this.
+    fn rule(&mut self, text: String) -> String {
+        if let Some(name) = self.names.get(&text) {
+            return name.clone();
+        }
+        let name = format!("rule{}", self.names.len());
+        self.rules.push(format!("{name} ::= {text}\n"));
+        self.names.insert(text, name.clone());
+        name
+    }
+
+    /// Writes what a schema allows; returns the name of its rule.
+    fn value(&mut self, schema: &Value<'_>, place: Place<'_>) -> Result<String, String> {
+        if !matches!(schema.kind, Kind::Object(_)) {
+            let kind = schema.kind.name();
+            return Err(format!(
+                "{place} is {kind}, where a schema must be an object; {{}} is any value"
+            ));
+        }
+        if let Some(reference) = field(schema, "$ref") {
+            expect_only(schema, place, "beside '$ref'", &["$ref"])?;
+            return self.reference(reference, place.at("$ref"));
+        }
+        if let Some(choices) = field(schema, "anyOf") {
+            expect_only(schema, place, "beside 'anyOf'", &["anyOf"])?;
+            return self.any_of(choices, place.at("anyOf"));
+        }
+        if let Some(value) = field(schema, "const") {
+            expect_only(schema, place, "beside 'const'", &["const", "type"])?;
+            expect_type(value, schema, place, place.at("const"))?;
+            return Ok(self.rule(gbnf(&literal::json(value))));
+        }
+        if let Some(values) = field(schema, "enum") {
+            expect_only(schema, place, "beside 'enum'", &["enum", "type"])?;
+            return self.enumeration(values, schema, place);
+        }
+        let types = types(schema, place)?;
+        shapes::expect_keywords(schema, place, &types)?;
+        let mut texts = Vec::new();
+        for name in &types {
+            texts.push(self.of_type(name, schema, place)?);
+        }
+        Ok(match &texts[..] {
+            [] => "value".to_string(),
+            [text] => self.rule(text.clone()),
+            _ => self.rule(texts.join(" | ")),
+        })
+    }
+
+    fn reference(&mut self, value: &Value<'_>, place: Place<'_>) -> Result<String, String> {
+        let Kind::String(reference) = &value.kind else {
+            return Err(wrong(value, place, "a string such as \"#/$defs/NAME\""));
+        };
+        self.references.get(reference).cloned().ok_or_else(|| {
+            format!(
+                "{place} names '{reference}', which is no definition; \
+                 a reference is #/$defs/NAME or #/definitions/NAME, with NAME in there"
+            )
+        })
+    }
+
+    fn any_of(&mut self, choices: &Value<'_>, place: Place<'_>) -> Result<String, String> {
+        let mut names = Vec::new();
+        for (at, choice) in filled_array(choices, place)?.iter().enumerate() {
+            names.push(self.value(choice, place.at(&at.to_string()))?);
+        }
+        Ok(self.rule(names.join(" | ")))
+    }
+
+    fn enumeration(
+        &mut self,
+        values: &Value<'_>,
+        schema: &Value<'_>,
+        place: Place<'_>,
+    ) -> Result<String, String> {
+        let within = place.at("enum");
+        let mut texts = Vec::new();
+        for (at, value) in filled_array(values, within)?.iter().enumerate() {
+            expect_type(value, schema, place, within.at(&at.to_string()))?;
+            texts.push(literal::json(value));
+        }
+        texts.sort();
+        texts.dedup();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        Ok(self.one_of(&texts))
+    }
+
+    /// One of these texts, which are sorted and of which no two are the same. What several begin
+    /// with is written once: llama.cpp holds each choice against the whole vocabulary.
+    fn one_of(&mut self, texts: &[&str]) -> String {
+        let mut choices = Vec::new();
+        let mut rest = texts;
+        while let Some(first) = rest.first() {
+            let start = first.chars().next();
+            let alike = |text: &&&str| text.chars().next() == start;
+            let (group, others) = rest.split_at(rest.iter().take_while(alike).count());
+            rest = others;
+            // Of sorted texts, what the first and the last share, all do.
+            let shared = shared_start(first, group[group.len() - 1]);
+            let begin = gbnf(&first[..shared]);
+            choices.push(match group {
+                [_] => begin,
+                _ => {
+                    let ends: Vec<&str> = group.iter().map(|text| &text[shared..]).collect();
+                    format!("{begin} {}", self.one_of(&ends))
+                }
+            });
+        }
+        self.rule(choices.join(" | "))
+    }
+}
+
+/// Bytes of the characters that two texts begin with alike.
+fn shared_start(one: &str, other: &str) -> usize {
+    let pairs = one.chars().zip(other.chars());
+    pairs
+        .take_while(|(a, b)| a == b)
+        .map(|(a, _)| a.len_utf8())
+        .sum()
+}
+
+/// The types that a schema names, of which there need not be any.
+fn types<'a>(schema: &'a Value<'_>, place: Place<'_>) -> Result<Vec<&'a str>, String> {
+    let Some(named) = field(schema, "type") else {
+        return Ok(Vec::new());
+    };
+    let place = place.at("type");
+    let names = match named.kind {
+        Kind::Array => filled_array(named, place)?,
+        _ => std::slice::from_ref(named),
+    };
+    let known = shapes::type_names().join(", ");
+    let mut types: Vec<&str> = Vec::new();
+    for name in names {
+        match &name.kind {
+            Kind::String(name) if shapes::type_names().contains(&name.as_str()) => types.push(name),
+            _ => return Err(wrong(name, place, &format!("one of {known}"))),
+        }
+    }
+    Ok(types)
+}
+
+/// Looks whether a value that is given is of the type that stands beside it, if there is one.
+fn expect_type(
+    value: &Value<'_>,
+    schema: &Value<'_>,
+    beside: Place<'_>,
+    place: Place<'_>,
+) -> Result<(), String> {
+    let types = types(schema, beside)?;
+    let fits = |name: &&str| match (*name, &value.kind) {
+        ("object", Kind::Object(_)) | ("array", Kind::Array) | ("string", Kind::String(_)) => true,
+        ("boolean", Kind::Bool(_)) | ("null", Kind::Null) | ("number", Kind::Number(_)) => true,
+        ("integer", Kind::Number(number)) => number.fract() == 0.0,
+        _ => false,
+    };
+    if types.is_empty() || types.iter().any(fits) {
         return Ok(());
     }
-    check_keywords(schema, place)?;
-    check_bounds(schema, place)?;
-    check_required(schema, place)?;
-    for (name, value) in schema.fields() {
-        let place = format!("{place}/{name}");
-        match name {
-            "properties" | "$defs" | "definitions" => {
-                for (name, schema) in value.fields() {
-                    check_at(schema, &format!("{place}/{name}"))?;
-                }
-            }
-            "items" | "prefixItems" | "oneOf" | "anyOf" | "allOf" => {
-                check_at(value, &place)?;
-                if value.kind == Kind::Array {
-                    for (at, schema) in value.items.iter().enumerate() {
-                        check_at(schema, &format!("{place}/{at}"))?;
-                    }
-                }
-            }
-            "additionalProperties" => check_at(value, &place)?,
-            _ => (),
-        }
-    }
-    Ok(())
+    let wanted = types.join(" or ");
+    Err(format!(
+        "{place} is not of the type {wanted} that stands beside it"
+    ))
 }
 
-fn check_keywords(schema: &Value<'_>, place: &str) -> Result<(), String> {
-    let alone = ALONE.iter().find(|name| field(schema, name).is_some());
-    let types = types(schema);
-    for (name, value) in schema.fields() {
-        let kept = match alone {
-            Some(alone) => name == *alone || name == "type",
-            None => name == "type" || kept_for(&types, name),
+/// Refuses all keywords but these and those that stand anywhere; `case` says when it is these.
+fn expect_only(
+    schema: &Value<'_>,
+    place: Place<'_>,
+    case: &str,
+    allowed: &[&str],
+) -> Result<(), String> {
+    for (name, _) in schema.fields() {
+        let top = place.above.is_none() && AT_THE_TOP.contains(&name);
+        if top || ANNOTATIONS.contains(&name) || allowed.contains(&name) {
+            continue;
+        }
+        if AT_THE_TOP.contains(&name) {
+            return Err(format!(
+                "'{name}' at {place} is not supported; it can only stand at the top of a schema"
+            ));
+        }
+        let others: Vec<&str> = allowed
+            .iter()
+            .copied()
+            .filter(|a| !case.contains(a))
+            .collect();
+        let others = match &others[..] {
+            [] => "only descriptions can stand".to_string(),
+            others => format!("only {} can stand", others.join(", ")),
         };
-        if !kept && !ANNOTATIONS.contains(&name) {
-            let beside = match alone {
-                Some(alone) => format!("beside '{alone}'"),
-                None if types.is_empty() => "without a 'type'".to_string(),
-                None => format!("for the type {}", types.join(" or ")),
-            };
-            return Err(format!("'{name}' at {place} cannot be kept to {beside}"));
-        }
-        if let ("format", Kind::String(format)) = (name, &value.kind)
-            && !FORMATS.contains(&format.as_str())
-        {
-            let known = FORMATS.join(", ");
-            return Err(format!(
-                "the format '{format}' at {place} cannot be kept to; those that can are {known}"
-            ));
-        }
-    }
-    let both = |(a, b): &&(&str, &str)| field(schema, a).is_some() && field(schema, b).is_some();
-    match EXCLUSIVE.iter().find(both) {
-        Some((a, b)) if alone.is_none() => {
-            Err(format!("'{a}' and '{b}' at {place} cannot both be kept to"))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// The types that a schema names, or that its keywords imply as the converter sees it.
-fn types(schema: &Value<'_>) -> Vec<String> {
-    let text = |value: &Value<'_>| match &value.kind {
-        Kind::String(text) => Some(text.clone()),
-        _ => None,
-    };
-    if let Some(named) = field(schema, "type") {
-        return match named.kind {
-            Kind::Array => named.items.iter().filter_map(text).collect(),
-            _ => text(named).into_iter().collect(),
-        };
-    }
-    let implied = |(kind, keywords): &&(&str, &[&str])| {
-        *kind != "integer" && keywords.iter().any(|name| field(schema, name).is_some())
-    };
-    let implied = KEPT.iter().find(implied);
-    implied
-        .map(|(kind, _)| kind.to_string())
-        .into_iter()
-        .collect()
-}
-
-fn kept_for(types: &[String], keyword: &str) -> bool {
-    KEPT.iter()
-        .any(|(kind, kept)| types.iter().any(|t| t == kind) && kept.contains(&keyword))
-}
-
-fn check_bounds(schema: &Value<'_>, place: &str) -> Result<(), String> {
-    let number = |name: &str| match field(schema, name)?.kind {
-        Kind::Number(number) => Some(number),
-        _ => None,
-    };
-    for (low, high) in BOUNDS {
-        if let (Some(least), Some(most)) = (number(low), number(high))
-            && least > most
-        {
-            return Err(format!(
-                "'{low}' at {place} is {least}, more than '{high}', which is {most}"
-            ));
-        }
+        return Err(format!(
+            "'{name}' at {place} is not supported; {case} {others}"
+        ));
     }
     Ok(())
 }
 
-/// The converter requires no property that it was not told of.
-fn check_required(schema: &Value<'_>, place: &str) -> Result<(), String> {
-    let properties = field(schema, "properties");
-    let known = |name: &str| properties.is_some_and(|p| field(p, name).is_some());
-    let required = field(schema, "required").map_or(&[][..], |value| &value.items[..]);
-    for name in required {
-        if let Kind::String(name) = &name.kind
-            && !known(name)
-        {
-            return Err(format!(
-                "'required' at {place} names '{name}', which 'properties' does not"
-            ));
-        }
+fn expect_object(value: &Value<'_>, place: Place<'_>) -> Result<(), String> {
+    match value.kind {
+        Kind::Object(_) => Ok(()),
+        _ => Err(wrong(value, place, "an object")),
     }
-    Ok(())
+}
+
+/// The values of an array that has some.
+fn filled_array<'a, 'b>(value: &'a Value<'b>, place: Place<'_>) -> Result<&'a [Value<'b>], String> {
+    match value.kind {
+        Kind::Array if !value.items.is_empty() => Ok(&value.items),
+        Kind::Array => Err(format!("{place} is empty; it takes at least one value")),
+        _ => Err(wrong(value, place, "an array")),
+    }
+}
+
+/// A sentence on a value of the wrong kind.
+fn wrong(value: &Value<'_>, place: Place<'_>, takes: &str) -> String {
+    let found = match &value.kind {
+        Kind::Number(_) => value.source.to_string(),
+        Kind::String(text) => format!("'{text}'"),
+        kind => kind.name().to_string(),
+    };
+    format!("{place} takes {takes}, not {found}")
 }
 
 fn field<'a, 'b>(schema: &'a Value<'b>, name: &str) -> Option<&'a Value<'b>> {

@@ -39,10 +39,7 @@ impl Chooser {
     ) -> Result<Self, Failure> {
         let grammar = match (&request.grammar, &request.json_schema) {
             (Some(grammar), _) => Some(compile(model, "grammar", grammar)?),
-            (None, Some(schema)) => {
-                let grammar = schema_to_grammar(schema)?;
-                Some(compile(model, "json_schema", &grammar)?)
-            }
+            (None, Some(grammar)) => Some(compile(model, "json_schema", grammar)?),
             (None, None) => None,
         };
         Ok(Self {
@@ -112,20 +109,6 @@ fn compile(model: &LlamaModel, field: &str, grammar: &str) -> Result<LlamaSample
         };
         Failure::bad_request(format!("Field '{field}' cannot be used{reason}"))
     })
-}
-
-#[cfg(feature = "json-schema")]
-fn schema_to_grammar(schema: &str) -> Result<String, Failure> {
-    llama_cpp_2::json_schema_to_grammar(schema).map_err(|_| {
-        let reason = "llama.cpp cannot make a grammar of it, and does not say why";
-        Failure::bad_request(format!("Field 'json_schema' cannot be used: {reason}"))
-    })
-}
-
-#[cfg(not(feature = "json-schema"))]
-fn schema_to_grammar(_: &str) -> Result<String, Failure> {
-    let message = "Field 'json_schema' needs a bridge built with the feature json-schema";
-    Err(Failure::new(crate::failure::Code::Unsupported, message))
 }
 
 /// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;

@@ -1,0 +1,94 @@
+//! Definitions that refer to each other: every value of them must come to an end, and no `$ref`
+//! may lead back to itself before anything of the value is written.
+
+use std::collections::HashSet;
+
+use super::{Definition, field};
+use crate::json::{Kind, Value};
+
+/// Looks at all definitions.
+///
+/// # Errors
+/// A sentence that names one.
+pub(super) fn check(definitions: &[Definition<'_>]) -> Result<(), String> {
+    if let Some(reference) = never(definitions, ends) {
+        return Err(format!(
+            "a value of {reference} never ends: it contains itself in every case; \
+             leave it out of 'required', or offer another choice with 'anyOf'"
+        ));
+    }
+    if let Some(reference) = never(definitions, begins) {
+        return Err(format!(
+            "{reference} refers to itself with nothing in between; \
+             a definition can contain itself only inside an object or array"
+        ));
+    }
+    Ok(())
+}
+
+/// The first definition for which `holds` cannot be shown, given that it holds for those for which
+/// it was shown before.
+fn never<'a>(
+    definitions: &'a [Definition<'_>],
+    holds: fn(&Value<'_>, &HashSet<&str>) -> bool,
+) -> Option<&'a str> {
+    let mut shown: HashSet<&str> = HashSet::new();
+    loop {
+        let before = shown.len();
+        for (reference, value, _) in definitions {
+            if !shown.contains(&reference[..]) && holds(value, &shown) {
+                shown.insert(reference);
+            }
+        }
+        if shown.len() == before {
+            let mut all = definitions.iter().map(|(reference, ..)| &reference[..]);
+            return all.find(|reference| !shown.contains(reference));
+        }
+    }
+}
+
+/// Whether a value of the schema can end, if those of the definitions `ending` can.
+fn ends(schema: &Value<'_>, ending: &HashSet<&str>) -> bool {
+    if let Some(reference) = reference(schema) {
+        return ending.contains(reference);
+    }
+    let all = |value: &Value<'_>| value.items.iter().all(|item| ends(item, ending));
+    if let Some(choices) = field(schema, "anyOf") {
+        return choices.items.iter().any(|choice| ends(choice, ending));
+    }
+    let known = |name: &str| field(schema, name);
+    let least = known("minItems").map(|value| value.source);
+    let items = known("items").filter(|_| least.is_some_and(|least| least != "0"));
+    let items = items.is_none_or(|items| ends(items, ending));
+    let tuple = known("prefixItems").is_none_or(all);
+    let required: HashSet<&str> = match known("required") {
+        Some(names) => names.items.iter().filter_map(text).collect(),
+        None => HashSet::new(),
+    };
+    let properties = known("properties").is_none_or(|properties| {
+        let mut fields = properties.fields();
+        fields.all(|(name, value)| !required.contains(name) || ends(value, ending))
+    });
+    items && tuple && properties
+}
+
+/// Whether a value of the schema begins with something of its own, if those of the definitions
+/// `beginning` do.
+fn begins(schema: &Value<'_>, beginning: &HashSet<&str>) -> bool {
+    if let Some(reference) = reference(schema) {
+        return beginning.contains(reference);
+    }
+    let choices = field(schema, "anyOf").map_or(&[][..], |choices| &choices.items);
+    choices.iter().all(|choice| begins(choice, beginning))
+}
+
+fn reference<'a>(schema: &'a Value<'_>) -> Option<&'a str> {
+    field(schema, "$ref").and_then(text)
+}
+
+fn text<'a>(value: &'a Value<'_>) -> Option<&'a str> {
+    match &value.kind {
+        Kind::String(text) => Some(text),
+        _ => None,
+    }
+}

@@ -5,7 +5,7 @@ use crate::json::{self, Kind, Value};
 use crate::limits::{self, Limit};
 use crate::message::{Generate, Turn};
 
-use crate::{grammar, schema};
+use crate::schema;
 
 /// The roles of a conversation.
 const ROLES: [&str; 3] = ["system", "user", "assistant"];
@@ -63,7 +63,7 @@ const FIELDS: [(&str, Setter); 18] = [
         put(&mut request.stop, field.stop_strings())
     }),
     ("grammar", |request, field| {
-        put(&mut request.grammar, field.grammar().map(Some))
+        put(&mut request.grammar, field.filled_string().map(Some))
     }),
     ("json_schema", |request, field| {
         put(&mut request.json_schema, field.schema().map(Some))
@@ -168,10 +168,6 @@ impl Field<'_> {
         Failure::bad_request(format!("Field '{}' takes {takes}, not {found}", self.name))
     }
 
-    fn unusable(&self, reason: &str) -> Failure {
-        Failure::bad_request(format!("Field '{}' cannot be used: {reason}", self.name))
-    }
-
     fn number(&self, limit: &Limit) -> Result<f32, Failure> {
         match self.value.kind {
             Kind::Number(number) if limit.allows(number) => Ok(number as f32),
@@ -210,13 +206,8 @@ impl Field<'_> {
         if !matches!(self.value.kind, Kind::Object(_)) {
             return Err(self.wrong("an object"));
         }
-        schema::grammar(self.value).map_err(|reason| self.unusable(&reason))
-    }
-
-    fn grammar(&self) -> Result<String, Failure> {
-        let text = self.filled_string()?;
-        grammar::check(&text).map_err(|reason| self.unusable(&reason))?;
-        Ok(text)
+        let unusable = |reason| format!("Field '{}' cannot be used: {reason}", self.name);
+        schema::grammar(self.value).map_err(|reason| Failure::bad_request(unusable(reason)))
     }
 
     fn stop_strings(&self) -> Result<Vec<String>, Failure> {

@@ -10,7 +10,6 @@ mod client;
 mod command;
 mod failure;
 mod generate;
-mod grammar;
 mod identity;
 mod json;
 mod link;

@@ -1,6 +1,7 @@
 //! The model process: llama.cpp, and nothing else. It loads the one model that its first message
 //! names, works on the requests that follow, and ends with the socket that joins it to the bridge.
 
+mod bound;
 mod cache;
 #[cfg(feature = "chat-template")]
 mod chat;
@@ -10,6 +11,8 @@ mod chat;
 mod embedding;
 mod embeds;
 mod engine;
+mod gbnf;
+mod grammar;
 mod load;
 mod log;
 #[cfg(feature = "chat-template")]

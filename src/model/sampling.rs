@@ -1,14 +1,12 @@
 //! Sampling: which token comes next.
 
-use llama_cpp_2::GrammarError;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
-use llama_cpp_2::token::data::LlamaTokenData;
-use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
+use super::bound::Bound;
 use super::vocabulary;
 use crate::failure::Failure;
 use crate::message::Generate;
@@ -16,14 +14,11 @@ use crate::message::Generate;
 /// llama.cpp takes the one seed above it for a wish for a random one; here every seed is one.
 const LARGEST_SEED: u32 = u32::MAX - 1;
 
-/// The rule of a grammar that it starts with.
-const ROOT: &str = "root";
-
 /// Chooses tokens for one request.
 pub(super) struct Chooser {
     chain: LlamaSampler,
     /// What every token must follow.
-    grammar: Option<LlamaSampler>,
+    bound: Option<Bound>,
 }
 
 impl Chooser {
@@ -37,14 +32,14 @@ impl Chooser {
         context_size: u32,
         prompt: &[LlamaToken],
     ) -> Result<Self, Failure> {
-        let grammar = match (&request.grammar, &request.json_schema) {
-            (Some(grammar), _) => Some(compile(model, "grammar", grammar)?),
-            (None, Some(grammar)) => Some(compile(model, "json_schema", grammar)?),
+        let bound = match (&request.grammar, &request.json_schema) {
+            (Some(grammar), _) => Some(Bound::new(model, "grammar", grammar)?),
+            (None, Some(grammar)) => Some(Bound::new(model, "json_schema", grammar)?),
             (None, None) => None,
         };
         Ok(Self {
             chain: chain(model, request, context_size).with_tokens(prompt),
-            grammar,
+            bound,
         })
     }
 
@@ -53,38 +48,38 @@ impl Chooser {
     /// follows the grammar, which is cheaper to find out for one token than for all.
     ///
     /// # Errors
-    /// A grammar by which no token can follow.
+    /// A grammar by which no token can follow, or that llama.cpp cannot follow any further.
     pub(super) fn choose(
         &mut self,
         model: &LlamaModel,
         context: &LlamaContext<'_>,
         index: i32,
     ) -> Result<Option<LlamaToken>, Failure> {
-        let Some(grammar) = &mut self.grammar else {
+        let Some(bound) = &mut self.bound else {
             return Ok(Some(self.chain.sample(context, index)));
         };
         let mut free = context.token_data_array_ith(index);
         self.chain.apply(&mut free);
-        let token = match free.selected_token().filter(|t| allowed(grammar, *t)) {
-            Some(token) => token,
-            None => {
-                let mut bound = context.token_data_array_ith(index);
-                grammar.apply(&mut bound);
-                bound.data.retain(|d| {
+        let token = match free.selected_token() {
+            Some(token) if bound.allows(token)? => token,
+            _ => {
+                let mut all = context.token_data_array_ith(index);
+                bound.restrict(&mut all)?;
+                all.data.retain(|d| {
                     d.logit() != f32::NEG_INFINITY && !vocabulary::is_silent(model, d.id())
                 });
-                if bound.data.is_empty() {
+                if all.data.is_empty() {
                     return Err(no_token());
                 }
-                if bound.data.iter().all(|d| model.vocab().is_eog(d.id())) {
+                if all.data.iter().all(|d| model.vocab().is_eog(d.id())) {
                     return Ok(None);
                 }
-                self.chain.apply(&mut bound);
-                bound.selected_token().ok_or_else(no_token)?
+                self.chain.apply(&mut all);
+                all.selected_token().ok_or_else(no_token)?
             }
         };
         self.chain.accept(token);
-        grammar.accept(token);
+        bound.accept(token)?;
         Ok(Some(token))
     }
 }
@@ -92,23 +87,6 @@ impl Chooser {
 fn no_token() -> Failure {
     let message = "No token of the model's vocabulary can continue the grammar";
     Failure::bad_request(message)
-}
-
-fn allowed(grammar: &mut LlamaSampler, token: LlamaToken) -> bool {
-    let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
-    one.apply_sampler(grammar);
-    one.data[0].logit() != f32::NEG_INFINITY
-}
-
-fn compile(model: &LlamaModel, field: &str, grammar: &str) -> Result<LlamaSampler, Failure> {
-    LlamaSampler::grammar(model, grammar, ROOT).map_err(|error| {
-        let reason = match error {
-            // llama.cpp writes what is wrong to standard error; the bridge adds it.
-            GrammarError::NullGrammar => String::new(),
-            other => format!(": {other}"),
-        };
-        Failure::bad_request(format!("Field '{field}' cannot be used{reason}"))
-    })
 }
 
 /// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;

@@ -1,0 +1,127 @@
+//! A grammar at work: llama.cpp follows it, and is watched while it does.
+
+use std::time::Duration;
+
+use llama_cpp_2::GrammarError;
+use llama_cpp_2::model::LlamaModel;
+use llama_cpp_2::sampling::LlamaSampler;
+use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
+
+use super::grammar;
+use crate::failure::{Code, Failure};
+use crate::log::{ERROR_MARK, OTHER_MARK};
+use crate::system;
+
+/// The rule of a grammar that it starts with.
+const ROOT: &str = "root";
+
+/// Processor time that llama.cpp may take to hold a grammar against one token or all of the
+/// vocabulary. Ordinary grammars take some milliseconds; with one that is ambiguous, each token can
+/// double the time, so that there is no use in waiting for longer.
+const STEP_LIMIT: Duration = Duration::from_secs(1);
+
+/// How long one call may take before the process is ended: nothing else interrupts llama.cpp. A
+/// token of many letters can double the work within one call.
+const OVERDUE: Duration = Duration::from_secs(10);
+
+/// Stands before what llama.cpp says of a grammar, for its own developers.
+const PARSER_PREFIX: &str = "parse: error parsing grammar: ";
+
+/// What every token of an answer must follow.
+pub(super) struct Bound {
+    /// The field of the request that it comes from.
+    field: &'static str,
+    sampler: LlamaSampler,
+}
+
+impl Bound {
+    /// Compiles a grammar, the text of this field of the request.
+    ///
+    /// # Errors
+    /// `bad_request` with what is wrong with it.
+    pub(super) fn new(
+        model: &LlamaModel,
+        field: &'static str,
+        grammar: &str,
+    ) -> Result<Self, Failure> {
+        let unusable = |reason: &str| {
+            Failure::bad_request(format!("Field '{field}' cannot be used: {reason}"))
+        };
+        grammar::check(grammar, ROOT).map_err(|reason| unusable(&reason))?;
+        let compile = || LlamaSampler::grammar(model, grammar, ROOT);
+        let (compiled, words) = system::capture_errors(|| system::or_end(OVERDUE, compile));
+        match compiled {
+            Ok(sampler) => Ok(Self { field, sampler }),
+            Err(GrammarError::NullGrammar) => Err(unusable(&reason(&words))),
+            Err(other) => Err(unusable(&other.to_string())),
+        }
+    }
+
+    /// Whether this can be the next token.
+    ///
+    /// # Errors
+    /// `bad_request` where that takes too long.
+    pub(super) fn allows(&mut self, token: LlamaToken) -> Result<bool, Failure> {
+        let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
+        self.restrict(&mut one)?;
+        Ok(one.data[0].logit() != f32::NEG_INFINITY)
+    }
+
+    /// Takes their chance from the tokens that cannot be the next.
+    ///
+    /// # Errors
+    /// `bad_request` where that takes too long.
+    pub(super) fn restrict(&mut self, tokens: &mut LlamaTokenDataArray) -> Result<(), Failure> {
+        self.watched(|sampler| sampler.apply(tokens))
+    }
+
+    /// Goes on behind this token, which must be one that can be the next.
+    ///
+    /// # Errors
+    /// `bad_request` where that takes too long, `internal` if llama.cpp fails, which it does without
+    /// memory.
+    pub(super) fn accept(&mut self, token: LlamaToken) -> Result<(), Failure> {
+        let accepted = self.watched(|sampler| sampler.try_accept(token))?;
+        accepted.map_err(|_| {
+            let message = format!(
+                "llama.cpp cannot follow the field '{}' any further",
+                self.field
+            );
+            Failure::new(Code::Internal, message)
+        })
+    }
+
+    fn watched<T>(&mut self, work: impl FnOnce(&mut LlamaSampler) -> T) -> Result<T, Failure> {
+        let start = system::processor_time();
+        let result = system::or_end(OVERDUE, || work(&mut self.sampler));
+        if system::processor_time() - start <= STEP_LIMIT {
+            return Ok(result);
+        }
+        Err(Failure::bad_request(format!(
+            "Field '{}' cannot be used any further: it is so ambiguous that one token took more \
+             than {} s; choices that begin alike can be joined",
+            self.field,
+            STEP_LIMIT.as_secs()
+        )))
+    }
+}
+
+/// Why llama.cpp took no grammar, by what it wrote: the first line, as those that follow are ever
+/// more general, or the rest of the grammar.
+fn reason(words: &str) -> String {
+    let line = words.lines().find(|line| !line.trim().is_empty());
+    let Some(line) = line else {
+        return "llama.cpp does not take it and does not say why".to_string();
+    };
+    let line = line
+        .trim_start_matches(ERROR_MARK)
+        .trim_start_matches(OTHER_MARK);
+    let line = line.strip_prefix(PARSER_PREFIX).unwrap_or(line).trim_end();
+    match line {
+        "std::bad_alloc" => "it takes more memory than there is".to_string(),
+        line if line.ends_with(" at") => format!("{line} its end"),
+        line => line.to_string(),
+    }
+}

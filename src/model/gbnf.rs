@@ -1,0 +1,360 @@
+//! Reads a grammar in llama.cpp's GBNF, as llama.cpp does but without working out repetitions.
+
+use std::collections::HashMap;
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// Parentheses inside each other. llama.cpp calls itself for each; 200,000 overflow its stack.
+const NESTING_LIMIT: usize = 100;
+
+/// Repetitions of one item. llama.cpp takes a larger upper limit for none at all.
+const REPETITION_LIMIT: u64 = 2000;
+
+/// A rule, or the part of one in parentheses.
+pub(super) struct Rule {
+    /// Its name, or that of the rule that the parentheses are in.
+    pub(super) name: String,
+    /// What it can be, each a sequence; `None` where it is only referred to.
+    pub(super) choices: Option<Vec<Vec<Item>>>,
+}
+
+/// A part of a sequence, and how often it comes.
+pub(super) struct Item {
+    pub(super) what: What,
+    pub(super) least: u64,
+    /// `None` is any number of times.
+    pub(super) most: Option<u64>,
+}
+
+/// What an item is.
+#[derive(Clone, Copy)]
+pub(super) enum What {
+    /// Characters or a token, and how many of llama.cpp's elements they take.
+    Text(u64),
+    /// The rule at this index.
+    Rule(usize),
+}
+
+/// Reads the rules of a grammar; gives them and the index of the one of that name.
+///
+/// # Errors
+/// A sentence with the line in which the text stops being a grammar.
+pub(super) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
+    let mut reader = Reader {
+        rest: text.chars().peekable(),
+        line: 1,
+        rules: Vec::new(),
+        names: HashMap::new(),
+        name: String::new(),
+    };
+    reader.blanks(true);
+    while reader.peek().is_some() {
+        reader.rule()?;
+    }
+    if let Some(rule) = reader.rules.iter().find(|rule| rule.choices.is_none()) {
+        return Err(format!(
+            "there is no rule '{}', which is referred to",
+            rule.name
+        ));
+    }
+    let start = reader.names.get(root).copied();
+    let start = start.ok_or_else(|| format!("there is no rule '{root}', which is the answer"))?;
+    Ok((reader.rules, start))
+}
+
+struct Reader<'a> {
+    rest: Peekable<Chars<'a>>,
+    line: usize,
+    rules: Vec<Rule>,
+    names: HashMap<String, usize>,
+    /// The rule that is being read.
+    name: String,
+}
+
+impl Reader<'_> {
+    fn wrong(&mut self, expected: &str) -> String {
+        let found = match self.peek() {
+            Some(found) => format!("'{}'", found.escape_debug()),
+            None => "the end".to_string(),
+        };
+        format!("line {}: expected {expected}, found {found}", self.line)
+    }
+
+    fn peek(&mut self) -> Option<char> {
+        self.rest.peek().copied()
+    }
+
+    fn next(&mut self) -> Option<char> {
+        let next = self.rest.next();
+        self.line += usize::from(next == Some('\n'));
+        next
+    }
+
+    fn accept(&mut self, wanted: char) -> bool {
+        let there = self.peek() == Some(wanted);
+        if there {
+            self.next();
+        }
+        there
+    }
+
+    fn expect(&mut self, wanted: char) -> Result<(), String> {
+        match self.accept(wanted) {
+            true => Ok(()),
+            false => Err(self.wrong(&format!("'{wanted}'"))),
+        }
+    }
+
+    /// Skips blanks and comments, and newlines where they mean no more than blanks.
+    fn blanks(&mut self, newlines: bool) {
+        while let Some(found) = self.peek() {
+            match found {
+                ' ' | '\t' => (),
+                '\r' | '\n' if newlines => (),
+                '#' => {
+                    while !matches!(self.peek(), None | Some('\r' | '\n')) {
+                        self.next();
+                    }
+                    continue;
+                }
+                _ => return,
+            }
+            self.next();
+        }
+    }
+
+    fn rule(&mut self) -> Result<(), String> {
+        let line = self.line;
+        let name = self.name()?;
+        self.blanks(false);
+        for wanted in "::=".chars() {
+            if !self.accept(wanted) {
+                return Err(self.wrong("'::='"));
+            }
+        }
+        self.blanks(true);
+        let rule = self.reference(&name);
+        if self.rules[rule].choices.is_some() {
+            return Err(format!("line {line}: the rule '{name}' is given twice"));
+        }
+        self.name = name;
+        self.rules[rule].choices = Some(self.choices(0)?);
+        if !matches!(self.peek(), None | Some('\r' | '\n')) {
+            return Err(self.wrong("a newline or the end"));
+        }
+        self.blanks(true);
+        Ok(())
+    }
+
+    fn name(&mut self) -> Result<String, String> {
+        let mut name = String::new();
+        while let Some(letter) = self.peek().filter(is_word) {
+            name.push(letter);
+            self.next();
+        }
+        match name.is_empty() {
+            true => Err(self.wrong("the name of a rule (letters, digits and '-')")),
+            false => Ok(name),
+        }
+    }
+
+    /// The index of the rule of this name, which need not have been read yet.
+    fn reference(&mut self, name: &str) -> usize {
+        if let Some(rule) = self.names.get(name) {
+            return *rule;
+        }
+        let rule = self.add(name.to_string(), None);
+        self.names.insert(name.to_string(), rule);
+        rule
+    }
+
+    fn add(&mut self, name: String, choices: Option<Vec<Vec<Item>>>) -> usize {
+        self.rules.push(Rule { name, choices });
+        self.rules.len() - 1
+    }
+
+    fn choices(&mut self, depth: usize) -> Result<Vec<Vec<Item>>, String> {
+        let mut choices = vec![self.sequence(depth)?];
+        while self.accept('|') {
+            self.blanks(true);
+            choices.push(self.sequence(depth)?);
+        }
+        Ok(choices)
+    }
+
+    fn sequence(&mut self, depth: usize) -> Result<Vec<Item>, String> {
+        let mut items: Vec<Item> = Vec::new();
+        while let Some(found) = self.peek() {
+            let what = match found {
+                '"' => self.literal()?,
+                '[' => self.class()?,
+                '<' | '!' => self.token()?,
+                '(' => self.group(depth)?,
+                '*' | '+' | '?' | '{' => {
+                    let item = items.pop();
+                    let item = item.ok_or_else(|| self.wrong("a preceding item to repeat"))?;
+                    items.push(self.repeated(item, depth > 0)?);
+                    continue;
+                }
+                '.' => {
+                    self.next();
+                    What::Text(1)
+                }
+                letter if is_word(&letter) => {
+                    let name = self.name()?;
+                    What::Rule(self.reference(&name))
+                }
+                _ => break,
+            };
+            self.blanks(depth > 0);
+            items.push(once(what));
+        }
+        Ok(items)
+    }
+
+    fn literal(&mut self) -> Result<What, String> {
+        self.next();
+        let mut length = 0;
+        while !self.accept('"') {
+            self.character("the rest of a text, up to '\"'")?;
+            length += 1;
+        }
+        Ok(What::Text(length))
+    }
+
+    fn class(&mut self) -> Result<What, String> {
+        self.next();
+        self.accept('^');
+        let mut length = 0;
+        while !self.accept(']') {
+            self.character("the rest of a class, up to ']'")?;
+            length += 1;
+        }
+        Ok(What::Text(length))
+    }
+
+    /// Reads a character, which can be written as an escape.
+    fn character(&mut self, expected: &str) -> Result<(), String> {
+        match self.peek() {
+            None => return Err(self.wrong(expected)),
+            Some('\\') => self.next(),
+            Some(_) => {
+                self.next();
+                return Ok(());
+            }
+        };
+        let digits = match self.peek() {
+            Some('x') => 2,
+            Some('u') => 4,
+            Some('U') => 8,
+            Some('t' | 'r' | 'n' | '\\' | '"' | '[' | ']' | '-') => 0,
+            _ => return Err(self.wrong("one of x u U t r n \\ \" [ ] - after '\\'")),
+        };
+        self.next();
+        for _ in 0..digits {
+            if !self.peek().is_some_and(|digit| digit.is_ascii_hexdigit()) {
+                return Err(self.wrong(&format!("{digits} hexadecimal digits")));
+            }
+            self.next();
+        }
+        Ok(())
+    }
+
+    /// Reads a token; what its name stands for only llama.cpp can tell.
+    fn token(&mut self) -> Result<What, String> {
+        self.accept('!');
+        self.expect('<')?;
+        while !self.accept('>') {
+            if self.next().is_none() {
+                return Err(self.wrong("the rest of a token, up to '>'"));
+            }
+        }
+        Ok(What::Text(1))
+    }
+
+    fn group(&mut self, depth: usize) -> Result<What, String> {
+        if depth == NESTING_LIMIT {
+            let line = self.line;
+            return Err(format!(
+                "line {line}: at most {NESTING_LIMIT} parentheses can be inside each other"
+            ));
+        }
+        self.next();
+        self.blanks(true);
+        let choices = self.choices(depth + 1)?;
+        self.expect(')')?;
+        Ok(What::Rule(self.add(self.name.clone(), Some(choices))))
+    }
+
+    /// Reads how often the item before comes.
+    fn repeated(&mut self, item: Item, newlines: bool) -> Result<Item, String> {
+        let sign = self.next();
+        self.blanks(newlines);
+        let (least, most) = match sign {
+            Some('*') => (0, None),
+            Some('+') => (1, None),
+            Some('?') => (0, Some(1)),
+            _ => self.braces(newlines)?,
+        };
+        let what = match (item.least, item.most) {
+            (1, Some(1)) => item.what,
+            _ => What::Rule(self.add(self.name.clone(), Some(vec![vec![item]]))),
+        };
+        Ok(Item { what, least, most })
+    }
+
+    fn braces(&mut self, newlines: bool) -> Result<(u64, Option<u64>), String> {
+        let least = self.number(newlines)?;
+        let most = match self.accept(',') {
+            false => Some(least),
+            true => {
+                self.blanks(newlines);
+                match self.peek() {
+                    Some('0'..='9') => Some(self.number(newlines)?),
+                    _ => None,
+                }
+            }
+        };
+        self.expect('}')?;
+        self.blanks(newlines);
+        match most {
+            Some(most) if most < least => Err(format!(
+                "line {}: the repetition {{{least},{most}}} ends before it begins",
+                self.line
+            )),
+            _ => Ok((least, most)),
+        }
+    }
+
+    fn number(&mut self, newlines: bool) -> Result<u64, String> {
+        let mut digits = String::new();
+        while let Some(digit) = self.peek().filter(char::is_ascii_digit) {
+            digits.push(digit);
+            self.next();
+        }
+        if digits.is_empty() {
+            return Err(self.wrong("a number of repetitions"));
+        }
+        self.blanks(newlines);
+        let number = digits.parse().ok();
+        number.filter(|n| *n <= REPETITION_LIMIT).ok_or_else(|| {
+            format!(
+                "line {}: {digits} repetitions are more than {REPETITION_LIMIT}; \
+                 {{n,}} is n and more",
+                self.line
+            )
+        })
+    }
+}
+
+fn once(what: What) -> Item {
+    Item {
+        what,
+        least: 1,
+        most: Some(1),
+    }
+}
+
+fn is_word(letter: &char) -> bool {
+    letter.is_ascii_alphanumeric() || *letter == '-'
+}

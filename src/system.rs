@@ -404,6 +404,29 @@ pub(crate) fn live_and_die_with_parent() {
     }
 }
 
+/// Bytes of memory that this process has to itself, as RLIMIT_DATA counts them; `None` where the
+/// system does not tell.
+pub(crate) fn data_size() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = pages.split_whitespace().nth(5)?.parse().ok()?;
+    // SAFETY: sysconf(3) only returns a number.
+    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    Some(pages * u64::try_from(page).ok()?)
+}
+
+/// Lets this process have no more than so many bytes of memory to itself, and no more than it
+/// could have before. Beyond that, allocations fail.
+pub(crate) fn limit_data(bytes: u64) {
+    // SAFETY: both calls take a pointer to a local structure, which is plain data.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_cur.min(bytes as libc::rlim_t);
+            libc::setrlimit(libc::RLIMIT_DATA, &raw const limit);
+        }
+    }
+}
+
 /// The processor time of this thread.
 pub(crate) fn processor_time() -> Duration {
     // SAFETY: timespec is plain data, and clock_gettime fills it.

@@ -2,6 +2,7 @@
 
 use miniserde::json::{self, Value};
 
+use crate::harness::process;
 use crate::harness::{Bridge, Client, Directory, Tiny, failure, ok, quoted, smollm2_or_skip};
 
 const JSON: &str = include_str!("grammars/json.gbnf");
@@ -365,6 +366,36 @@ fn a_grammar_is_looked_at_only_where_there_is_a_model() {
         &format!("GENERATE {}", with_grammar("a", "nonsense", "")),
         &failure("no_model", "No model loaded"),
     );
+}
+
+#[test]
+fn a_grammar_that_takes_more_memory_than_there_is_fails_alone() {
+    let home = Directory::new();
+    let model = Tiny::carousel().write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &[]);
+    let child = bridge.model_process();
+    // What the process may take for requests is a gibibyte besides a second context.
+    let limit = process::data_limit(child).expect("there is a limit");
+    let size = process::data_size(child);
+    assert!(limit > size + (1 << 29), "{limit} of {size}");
+    assert!(limit < size + (1 << 31), "{limit} of {size}");
+    // No grammar that is taken needs so much: so for once it gets less.
+    process::limit_data(child, size + (2 << 20));
+    let rules: String = (1..=40)
+        .map(|rule| format!("r{rule} ::= [a-z]{{{rule},1900}}\n"))
+        .collect();
+    let names: Vec<String> = (1..=40).map(|rule| format!("r{rule}")).collect();
+    let grammar = format!("root ::= {}\n{rules}", names.join(" | "));
+    let mut client = bridge.connect();
+    client.expect_refusal(
+        &with_grammar("a", &grammar, ""),
+        "Field 'grammar' cannot be used: it takes more memory than there is",
+    );
+    assert_eq!(
+        client.generate(r#"{"prompt":"a","max_tokens":3}"#).text,
+        "bcd"
+    );
+    assert_eq!(bridge.model_process(), child);
 }
 
 /// Has SmolLM2 answer under a grammar, by chance, and checks every answer that is complete; all

@@ -42,6 +42,11 @@ use crate::system::{self, PollFd};
 use chat::Template;
 use engine::Engine;
 
+/// Bytes that the process may take for requests, besides a second context for embeddings: some ten
+/// times what the largest grammar or prompt takes. Where a request takes more, only that request
+/// fails, at worst together with this process, and not the machine.
+const ROOM: u64 = 1 << 30;
+
 /// Runs the model process on the socket that is its standard input.
 ///
 /// # Errors
@@ -82,6 +87,7 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         );
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
+    let before = system::data_size();
     let engine = load::context(&backend, &model, load, context_size)
         .map(|context| {
             let template = template(&model, load);
@@ -90,6 +96,9 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         .and_then(|mut engine| engine.try_out().map(|()| engine));
     match engine {
         Ok(mut engine) => {
+            if let (Some(before), Some(now)) = (before, system::data_size()) {
+                system::limit_data(now + now.saturating_sub(before) + ROOM);
+            }
             let ready = describe(&model, load, context_size);
             link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
             engine.serve(link)

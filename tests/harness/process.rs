@@ -71,18 +71,33 @@ pub(crate) fn memory(pid: u32) -> u64 {
     status_bytes(pid, "VmRSS:")
 }
 
+/// The memory that the process has to itself, in bytes.
+pub(crate) fn data_size(pid: u32) -> u64 {
+    status_bytes(pid, "VmData:")
+}
+
 /// A figure of `/proc/PID/status` that is given in kibibytes.
 fn status_bytes(pid: u32, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(name))
-        .expect("Linux tells it");
-    let kibibytes = line
-        .split_whitespace()
-        .nth(1)
-        .and_then(|number| number.parse::<u64>().ok());
-    kibibytes.expect("it is a number") * 1024
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix(name));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kibibytes.expect("Linux tells it") * 1024
+}
+
+/// The most memory that the process may have to itself, in bytes; `None` is no limit.
+pub(crate) fn data_limit(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("the process runs");
+    let mut lines = text.lines();
+    let line = lines.find_map(|line| line.strip_prefix("Max data size"));
+    line?.split_whitespace().next()?.parse().ok()
+}
+
+/// Sets how much memory the process may have to itself.
+pub(crate) fn limit_data(pid: u32, bytes: u64) {
+    let (pid, limit) = (format!("--pid={pid}"), format!("--data={bytes}:"));
+    let status = Command::new("prlimit").args([pid, limit]).status();
+    assert!(status.expect("prlimit can be run").success());
 }
 
 /// Whether the process waits for something to happen.

@@ -8,9 +8,6 @@ pub(crate) const ERROR_MARK: &str = "\u{1}error: ";
 /// Stands before any other line that llama.cpp logged.
 pub(crate) const OTHER_MARK: &str = "\u{1}llama.cpp: ";
 
-/// Stands before what llama.cpp says of a grammar, for its own developers.
-const GRAMMAR_PREFIX: &str = "parse: error parsing grammar: ";
-
 /// Longest line that is kept, in bytes; llama.cpp's own assertions are far shorter.
 const LINE_LIMIT: usize = 1000;
 
@@ -51,11 +48,6 @@ impl Reader {
         self.first_error.clone()
     }
 
-    /// What the process wrote unmarked since [`forget`](Self::forget).
-    pub(crate) fn last_words(&self) -> Option<String> {
-        self.cause.clone()
-    }
-
     /// The reason to give for the death of the process: what it wrote unmarked, else the first
     /// error.
     pub(crate) fn cause(&mut self) -> Option<String> {
@@ -88,13 +80,7 @@ impl Reader {
     fn hear(&mut self, line: &str) {
         let telling = line.contains("GGML_ASSERT") || line.trim_start().starts_with("what():");
         if telling || self.cause.is_none() {
-            let line = line.trim_start();
-            self.cause = Some(match line.strip_prefix(GRAMMAR_PREFIX) {
-                // What follows is the rest of the grammar, of which there may be none.
-                Some(error) if error.ends_with(" at") => format!("{error} its end"),
-                Some(error) => error.to_string(),
-                None => without_directory(line).to_string(),
-            });
+            self.cause = Some(without_directory(line.trim_start()).to_string());
         }
     }
 

@@ -56,9 +56,9 @@ pub(crate) fn grammar(schema: &Value<'_>) -> Result<String, String> {
         ));
     }
     expect_single_keys(schema, Place::TOP)?;
-    let definitions = definitions(schema)?;
+    let mut definitions = definitions(schema)?;
     let mut writer = Writer {
-        references: HashMap::new(),
+        references: HashMap::from([(Place::TOP.to_string(), "root".to_string())]),
         rules: Vec::new(),
         names: HashMap::new(),
     };
@@ -73,6 +73,7 @@ pub(crate) fn grammar(schema: &Value<'_>) -> Result<String, String> {
         writer.rules.push(rule);
     }
     let root = writer.value(schema, Place::TOP)?;
+    definitions.push((Place::TOP.to_string(), schema, ["", ""]));
     recursion::check(&definitions)?;
     let rules = writer.rules.concat();
     Ok(format!("root ::= {root}\n{rules}{FIXED_RULES}"))
@@ -191,6 +192,10 @@ impl Writer {
             expect_only(schema, place, "beside 'anyOf'", &["anyOf"])?;
             return self.any_of(choices, place.at("anyOf"));
         }
+        if let Some(parts) = field(schema, "allOf") {
+            expect_only(schema, place, "beside 'allOf'", &["allOf"])?;
+            return self.all_of(parts, place.at("allOf"));
+        }
         if let Some(value) = field(schema, "const") {
             expect_only(schema, place, "beside 'const'", &["const", "type"])?;
             expect_type(value, schema, place, place.at("const"))?;
@@ -220,7 +225,7 @@ impl Writer {
         self.references.get(reference).cloned().ok_or_else(|| {
             format!(
                 "{place} names '{reference}', which is no definition; \
-                 a reference is #/$defs/NAME or #/definitions/NAME, with NAME in there"
+                 a reference is #, #/$defs/NAME or #/definitions/NAME"
             )
         })
     }
@@ -231,6 +236,17 @@ impl Writer {
             names.push(self.value(choice, place.at(&at.to_string()))?);
         }
         Ok(self.rule(names.join(" | ")))
+    }
+
+    /// Some programs write a `$ref` as the only one of an `allOf`, to put a description beside it.
+    fn all_of(&mut self, parts: &Value<'_>, place: Place<'_>) -> Result<String, String> {
+        match filled_array(parts, place)? {
+            [part] => self.value(part, place.at("0")),
+            parts => Err(format!(
+                "{place} takes one schema, not {}: write what they have in common as one",
+                parts.len()
+            )),
+        }
     }
 
     fn enumeration(
@@ -381,7 +397,7 @@ fn filled_array<'a, 'b>(value: &'a Value<'b>, place: Place<'_>) -> Result<&'a [V
 /// A sentence on a value of the wrong kind.
 fn wrong(value: &Value<'_>, place: Place<'_>, takes: &str) -> String {
     let found = match &value.kind {
-        Kind::Number(_) => value.source.to_string(),
+        Kind::Number(_) | Kind::Bool(_) => value.source.to_string(),
         Kind::String(text) => format!("'{text}'"),
         kind => kind.name().to_string(),
     };

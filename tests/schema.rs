@@ -23,14 +23,14 @@ fn a_real_model_keeps_to_schemas_of_all_kinds() {
     let mut pairs = Vec::new();
     for seed in 0..200 {
         let schema = schemas.whole();
-        let fields = format!(r#","temperature":1,"seed":{seed},"max_tokens":32"#);
+        let fields = format!(r#","temperature":1,"seed":{seed},"max_tokens":24"#);
         let answer = client.generate(&with_schema("JSON: ", &schema, &fields));
         // One that is cut follows the schema as far as it goes, which no validator can tell.
         if answer.finish_reason == "stop" {
             pairs.push((schema, answer.text));
         }
     }
-    assert!(pairs.len() > 140, "only {} answers ended", pairs.len());
+    assert!(pairs.len() > 120, "only {} answers ended", pairs.len());
     for (found, (schema, text)) in violations(&pairs).iter().zip(&pairs) {
         assert_eq!(found, "", "{schema}\n{text}");
     }
@@ -160,14 +160,15 @@ fn a_property_with_the_name_of_a_rule_is_no_such_rule() {
 
 #[test]
 fn half_a_character_does_not_count_as_one() {
+    let home = Directory::new();
+    let model = Tiny::mute()
+        .chain("\"\\ud800")
+        .write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &[]);
     let schema = r#"{"type":"string","minLength":2,"maxLength":2}"#;
-    for text in by_chance(schema, "\\ud8") {
-        let escape = text.to_lowercase();
-        assert!(
-            !escape.contains("\\ud8") && !escape.contains("\\udd"),
-            "{text}"
-        );
-    }
+    // The model would write \ud800, which is the first half of a pair.
+    let answer = bridge.connect().generate(&with_schema("a", schema, ""));
+    assert_eq!(answer.text, r#""\ud0000""#);
 }
 
 #[test]
@@ -178,6 +179,23 @@ fn tokens_that_are_no_text_do_not_count_as_text() {
     let schema = r#"{"type":"string","minLength":5,"maxLength":5}"#;
     let answer = bridge.connect().generate(&with_schema("a", schema, ""));
     assert_eq!(answer.text.chars().count(), 7, "{}", answer.text);
+}
+
+#[test]
+fn what_programs_write_for_their_types_is_taken() {
+    let home = Directory::new();
+    let bridge = carousel(&home, &["-n", "40"]);
+    let mut client = bridge.connect();
+    for schema in [
+        include_str!("schemas/pydantic.json"),
+        include_str!("schemas/pydantic-2.5.json"),
+        include_str!("schemas/zod-to-json-schema.json"),
+        include_str!("schemas/zod-4.json"),
+        include_str!("schemas/typebox.json"),
+    ] {
+        let answer = client.generate(&with_schema("a", schema, ""));
+        assert!(answer.text.starts_with('{'), "{schema}: {}", answer.text);
+    }
 }
 
 /// Expects that each of these schemas is refused for its reason, and that the model process
@@ -201,11 +219,15 @@ fn expect_refusals(schemas: &[(&str, &str)]) {
 
 #[test]
 fn a_keyword_that_is_not_on_the_list_is_refused_by_name() {
-    let alone = "without a type only $ref, anyOf, enum, const can stand";
+    let alone = "without a type only $ref, anyOf, allOf, enum, const can stand";
     expect_refusals(&[
         (
             r#"{"allOf":["x"]}"#,
-            &format!("'allOf' at # is not supported; {alone}"),
+            "#/allOf/0 is a string, where a schema must be an object; {} is any value",
+        ),
+        (
+            r#"{"allOf":[{},{}]}"#,
+            "#/allOf takes one schema, not 2: write what they have in common as one",
         ),
         (
             r#"{"oneOf":[{}]}"#,
@@ -280,7 +302,7 @@ fn a_reference_leads_to_a_definition_and_to_an_end() {
     let no_definition = |reference: &str| {
         format!(
             "#/$ref names '{reference}', which is no definition; \
-             a reference is #/$defs/NAME or #/definitions/NAME, with NAME in there"
+             a reference is #, #/$defs/NAME or #/definitions/NAME"
         )
     };
     let endless = |name: &str| {
@@ -294,7 +316,7 @@ fn a_reference_leads_to_a_definition_and_to_an_end() {
             r##"{"$ref":"#/examples/0","examples":[{"type":"string","minLength":9}]}"##,
             &no_definition("#/examples/0"),
         ),
-        (r##"{"$ref":"#"}"##, &no_definition("#")),
+        (r##"{"$ref":"#"}"##, &endless("#")),
         (
             r##"{"$ref":"#/$defs/none","$defs":{}}"##,
             &no_definition("#/$defs/none"),
@@ -435,8 +457,13 @@ fn a_shape_that_makes_no_sense_is_refused() {
         ),
         (
             r#"{"type":"array","prefixItems":[{},{}],"maxItems":1}"#,
-            "'minItems' and 'maxItems' at # must allow the 2 items of 'prefixItems', \
-             which are always all there",
+            "#/prefixItems has 2 items, which are always all there; \
+             'minItems' and 'maxItems' must allow that",
+        ),
+        (
+            r#"{"type":"array","items":[{}],"additionalItems":true}"#,
+            "#/additionalItems takes only false, and that only beside an array of 'items', \
+             not true",
         ),
     ]);
 }

@@ -52,14 +52,16 @@ fn ends(schema: &Value<'_>, ending: &HashSet<&str>) -> bool {
     if let Some(reference) = reference(schema) {
         return ending.contains(reference);
     }
-    let all = |value: &Value<'_>| value.items.iter().all(|item| ends(item, ending));
-    if let Some(choices) = field(schema, "anyOf") {
+    if let Some(choices) = choices(schema) {
         return choices.items.iter().any(|choice| ends(choice, ending));
     }
     let known = |name: &str| field(schema, name);
-    let least = known("minItems").map(|value| value.source);
-    let items = known("items").filter(|_| least.is_some_and(|least| least != "0"));
-    let items = items.is_none_or(|items| ends(items, ending));
+    let some = known("minItems").is_some_and(|least| least.kind != Kind::Number(0.0));
+    let all = |value: &Value<'_>| value.items.iter().all(|item| ends(item, ending));
+    let items = known("items").is_none_or(|items| match items.kind {
+        Kind::Array => all(items),
+        _ => !some || ends(items, ending),
+    });
     let tuple = known("prefixItems").is_none_or(all);
     let required: HashSet<&str> = match known("required") {
         Some(names) => names.items.iter().filter_map(text).collect(),
@@ -78,8 +80,13 @@ fn begins(schema: &Value<'_>, beginning: &HashSet<&str>) -> bool {
     if let Some(reference) = reference(schema) {
         return beginning.contains(reference);
     }
-    let choices = field(schema, "anyOf").map_or(&[][..], |choices| &choices.items);
+    let choices = choices(schema).map_or(&[][..], |choices| &choices.items);
     choices.iter().all(|choice| begins(choice, beginning))
+}
+
+/// The schemas of which a value follows one; of an `allOf` there is only one.
+fn choices<'a, 'b>(schema: &'a Value<'b>) -> Option<&'a Value<'b>> {
+    field(schema, "anyOf").or(field(schema, "allOf"))
 }
 
 fn reference<'a>(schema: &'a Value<'_>) -> Option<&'a str> {

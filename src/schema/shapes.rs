@@ -10,9 +10,23 @@ use crate::json::{Kind, Value};
 const TYPES: [(&str, &[&str]); 7] = [
     (
         "object",
-        &["properties", "required", "additionalProperties"],
+        &[
+            "properties",
+            "required",
+            "additionalProperties",
+            "propertyNames",
+        ],
     ),
-    ("array", &["items", "prefixItems", "minItems", "maxItems"]),
+    (
+        "array",
+        &[
+            "items",
+            "prefixItems",
+            "additionalItems",
+            "minItems",
+            "maxItems",
+        ],
+    ),
     ("string", &["minLength", "maxLength", "format"]),
     (
         "integer",
@@ -58,7 +72,7 @@ pub(super) fn expect_keywords(
     types: &[&str],
 ) -> Result<(), String> {
     if types.is_empty() {
-        let allowed = ["type", "$ref", "anyOf", "enum", "const"];
+        let allowed = ["type", "$ref", "anyOf", "allOf", "enum", "const"];
         return expect_only(schema, place, "without a type", &allowed);
     }
     let mut allowed = vec!["type"];
@@ -91,6 +105,12 @@ impl Writer {
     fn object(&mut self, schema: &Value<'_>, place: Place<'_>) -> Result<String, String> {
         let required = required(schema, place)?;
         let further = field(schema, "additionalProperties");
+        if let Some(names) = field(schema, "propertyNames")
+            && names.source.split_whitespace().collect::<String>() != r#"{"type":"string"}"#
+        {
+            let takes = "only {\"type\":\"string\"}, which all names are";
+            return Err(wrong(names, place.at("propertyNames"), takes));
+        }
         let Some(properties) = field(schema, "properties") else {
             return self.record(further, place.at("additionalProperties"));
         };
@@ -166,10 +186,26 @@ impl Writer {
 
     fn array(&mut self, schema: &Value<'_>, place: Place<'_>) -> Result<String, String> {
         let (least, most) = counts(schema, place, "minItems", "maxItems")?;
-        if let Some(items) = field(schema, "prefixItems") {
-            return self.tuple(items, schema, place, (least, most));
+        let items = field(schema, "items");
+        // Before JSON Schema 2020-12, `items` said what `prefixItems` says now.
+        let listed = items.filter(|items| items.kind == Kind::Array);
+        if let Some(further) = field(schema, "additionalItems")
+            && (listed.is_none() || further.kind != Kind::Bool(false))
+        {
+            let takes = "only false, and that only beside an array of 'items'";
+            return Err(wrong(further, place.at("additionalItems"), takes));
         }
-        let item = match field(schema, "items") {
+        if let Some(prefix) = field(schema, "prefixItems") {
+            if let Some(further) = items.filter(|items| items.kind != Kind::Bool(false)) {
+                let takes = "only false beside 'prefixItems'";
+                return Err(wrong(further, place.at("items"), takes));
+            }
+            return self.tuple(prefix, place.at("prefixItems"), (least, most));
+        }
+        if let Some(listed) = listed {
+            return self.tuple(listed, place.at("items"), (least, most));
+        }
+        let item = match items {
             Some(items) => self.value(items, place.at("items"))?,
             None => "value".to_string(),
         };
@@ -194,26 +230,20 @@ impl Writer {
     fn tuple(
         &mut self,
         items: &Value<'_>,
-        schema: &Value<'_>,
         place: Place<'_>,
         (least, most): (i64, Option<i64>),
     ) -> Result<String, String> {
-        let within = place.at("prefixItems");
-        let items = filled_array(items, within)?;
-        if let Some(further) = field(schema, "items").filter(|f| f.kind != Kind::Bool(false)) {
-            let place = place.at("items");
-            return Err(wrong(further, place, "only false beside 'prefixItems'"));
-        }
+        let items = filled_array(items, place)?;
         let count = items.len() as i64;
         if least > count || most.is_some_and(|most| most < count) {
             return Err(format!(
-                "'minItems' and 'maxItems' at {place} must allow the {count} items of \
-                 'prefixItems', which are always all there"
+                "{place} has {count} items, which are always all there; \
+                 'minItems' and 'maxItems' must allow that"
             ));
         }
         let mut names = Vec::new();
         for (at, item) in items.iter().enumerate() {
-            names.push(self.value(item, within.at(&at.to_string()))?);
+            names.push(self.value(item, place.at(&at.to_string()))?);
         }
         let items = names.join(" \",\" space ");
         Ok(format!("\"[\" space {items} space \"]\""))

@@ -3,7 +3,8 @@
 
 use std::collections::HashSet;
 
-use super::{Definition, field};
+use super::Definition;
+use super::checks::field;
 use crate::json::{Kind, Value};
 
 /// Looks at all definitions.

@@ -2,8 +2,9 @@
 
 use std::collections::HashSet;
 
+use super::checks::{expect_object, expect_only, field, filled_array, wrong};
 use super::literal::{gbnf, integers};
-use super::{Place, Writer, expect_object, expect_only, field, filled_array, wrong};
+use super::{Place, Writer};
 use crate::json::{Kind, Value};
 
 /// Each type and its keywords.

@@ -1,0 +1,117 @@
+//! What the keywords of a schema take: looked at, and refused in words that name the place.
+
+use super::{ANNOTATIONS, AT_THE_TOP, Place, shapes};
+use crate::json::{Kind, Value};
+
+/// The types that a schema names, of which there need not be any.
+pub(super) fn types<'a>(schema: &'a Value<'_>, place: Place<'_>) -> Result<Vec<&'a str>, String> {
+    let Some(named) = field(schema, "type") else {
+        return Ok(Vec::new());
+    };
+    let place = place.at("type");
+    let names = match named.kind {
+        Kind::Array => filled_array(named, place)?,
+        _ => std::slice::from_ref(named),
+    };
+    let known = shapes::type_names().join(", ");
+    let mut types: Vec<&str> = Vec::new();
+    for name in names {
+        match &name.kind {
+            Kind::String(name) if shapes::type_names().contains(&name.as_str()) => types.push(name),
+            _ => return Err(wrong(name, place, &format!("one of {known}"))),
+        }
+    }
+    Ok(types)
+}
+
+/// Looks whether a value that is given is of the type that stands beside it, if there is one.
+pub(super) fn expect_type(
+    value: &Value<'_>,
+    schema: &Value<'_>,
+    beside: Place<'_>,
+    place: Place<'_>,
+) -> Result<(), String> {
+    let types = types(schema, beside)?;
+    let fits = |name: &&str| match (*name, &value.kind) {
+        ("object", Kind::Object(_)) | ("array", Kind::Array) | ("string", Kind::String(_)) => true,
+        ("boolean", Kind::Bool(_)) | ("null", Kind::Null) | ("number", Kind::Number(_)) => true,
+        ("integer", Kind::Number(number)) => number.fract() == 0.0,
+        _ => false,
+    };
+    if types.is_empty() || types.iter().any(fits) {
+        return Ok(());
+    }
+    let wanted = types.join(" or ");
+    Err(format!(
+        "{place} is not of the type {wanted} that stands beside it"
+    ))
+}
+
+/// Refuses all keywords but these and those that stand anywhere; `case` says when it is these.
+pub(super) fn expect_only(
+    schema: &Value<'_>,
+    place: Place<'_>,
+    case: &str,
+    allowed: &[&str],
+) -> Result<(), String> {
+    for (name, _) in schema.fields() {
+        let top = place.above.is_none() && AT_THE_TOP.contains(&name);
+        if top || ANNOTATIONS.contains(&name) || allowed.contains(&name) {
+            continue;
+        }
+        if AT_THE_TOP.contains(&name) {
+            return Err(format!(
+                "'{name}' at {place} is not supported; it can only stand at the top of a schema"
+            ));
+        }
+        let others: Vec<&str> = allowed
+            .iter()
+            .copied()
+            .filter(|a| !case.contains(a))
+            .collect();
+        let others = match &others[..] {
+            [] => "only descriptions can stand".to_string(),
+            others => format!("only {} can stand", others.join(", ")),
+        };
+        return Err(format!(
+            "'{name}' at {place} is not supported; {case} {others}"
+        ));
+    }
+    Ok(())
+}
+
+/// Looks whether a value is an object.
+pub(super) fn expect_object(value: &Value<'_>, place: Place<'_>) -> Result<(), String> {
+    match value.kind {
+        Kind::Object(_) => Ok(()),
+        _ => Err(wrong(value, place, "an object")),
+    }
+}
+
+/// The values of an array that has some.
+pub(super) fn filled_array<'a, 'b>(
+    value: &'a Value<'b>,
+    place: Place<'_>,
+) -> Result<&'a [Value<'b>], String> {
+    match value.kind {
+        Kind::Array if !value.items.is_empty() => Ok(&value.items),
+        Kind::Array => Err(format!("{place} is empty; it takes at least one value")),
+        _ => Err(wrong(value, place, "an array")),
+    }
+}
+
+/// A sentence on a value of the wrong kind.
+pub(super) fn wrong(value: &Value<'_>, place: Place<'_>, takes: &str) -> String {
+    let found = match &value.kind {
+        Kind::Number(_) | Kind::Bool(_) => value.source.to_string(),
+        Kind::String(text) => format!("'{text}'"),
+        kind => kind.name().to_string(),
+    };
+    format!("{place} takes {takes}, not {found}")
+}
+
+/// The value of a keyword, if it is there.
+pub(super) fn field<'a, 'b>(schema: &'a Value<'b>, name: &str) -> Option<&'a Value<'b>> {
+    let mut fields = schema.fields();
+    fields.find(|(key, _)| *key == name).map(|(_, value)| value)
+}

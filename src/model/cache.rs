@@ -9,12 +9,17 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::shelf::{Shelf, Shelved};
 
+/// Cells that one who is alone is not moved for: llama.cpp looks at as many at a time.
+const NEAR: usize = 256;
+
 /// The places of a context.
 pub(super) struct Cache {
     places: Vec<Place>,
     shelf: Shelf,
     /// Whether the cells of several places have come to lie among each other.
     mixed: bool,
+    /// The most cells in use since one was alone: so far the last one in use may be.
+    peak: usize,
     /// Cells of the context.
     size: usize,
     /// Cells in use, each counted once.
@@ -67,6 +72,7 @@ impl Cache {
             places: (0..places).map(|_| Place::default()).collect(),
             shelf: Shelf::default(),
             mixed: false,
+            peak: 0,
             size,
             used: 0,
             clock: 0,
@@ -99,8 +105,13 @@ impl Cache {
             None => (self.vacate(context, None)?, 0),
             Some(Source::Place(from, known)) => self.take_from_place(context, from, known)?,
             Some(Source::Shelf(from, known)) => {
-                let at = self.vacate(context, None)?;
-                (at, self.take_from_shelf(context, at, from, known))
+                // Making room may put another text on the shelf, so this one comes off first.
+                let text = self.shelf.take(from);
+                let Some(at) = self.vacate(context, None) else {
+                    self.shelf.put(text);
+                    return None;
+                };
+                (at, self.take_from_shelf(context, at, text, known))
             }
         };
         if known == 0 {
@@ -127,12 +138,12 @@ impl Cache {
         self.take(context, tokens, reuse)
     }
 
-    /// Makes the cells of one who has become alone the first ones, and leaves nothing else in the
-    /// context. Returns how many of its tokens its place then holds.
+    /// Leaves nothing else in the context for one who has become alone, and moves it to the first
+    /// cells if it may lie far behind them. Returns how many of its tokens its place then holds.
     pub(super) fn settle(&mut self, context: &mut LlamaContext<'_>, place: i32) -> usize {
         let at = place as usize;
         self.shelve_kept(context);
-        if self.mixed
+        if self.peak > self.used + NEAR
             && let Some(own) = self.saved(context, at)
         {
             let cells = std::mem::take(&mut self.places[at].cells);
@@ -142,11 +153,11 @@ impl Cache {
                 self.recount();
             }
         }
-        self.mixed = false;
+        self.peak = self.used;
         self.places[at].cells.len()
     }
 
-    /// Whether several places have cells.
+    /// Whether the cells of several places may lie among each other.
     pub(super) fn is_mixed(&self) -> bool {
         self.mixed
     }
@@ -183,15 +194,14 @@ impl Cache {
         Some((from, self.cut(context, from, known)))
     }
 
-    /// Fills an empty place from the shelf; returns how many tokens it then holds.
+    /// Fills an empty place with a text from the shelf; returns how many tokens it then holds.
     fn take_from_shelf(
         &mut self,
         context: &mut LlamaContext<'_>,
         at: usize,
-        from: usize,
+        text: Shelved,
         known: usize,
     ) -> usize {
-        let text = self.shelf.take(from);
         while self.free() < text.tokens.len() {
             if !self.give_up_one(context) {
                 self.shelf.put(text);
@@ -370,6 +380,7 @@ impl Cache {
         self.next += tokens.len() as u64;
         self.used += tokens.len();
         self.mixed |= self.places[at].cells.len() < self.used;
+        self.peak = self.peak.max(self.used);
     }
 
     /// Makes the first tokens of a place those of another one as well.
@@ -412,7 +423,10 @@ impl Cache {
 
     fn recount(&mut self) {
         self.used = distinct(self.places.iter());
-        self.mixed &= self.used > 0;
+        if self.used == 0 {
+            self.mixed = false;
+            self.peak = 0;
+        }
     }
 }
 

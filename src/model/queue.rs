@@ -148,8 +148,10 @@ impl Queue {
     /// Lets in who waits, in turn, as long as there are places and room.
     fn admit(&mut self, context: &mut LlamaContext<'_>) {
         while self.running.len() < self.places {
-            let fits = self.waiting.front().is_some_and(|next| self.fits(next));
-            let Some(mut next) = self.waiting.pop_front_if(|_| fits) else {
+            if !self.waiting.front().is_some_and(|next| self.fits(next)) {
+                return;
+            }
+            let Some(mut next) = self.waiting.pop_front() else {
                 return;
             };
             let seat = if self.running.is_empty() && self.waiting.is_empty() {

@@ -40,11 +40,6 @@ fn a_client_that_leaves_stops_the_evaluation_of_its_prompt() {
     let mut next = bridge.connect();
     next.exchange("PING", &ok("pong"));
     next.exchange("INFER a", &completed("bc"));
-    assert_eq!(
-        bridge.model_process(),
-        child,
-        "the model process was replaced"
-    );
     expect_rest(&bridge);
 }
 
@@ -61,11 +56,6 @@ fn a_client_that_leaves_stops_the_embedding_of_its_text() {
     let mut next = bridge.connect();
     next.exchange("PING", &ok("pong"));
     next.exchange("INFER a", &completed("bc"));
-    assert_eq!(
-        bridge.model_process(),
-        child,
-        "the model process was replaced"
-    );
     expect_rest(&bridge);
 }
 

@@ -3,22 +3,17 @@
 
 use std::time::Duration;
 
-/// How long a prompt chunk may take. A client that leaves is noticed between two chunks.
-const CHUNK_TIME: Duration = Duration::from_millis(250);
+/// How long a prompt chunk may take. A client that leaves is noticed between two chunks; one that
+/// takes longer than loading the model again is not waited for by the next client.
+const CHUNK_TIME: Duration = Duration::from_secs(1);
 
-/// From this many tokens on llama.cpp computes flash attention in tiles, up to twice as fast
-/// (`GGML_FA_TILE_Q`); so a chunk is made smaller only when it takes longer than
-/// [`TILE_TIME`].
+/// Tokens of a prompt chunk at the least: from so many on llama.cpp computes flash attention in
+/// tiles, up to twice as fast (`GGML_FA_TILE_Q`), and each chunk reads all weights, however small
+/// it is. Half the tokens in half the time is not to be had below.
 const TILE: usize = 64;
 
-/// How long a chunk of a tile may take.
-const TILE_TIME: Duration = Duration::from_millis(400);
-
-/// Chunks after one that took too long, before a larger one is tried that may do so again.
-const PATIENCE: usize = 64;
-
-/// Tokens of the first chunk at the most.
-const LARGEST_FIRST: f64 = 512.0;
+/// Tokens of a prompt chunk at the most, if the batch has so many. More at a time are no faster.
+const LARGEST: usize = 512;
 
 /// Operations a second that a processor core is taken to do before there is a measurement.
 const ASSUMED_SPEED: f64 = 40e9;
@@ -27,10 +22,8 @@ const ASSUMED_SPEED: f64 = 40e9;
 pub(super) struct Pace {
     /// Prompt tokens evaluated at a time.
     chunk: usize,
-    /// Chunks until a larger one may be tried.
-    patience: usize,
-    /// Tokens of a step at the most.
-    batch_size: usize,
+    smallest: usize,
+    largest: usize,
     /// Seconds a token, as long as nothing is measured.
     assumed: f64,
     /// The last step of each size: of 1 token, up to 3, up to 7 and so on.
@@ -51,15 +44,20 @@ impl Pace {
         // A token takes two operations for each parameter.
         let operations = 2.0 * parameters.max(1) as f64;
         let assumed = operations / (ASSUMED_SPEED * f64::from(threads));
-        let chunk = if on_gpu {
+        let largest = if on_gpu {
             batch_size
         } else {
-            first_chunk(assumed).min(batch_size)
+            LARGEST.min(batch_size)
+        };
+        let smallest = TILE.min(largest);
+        let chunk = match on_gpu {
+            true => largest,
+            false => first_chunk(assumed).clamp(smallest, largest),
         };
         Self {
             chunk,
-            patience: 0,
-            batch_size,
+            smallest,
+            largest,
             assumed,
             steps: vec![None; batch_size.max(1).ilog2() as usize + 1],
         }
@@ -99,18 +97,10 @@ impl Pace {
 
     /// Fits the chunk to the time that a whole one took.
     fn fit_chunk(&mut self, took: Duration) {
-        let small = self.chunk < TILE;
-        let limit = if self.chunk > TILE {
-            CHUNK_TIME
-        } else {
-            TILE_TIME
-        };
-        self.patience = self.patience.saturating_sub(1);
-        if took > limit {
-            self.chunk = (self.chunk / 2).max(1);
-            self.patience = PATIENCE;
-        } else if took < CHUNK_TIME / 2 || (small && self.patience == 0) {
-            self.chunk = (self.chunk * 2).min(self.batch_size);
+        if took > CHUNK_TIME {
+            self.chunk = (self.chunk / 2).max(self.smallest);
+        } else if took < CHUNK_TIME / 3 {
+            self.chunk = (self.chunk * 2).min(self.largest);
         }
     }
 
@@ -122,7 +112,7 @@ impl Pace {
 /// The chunk to start with, a token taking so many seconds.
 fn first_chunk(token: f64) -> usize {
     let tokens = CHUNK_TIME.as_secs_f64() / token;
-    let tokens = tokens.clamp(1.0, LARGEST_FIRST) as usize;
+    let tokens = tokens.clamp(1.0, LARGEST as f64) as usize;
     // Powers of two keep the chunks, and so the rounding of the results, the same from run to run.
     1 << tokens.ilog2()
 }

@@ -43,30 +43,6 @@ fn texts(answers: &[Answer]) -> Vec<&str> {
 }
 
 #[test]
-fn texts_of_many_in_flight_are_those_of_one_after_the_other() {
-    let home = Directory::new();
-    let bridge = bridge_with(&home, &dice(), &["-c", "4096"]);
-    let mut client = bridge.connect();
-    let mut one_by_one = Vec::new();
-    for seed in 0..40 {
-        one_by_one.push(client.generate(&throw(seed, "")));
-    }
-    let different: std::collections::BTreeSet<&str> = texts(&one_by_one).into_iter().collect();
-    assert!(
-        different.len() > 30,
-        "the seeds decide little: {different:?}"
-    );
-    for seed in 0..40 {
-        client.ask(&format!("GENERATE {}", throw(seed, "")));
-    }
-    let together: Vec<Answer> = (0..40).map(|_| client.answer()).collect();
-    assert_eq!(texts(&together), texts(&one_by_one));
-    for (seed, answer) in together.iter().enumerate() {
-        assert_eq!(answer.seed, seed as u64);
-    }
-}
-
-#[test]
 fn a_bridge_that_works_on_one_at_a_time_gives_the_same_texts() {
     let home = Directory::new();
     let bridge = bridge_with(&home, &dice(), &["--parallel", "1"]);
@@ -117,25 +93,6 @@ fn what_befalls_one_does_not_touch_the_others() {
     client.expect_error("bad_request");
     client.expect_error("bad_request");
     client.expect(&completed("vwxyz"));
-}
-
-#[test]
-fn more_requests_than_fit_the_context_wait_and_none_is_cut() {
-    let home = Directory::new();
-    let bridge = bridge_with(&home, &Tiny::carousel(), &["-c", "256", "-n", "90"]);
-    let mut client = bridge.connect();
-    let mut expected = Vec::new();
-    for number in 0..12_u8 {
-        let prompt = format!("{}{}", "!".repeat(40), char::from(b'a' + number));
-        client.ask(&format!("INFER {prompt}"));
-        let text: String = (1..=90)
-            .map(|step| char::from(b'a' + (number + step) % 26))
-            .collect();
-        expected.push(completed(&text));
-    }
-    for reply in expected {
-        client.expect(&reply);
-    }
 }
 
 #[test]

@@ -128,8 +128,10 @@ impl Client {
         self.output.extend_from_slice(line.as_bytes());
     }
 
-    /// Writes what there is room for.
-    pub(crate) fn flush(&mut self, now: Instant) {
+    /// Writes what there is room for. Tells whether a further reply may be put behind the rest now
+    /// and could not before: once all is written, nothing else would wake the bridge for it.
+    pub(crate) fn flush(&mut self, now: Instant) -> bool {
+        let full = !self.has_room();
         while self.has_output() {
             match self.stream.write(&self.output[self.written..]) {
                 Ok(count) => self.took(count, now),
@@ -140,6 +142,7 @@ impl Client {
                 },
             }
         }
+        full && self.has_room()
     }
 
     fn took(&mut self, count: usize, now: Instant) {

@@ -179,7 +179,7 @@ impl Session {
             if !self.client.gone() {
                 moved |= self.ask_model(slot, options, now);
             }
-            self.client.flush(now);
+            moved |= self.client.flush(now);
             if !moved {
                 return;
             }

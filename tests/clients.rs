@@ -213,6 +213,26 @@ fn a_client_that_reads_late_gets_every_answer() {
 }
 
 #[test]
+fn a_reply_behind_a_long_one_comes_however_quickly_that_is_read() {
+    let home = Directory::new();
+    // A token that is written with 500 letters, so that a long reply is made in a moment.
+    let model = Tiny::alphabet().token(b'.', &[b'x'; 500]);
+    let model = model.write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &[]);
+    let mut client = bridge.connect();
+    // More than the socket and the bridge hold for a client together.
+    let tokens = "260 ".repeat(1000);
+    let text = "x".repeat(500_000);
+    let message = "Detokenization completed";
+    let reply = format!(r#"{{"status":"ok","message":"{message}","data":"{text}"}}"#);
+    for _ in 0..500 {
+        client.send(format!("DETOKENIZE {tokens}\nPING\n"));
+        client.expect(&reply);
+        client.expect(&pong());
+    }
+}
+
+#[test]
 fn the_next_client_is_served_after_one_that_broke_off() {
     let home = Directory::new();
     let bridge = Bridge::start(&home, &[]);

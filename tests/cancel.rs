@@ -60,6 +60,32 @@ fn a_client_that_leaves_stops_the_embedding_of_its_text() {
 }
 
 #[test]
+fn a_text_that_is_embedded_after_one_was_given_up_has_its_own_embedding() {
+    let home = Directory::new();
+    let model = Tiny::slow().write(home.join("slow.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &[]);
+    let child = bridge.model_process();
+    let texts = ["a", "b", "c"];
+    let mut client = bridge.connect();
+    let mut embed = |client: &mut crate::harness::Client| {
+        for text in texts {
+            client.ask(&format!("EMBED {text}"));
+        }
+        texts.map(|_| client.receive())
+    };
+    let before = embed(&mut client);
+    client.send(format!("EMBED {}\n", "a".repeat(1000)).repeat(2));
+    process::wait_for_work(child, UNDER_WAY);
+    client.vanish();
+    assert_eq!(embed(&mut bridge.connect()), before);
+    assert_eq!(
+        bridge.model_process(),
+        child,
+        "the model process was replaced"
+    );
+}
+
+#[test]
 fn requests_behind_the_one_of_a_client_that_left_are_not_carried_out() {
     let home = Directory::new();
     let model = Tiny::endless().write(home.join("endless.gguf"));

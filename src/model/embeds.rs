@@ -62,6 +62,7 @@ impl<'model> Embeds<'model> {
         let here = found.map(|one| *one = None).is_some();
         if self.under_way.iter().all(Option::is_none) {
             self.job = None;
+            self.under_way.clear();
         }
         here
     }

@@ -80,3 +80,38 @@ fn a_shared_beginning_is_not_evaluated_again() {
         "{first}, then {again} and {longer} ticks"
     );
 }
+
+#[test]
+fn what_is_kept_while_a_prompt_is_looked_up_does_not_come_in_its_place() {
+    let home = Directory::new();
+    // Where a text has an X, every further byte is an exclamation mark.
+    let model = Tiny::carousel().remember(b'X', b'!').context(8192);
+    let model = model.write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &["--parallel", "3", "-c", "8192"]);
+    let mut client = bridge.connect();
+    let ask = |prompt: &str, more: &str| format!(r#"{{"prompt":"{prompt}",{more}}}"#);
+    let marked = "X12345678901234567890";
+    let plain = "y12345678901234567890";
+    // Kept outside of the context: first the marked text, then the plain one.
+    client.generate(&ask(marked, r#""max_tokens":1"#));
+    client.generate(&ask(plain, r#""max_tokens":1"#));
+    let long = ask("a", r#""max_tokens":6000,"stream":true"#);
+    client.ask(&format!("GENERATE {long}"));
+    client.piece();
+    client.ask(&format!("GENERATE {}", ask("b", r#""max_tokens":6000"#)));
+    // Beside the long texts there is one place. A longer marked text, evaluated anew, leaves it
+    // to one that begins like the plain one: the marked one is now kept in place of the first.
+    let longer = ask(
+        &format!("{marked}1234567890"),
+        r#""max_tokens":1,"cache_prompt":false"#,
+    );
+    client.ask(&format!("GENERATE {longer}"));
+    let begins_like = ask(&format!("{plain}a"), r#""max_tokens":3"#);
+    client.ask(&format!("GENERATE {begins_like}"));
+    for _ in 0..2 {
+        assert_eq!(client.answer().completion_tokens, 6000);
+    }
+    assert_eq!(client.answer().text, "!");
+    let answer = client.answer();
+    assert_eq!((answer.text.as_str(), answer.cached_tokens), ("bcd", 22));
+}

@@ -31,9 +31,11 @@ pub(crate) enum Action {
 /// A question to the model.
 pub(crate) struct Question {
     pub(crate) work: Work,
-    /// Makes the reply; `None` for an answer to another question.
-    pub(crate) reply: fn(Answer) -> Option<Reply>,
+    pub(crate) reply: MakeReply,
 }
+
+/// Makes the reply of the model's answer; `None` if it is the answer to another question.
+pub(crate) type MakeReply = fn(Answer) -> Option<Reply>;
 
 /// What follows a verb.
 enum Argument {

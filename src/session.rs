@@ -5,9 +5,8 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::client::Client;
-use crate::command::{self, Action, Question};
+use crate::command::{self, Action, MakeReply, Question};
 use crate::failure::{Code, Failure};
-use crate::message::Answer;
 use crate::options::Options;
 use crate::reply::{self, Reply};
 use crate::request::Framed;
@@ -51,7 +50,7 @@ enum State {
     /// Not begun: a question until the model can take it, anything else until its turn.
     Waiting(Action),
     /// The model works on it, by this number, and this makes a reply of its answer.
-    Asked(u64, fn(Answer) -> Option<Reply>),
+    Asked(u64, MakeReply),
     /// Its LOAD is under way.
     Loading,
     /// Its FREE is under way.
@@ -284,7 +283,7 @@ impl Session {
         true
     }
 
-    fn asked(&mut self, id: u64) -> Option<(&mut Request, fn(Answer) -> Option<Reply>)> {
+    fn asked(&mut self, id: u64) -> Option<(&mut Request, MakeReply)> {
         self.requests
             .iter_mut()
             .find_map(|request| match request.state {

@@ -40,7 +40,7 @@ enum State {
     Empty,
     /// There is a model, and no process: the next request that needs it brings it back.
     Resting(Model),
-    Loaded(Model, Worker),
+    Loaded(Model, Box<Worker>),
 }
 
 /// A load under way, beside the model before.
@@ -234,7 +234,7 @@ impl Slot {
             ready,
             load_time: now - loading.since,
         };
-        let worker = Worker::new(loading.process, now);
+        let worker = Box::new(Worker::new(loading.process, now));
         let before = std::mem::replace(&mut self.state, State::Loaded(model, worker));
         self.let_go(before);
     }

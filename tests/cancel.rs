@@ -67,7 +67,7 @@ fn a_text_that_is_embedded_after_one_was_given_up_has_its_own_embedding() {
     let child = bridge.model_process();
     let texts = ["a", "b", "c"];
     let mut client = bridge.connect();
-    let mut embed = |client: &mut crate::harness::Client| {
+    let embed = |client: &mut crate::harness::Client| {
         for text in texts {
             client.ask(&format!("EMBED {text}"));
         }

@@ -29,8 +29,7 @@ fn much(part: &str) -> String {
 /// Sends a request and gives the message of the error that answers it.
 fn refused(client: &mut Client, request: &str) -> String {
     client.ask_netstring(request);
-    let message = client.expect_error("context_exceeded");
-    message
+    client.expect_error("context_exceeded")
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How llambo ends when something is wrong: with the bridge, its socket, its model, or the reader.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::ExitStatusExt;
@@ -249,6 +249,35 @@ fn raw_counts_silence_only_while_a_reply_is_due() {
     let _requests = respond(&silent, move |stream, _| held.push(stream));
     let ended = feed(&mut llambo(&silent, &["--timeout", "0.3", "raw"]), "PING\n");
     expect_failure(&ended, 4, "said nothing for 0.3 s");
+}
+
+#[test]
+fn raw_tells_how_many_requests_were_left_without_a_reply() {
+    let home = Directory::new();
+    // Answers one request and goes away.
+    let _requests = respond(&home, |mut stream, _| {
+        let mut all = String::new();
+        let _ = stream.read_to_string(&mut all);
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"pong\"}\n");
+    });
+    for (input, count) in [
+        ("PING\nPING\n", 2),
+        ("PING\n\r\n\n4:PING,PING", 3),
+        ("7:INFER \n,7:INFER \n,\n12:INFER a\nb\nc\n,PING\n", 4),
+    ] {
+        let ended = feed(&mut llambo(&home, &["raw"]), input);
+        let message = format!("it closed the connection with 1 of {count} requests answered");
+        assert_eq!(
+            (ended.code, ended.output.lines().count()),
+            (Some(4), 1),
+            "{ended:?}"
+        );
+        assert!(ended.errors.contains(&message), "{ended:?}");
+    }
+    expect_text(
+        &feed(&mut llambo(&home, &["raw"]), "4:PING,\n"),
+        "{\"status\":\"ok\",\"message\":\"pong\"}\n",
+    );
 }
 
 #[test]

@@ -72,8 +72,12 @@ fn the_page_gives_the_bounds_of_every_number() {
             .split_once(&item(option))
             .expect("the option is described");
         let text = rest.split("\n.It ").next().unwrap_or(rest);
+        // A bound that is only the size of the number behind it tells a reader nothing.
+        let boundless = most
+            .parse::<f64>()
+            .is_ok_and(|most| most >= f64::from(i32::MAX));
         assert!(
-            text.contains(&most),
+            boundless || text.contains(&most),
             "--{} does not say {most}",
             option.long
         );

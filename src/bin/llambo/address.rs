@@ -2,12 +2,12 @@
 
 use std::ffi::OsString;
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The place of a bridge.
 #[derive(Clone, Debug)]
@@ -48,8 +48,8 @@ impl Address {
             return Ok(());
         };
         // The link first, if it is one: its owner could point it elsewhere after this look.
-        let link = fs::symlink_metadata(path).map_err(|error| no_socket(path, &error))?;
-        let socket = fs::metadata(path).map_err(|error| no_socket(path, &error))?;
+        let link = fs::symlink_metadata(path).map_err(|error| self.refusal(&error))?;
+        let socket = fs::metadata(path).map_err(|error| self.refusal(&error))?;
         if !socket.file_type().is_socket() {
             return Err(format!("cannot connect to {self}: it is not a socket"));
         }
@@ -63,6 +63,27 @@ impl Address {
             }
         }
         Ok(())
+    }
+
+    /// Why there is no connection, and how to get one.
+    pub(crate) fn refusal(&self, error: &io::Error) -> String {
+        let reason = match error.kind() {
+            ErrorKind::NotFound => "no such file".to_string(),
+            ErrorKind::ConnectionRefused => "no bridge listens there".to_string(),
+            _ => error.to_string(),
+        };
+        let hint = match (self, error.kind()) {
+            (Address::Tcp(_), _) => {
+                "\nA bridge has no port of its own; on its host, lend it one with: \
+                 socat TCP-LISTEN:PORT,bind=localhost,fork UNIX-CONNECT:SOCKET"
+                    .to_string()
+            }
+            (_, ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                format!("\nStart a bridge with: llama-cpp-bridge --socket {self} --model FILE.gguf")
+            }
+            _ => String::new(),
+        };
+        format!("cannot connect to {self}: {reason}{hint}")
     }
 }
 
@@ -79,21 +100,4 @@ impl std::fmt::Display for Address {
 fn own_uid() -> io::Result<u32> {
     let (socket, _) = UnixStream::pair()?;
     Ok(fs::File::from(OwnedFd::from(socket)).metadata()?.uid())
-}
-
-/// Why there is nothing to connect to at a path.
-fn no_socket(path: &Path, error: &io::Error) -> String {
-    let path = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => format!(
-            "cannot connect to {path}: no such file\n{}",
-            how_to_start(&path.to_string())
-        ),
-        _ => format!("cannot connect to {path}: {error}"),
-    }
-}
-
-/// The line that tells how to start a bridge at a path.
-pub(crate) fn how_to_start(path: &str) -> String {
-    format!("Start a bridge with: llama-cpp-bridge --socket {path} --model FILE.gguf")
 }

@@ -37,13 +37,6 @@ fn pattern(wanted: impl Fn(&Takes) -> bool) -> String {
     all.join("|")
 }
 
-fn is_number_or_text(takes: &Takes) -> bool {
-    matches!(
-        takes,
-        Takes::Text(_) | Takes::Integer(..) | Takes::Decimal(..)
-    )
-}
-
 fn bash() -> String {
     let mut by_command = String::new();
     for command in COMMANDS {
@@ -80,7 +73,7 @@ _llambo() {{
         {choices})
             mapfile -t COMPREPLY < <(compgen -W '{shells}' -- \"$current\")
             return ;;
-        {others})
+        {values})
             return ;;
     esac
     case $command in
@@ -101,7 +94,6 @@ complete -F _llambo llambo
         commands = command_names("|"),
         paths = pattern(|takes| matches!(takes, Takes::Path(_))),
         choices = pattern(|takes| matches!(takes, Takes::Choice(_))),
-        others = pattern(is_number_or_text),
         shells = crate::table::SHELLS.join(" "),
         all = all.join(" "),
         words = command_names(" "),
@@ -186,16 +178,10 @@ fn fish() -> String {
         match option.commands {
             [] => {}
             list if list.contains(&"chat") => {
-                let others: Vec<&str> = COMMANDS
-                    .iter()
-                    .map(|command| command.name)
-                    .filter(|name| !list.contains(name))
-                    .collect();
-                let _ = write!(
-                    line,
-                    " -n 'not __fish_seen_subcommand_from {}'",
-                    others.join(" ")
-                );
+                let others = COMMANDS.iter().map(|command| command.name);
+                let others: Vec<&str> = others.filter(|name| !list.contains(name)).collect();
+                let others = others.join(" ");
+                let _ = write!(line, " -n 'not __fish_seen_subcommand_from {others}'");
             }
             list => {
                 let _ = write!(line, " -n '__fish_seen_subcommand_from {}'", list.join(" "));

@@ -2,12 +2,13 @@
 
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::address::{self, Address};
+use crate::address::Address;
 use crate::failure::Failure;
 use crate::options::Options;
 use crate::output;
@@ -16,20 +17,13 @@ use crate::reply::{Reply, Status};
 /// A person who waits this long for the first sign of a bridge is told what is awaited.
 const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
-/// Either kind of socket.
-enum Stream {
-    Unix(UnixStream),
-    Tcp(TcpStream),
-}
-
 /// An open connection.
 pub(crate) struct Connection {
-    stream: Stream,
+    /// A Unix socket, or a TCP socket under the same type: all that is done with them is the same.
+    stream: UnixStream,
     /// Where it leads.
     pub address: Address,
     timeout: Option<Duration>,
-    /// The read timeout that the socket has now.
-    limit: Option<Duration>,
     /// Bytes that were received but not yet taken as lines.
     received: Vec<u8>,
     /// True until the bridge was heard or the person at the terminal was told of the wait.
@@ -52,11 +46,11 @@ impl Connection {
             stream,
             address: address.clone(),
             timeout: options.timeout,
-            limit: None,
             received: Vec::new(),
             notice_due: io::stderr().is_terminal(),
         };
         connection
+            .stream
             .set_write_timeout(options.timeout)
             .map_err(|error| connection.lost(&error.to_string()))?;
         Ok(connection)
@@ -75,17 +69,10 @@ impl Connection {
 
     /// Sends bytes as they are.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        match self.write_all(bytes) {
+        match self.stream.write_all(bytes) {
             Ok(()) => Ok(()),
             // A bridge that closed the connection may have said why: reading tells.
-            Err(error)
-                if matches!(
-                    error.kind(),
-                    ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
-                ) =>
-            {
-                Ok(())
-            }
+            Err(error) if is_end(error.kind()) => Ok(()),
             Err(error) if is_timeout(&error) => Err(self.silence()),
             Err(error) => Err(self.lost(&error.to_string())),
         }
@@ -125,14 +112,10 @@ impl Connection {
         }
     }
 
-    /// A second handle on the same socket, for a thread that only sends.
-    pub(crate) fn sender(&self) -> Result<Sender, Failure> {
-        let stream = match &self.stream {
-            Stream::Unix(stream) => stream.try_clone().map(Stream::Unix),
-            Stream::Tcp(stream) => stream.try_clone().map(Stream::Tcp),
-        };
-        stream
-            .map(Sender)
+    /// A second handle on the same socket, for a thread that sends or closes it.
+    pub(crate) fn sender(&self) -> Result<UnixStream, Failure> {
+        self.stream
+            .try_clone()
             .map_err(|error| self.lost(&error.to_string()))
     }
 
@@ -178,7 +161,8 @@ impl Connection {
                 (true, None) => Some(NOTICE_AFTER),
                 (false, left) => left,
             };
-            self.set_read_timeout(limit)
+            self.stream
+                .set_read_timeout(limit)
                 .map_err(|error| self.lost(&error.to_string()))?;
             match self.stream.read(&mut chunk) {
                 Ok(count) => {
@@ -203,69 +187,19 @@ impl Connection {
             }
         }
     }
+}
 
-    fn set_read_timeout(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        if self.limit == limit {
-            return Ok(());
-        }
-        self.limit = limit;
-        match &self.stream {
-            Stream::Unix(stream) => stream.set_read_timeout(limit),
-            Stream::Tcp(stream) => stream.set_read_timeout(limit),
-        }
-    }
-
-    fn set_write_timeout(&self, limit: Option<Duration>) -> io::Result<()> {
-        match &self.stream {
-            Stream::Unix(stream) => stream.set_write_timeout(limit),
-            Stream::Tcp(stream) => stream.set_write_timeout(limit),
-        }
-    }
-
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.stream.write_all(bytes)
+impl Drop for Connection {
+    /// Ends the connection for second handles too: a bridge then gives up what was asked of it.
+    fn drop(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// The sending half of a connection.
-pub(crate) struct Sender(Stream);
-
-impl Sender {
-    /// Sends bytes; false if the bridge takes no more.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
-        self.0.write_all(bytes).is_ok()
-    }
-
-    /// Tells the bridge that no more requests come.
-    pub(crate) fn finish(&self) {
-        // A bridge that is gone already needs no telling.
-        let _ = match &self.0 {
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-        };
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.read(buffer),
-            Stream::Tcp(stream) => stream.read(buffer),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Unix(stream) => stream.write(bytes),
-            Stream::Tcp(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Tells a bridge that no more requests come.
+pub(crate) fn finish(stream: &UnixStream) {
+    // A bridge that is gone already needs no telling.
+    let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// A request as bytes: a line, or a netstring where the argument holds what a line cannot carry.
@@ -283,14 +217,14 @@ pub(crate) fn encode(verb: &str, argument: &str) -> Vec<u8> {
 
 /// Connects within the time allowed. Connecting itself can block, where a hundred others wait in
 /// the listen queue of a Unix socket, and has no time limit of its own there: so it is done in a thread.
-fn connect(address: &Address, timeout: Option<Duration>) -> Result<Stream, Failure> {
+fn connect(address: &Address, timeout: Option<Duration>) -> Result<UnixStream, Failure> {
     let attempt = {
         let address = address.clone();
         move || match &address {
-            Address::Unix(path) => UnixStream::connect(path).map(Stream::Unix),
+            Address::Unix(path) => UnixStream::connect(path),
             Address::Tcp(place) => TcpStream::connect(place.as_str()).and_then(|stream| {
                 stream.set_nodelay(true)?;
-                Ok(Stream::Tcp(stream))
+                Ok(UnixStream::from(OwnedFd::from(stream)))
             }),
         }
     };
@@ -305,23 +239,7 @@ fn connect(address: &Address, timeout: Option<Duration>) -> Result<Stream, Failu
             }
         }
     };
-    outcome.map_err(|error| Failure::Connect(refusal(address, &error)))
-}
-
-/// Why there is no connection, and how to get one.
-fn refusal(address: &Address, error: &io::Error) -> String {
-    match (address, error.kind()) {
-        (Address::Unix(path), ErrorKind::ConnectionRefused) => format!(
-            "cannot connect to {address}: no bridge listens there\n{}",
-            address::how_to_start(&path.display().to_string())
-        ),
-        (Address::Unix(_), _) => format!("cannot connect to {address}: {error}"),
-        (Address::Tcp(_), _) => {
-            format!(
-                "cannot connect to {address}: {error}\nStart a bridge on that host that listens on that port"
-            )
-        }
-    }
+    outcome.map_err(|error| Failure::Connect(address.refusal(&error)))
 }
 
 fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
@@ -329,6 +247,11 @@ fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
     format!(
         "{address} said nothing for {seconds} s: it is at work, busy with another client, or stuck"
     )
+}
+
+/// Reports of a socket whose other end takes no more.
+pub(crate) fn is_end(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 /// Reports of a socket whose timeout has run out: Linux says one, other systems the other.

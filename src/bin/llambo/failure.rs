@@ -40,6 +40,14 @@ pub(crate) enum Failure {
     Told(u8),
 }
 
+/// The outcome of a run whose messages were shown: its exit status.
+pub(crate) fn told(status: u8) -> Result<(), Failure> {
+    match status {
+        DONE => Ok(()),
+        status => Err(Failure::Told(status)),
+    }
+}
+
 impl Failure {
     /// The exit status that stands for this failure.
     pub(crate) fn status(&self) -> u8 {

@@ -10,57 +10,47 @@ const INDENT: usize = 28;
 /// The help of the program, or of one command.
 pub(crate) fn text(command: Option<&CommandRow>) -> String {
     let mut text = String::new();
-    match command {
-        Some(command) => {
-            let operands = if command.operands.is_empty() {
-                String::new()
-            } else {
-                format!(" {}", command.operands)
+    if let Some(command) = command {
+        let usage = format!(
+            "Usage: llambo [OPTION]... {} {}",
+            command.name, command.operands
+        );
+        let _ = writeln!(text, "{}\n  {}\n\nOptions:", usage.trim_end(), command.help);
+        for option in OPTIONS
+            .iter()
+            .filter(|option| option.belongs_to(command.name))
+        {
+            describe(&mut text, option);
+        }
+        return text;
+    }
+    text.push_str(
+        "Usage: llambo [OPTION]... COMMAND [OPERAND]...\n       \
+         llambo [OPTION]...          (an interactive chat, on a terminal)\n\
+         Asks a llama-cpp-bridge from the shell.\n\nCommands:\n",
+    );
+    for command in COMMANDS {
+        let name = format!("  {} {}", command.name, command.operands);
+        let _ = writeln!(text, "{:INDENT$}{}", name.trim_end(), command.help);
+    }
+    text.push_str("\nOptions:\n");
+    let mut commands: &[&str] = &[];
+    for option in OPTIONS {
+        if option.commands != commands {
+            commands = option.commands;
+            let _ = match commands {
+                [] => writeln!(text, "\nOptions that print and end:"),
+                _ => writeln!(text, "\nOptions of {}:", commands.join(", ")),
             };
-            let _ = writeln!(text, "Usage: llambo [OPTION]... {}{operands}", command.name);
-            let _ = writeln!(text, "  {}\n\nOptions:", command.help);
         }
-        None => {
-            text.push_str(
-                "Usage: llambo [OPTION]... COMMAND [OPERAND]...\n       \
-                 llambo [OPTION]...          (an interactive chat, on a terminal)\n\
-                 Asks a llama-cpp-bridge from the shell.\n\nCommands:\n",
-            );
-            for command in COMMANDS {
-                let name = format!("  {} {}", command.name, command.operands);
-                let _ = writeln!(text, "{:INDENT$}{}", name.trim_end(), command.help);
-            }
-            text.push_str("\nOptions:\n");
-        }
+        describe(&mut text, option);
     }
-    match command {
-        Some(command) => {
-            let belongs = |option: &&OptionRow| option.belongs_to(command.name);
-            OPTIONS
-                .iter()
-                .filter(belongs)
-                .for_each(|option| describe(&mut text, option));
-        }
-        None => {
-            let mut commands: &[&str] = &[];
-            for option in OPTIONS {
-                if option.commands != commands {
-                    commands = option.commands;
-                    let _ = match commands {
-                        [] => writeln!(text, "\nOptions that print and end:"),
-                        _ => writeln!(text, "\nOptions of {}:", commands.join(", ")),
-                    };
-                }
-                describe(&mut text, option);
-            }
-            text.push_str(
-                "\nA PROMPT, MESSAGE or TEXT that is missing or - is read from standard input.\n\
-                 Exit status: 0 done, 1 the bridge said error, 2 usage, 3 no connection,\n\
-                 4 silence or a dead model (worth another try), 130 interrupted.\n\
-                 See llambo(1) for examples.\n",
-            );
-        }
-    }
+    text.push_str(
+        "\nA PROMPT, MESSAGE or TEXT that is missing or - is read from standard input.\n\
+         Exit status: 0 done, 1 the bridge said error, 2 usage, 3 no connection,\n\
+         4 silence or a dead model (worth another try), 130 interrupted.\n\
+         See llambo(1) for examples.\n",
+    );
     text
 }
 

@@ -1,7 +1,6 @@
 //! The command line, read by the tables of [`crate::table`]. Reading it opens nothing.
 
 use std::ffi::OsString;
-use std::str::FromStr;
 use std::time::Duration;
 
 use crate::address::Address;
@@ -16,10 +15,12 @@ pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
 pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 
 /// What the command line asks for.
+#[derive(Clone, Default)]
 pub(crate) enum Task {
     /// A command of the table.
     Command(&'static CommandRow),
     /// No command: an interactive chat, if there is a terminal.
+    #[default]
     Interactive,
     /// Help, of one command or of all.
     Help(Option<&'static CommandRow>),
@@ -30,6 +31,7 @@ pub(crate) enum Task {
 }
 
 /// A grammar that constrains the answer. At most one can be given.
+#[derive(Clone)]
 pub(crate) enum Constraint {
     /// A file with a GBNF grammar.
     GrammarFile(OsString),
@@ -40,9 +42,10 @@ pub(crate) enum Constraint {
 }
 
 /// What `map` asks for each line.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) enum Each {
     /// The text that follows it.
+    #[default]
     Infer,
     /// The answer to it as a user's turn.
     Chat,
@@ -51,6 +54,7 @@ pub(crate) enum Each {
 }
 
 /// A command line.
+#[derive(Clone, Default)]
 pub(crate) struct Options {
     /// What to do.
     pub task: Task,
@@ -86,19 +90,7 @@ pub(crate) fn parse(
     socket_variable: Option<OsString>,
 ) -> Result<Options, Failure> {
     let mut options = Options {
-        task: Task::Interactive,
-        operands: Vec::new(),
-        sockets: Vec::new(),
-        timeout: None,
-        json: false,
-        trusted: Vec::new(),
-        fields: Vec::new(),
-        stop: Vec::new(),
-        constraint: None,
-        system: None,
-        template: None,
-        each: Each::Infer,
-        null: false,
+        ..Options::default()
     };
     let mut given: Vec<&'static OptionRow> = Vec::new();
     let mut immediate = None;
@@ -179,19 +171,11 @@ impl Options {
                     .push(Address::parse(value).map_err(Failure::Usage)?);
             }
             Meaning::Timeout => {
-                let seconds: f64 = number(option, &text(option, value)?)?;
-                self.timeout = Some(Duration::from_secs_f64(seconds));
+                self.timeout = Some(Duration::from_secs_f64(number(option, value)?));
             }
             Meaning::Json => self.json = true,
-            Meaning::TrustUid => self.trusted.push(number(option, &text(option, value)?)?),
-            Meaning::Field(name) => {
-                let text = text(option, value)?;
-                let value = match option.takes {
-                    Takes::Integer(..) => number::<i64>(option, &text)?.to_string(),
-                    _ => number::<f64>(option, &text)?.to_string(),
-                };
-                self.field(name, value);
-            }
+            Meaning::TrustUid => self.trusted.push(number(option, value)? as u32),
+            Meaning::Field(name) => self.field(name, number(option, value)?.to_string()),
             Meaning::Switch(name) => self.field(name, "true".to_string()),
             Meaning::Stop => self.stop.push(text(option, value)?),
             Meaning::GrammarFile => {
@@ -218,23 +202,20 @@ impl Options {
     }
 
     fn constrain(&mut self, constraint: Constraint) -> Result<(), Failure> {
-        if self.constraint.is_some() {
-            return Err(Failure::Usage(
-                "give only one of --grammar-file, --json-schema and --json-schema-file".to_string(),
-            ));
+        match self.constraint.replace(constraint) {
+            None => Ok(()),
+            Some(_) => Err(only_one(
+                "--grammar-file, --json-schema and --json-schema-file",
+            )),
         }
-        self.constraint = Some(constraint);
-        Ok(())
     }
 
     fn each(&mut self, each: Each) -> Result<(), Failure> {
-        if self.each != Each::Infer && self.each != each {
-            return Err(Failure::Usage(
-                "give only one of --chat and --embed".to_string(),
-            ));
+        match std::mem::replace(&mut self.each, each) {
+            Each::Infer => Ok(()),
+            before if before == each => Ok(()),
+            _ => Err(only_one("--chat and --embed")),
         }
-        self.each = each;
-        Ok(())
     }
 
     /// Checks what only the whole command line shows, and fills in the socket.
@@ -318,6 +299,10 @@ impl Options {
     }
 }
 
+fn only_one(names: &str) -> Failure {
+    Failure::Usage(format!("give only one of {names}"))
+}
+
 /// The value of an option as text.
 fn text(option: &OptionRow, value: Option<OsString>) -> Result<String, Failure> {
     value.unwrap_or_default().into_string().map_err(|value| {
@@ -329,49 +314,31 @@ fn text(option: &OptionRow, value: Option<OsString>) -> Result<String, Failure> 
     })
 }
 
-/// A number within the bounds of the option's row.
-fn number<T>(option: &OptionRow, text: &str) -> Result<T, Failure>
-where
-    T: FromStr + Into<Number> + Copy,
-{
-    let parsed: Option<T> = text.parse().ok();
-    let within = |value: T| match (option.takes, value.into()) {
-        (Takes::Integer(least, most), Number::Integer(value)) => (least..=most).contains(&value),
-        (Takes::Decimal(least, most), Number::Decimal(value)) => (least..=most).contains(&value),
-        _ => false,
+/// A number within the bounds of the option's row. A whole one that is in bounds is exact as this
+/// type too.
+fn number(option: &OptionRow, value: Option<OsString>) -> Result<f64, Failure> {
+    let text = text(option, value)?;
+    let (parsed, least, most, kind) = match option.takes {
+        Takes::Integer(least, most) => {
+            let whole = text.parse::<i64>().ok();
+            (
+                whole.map(|n| n as f64),
+                least as f64,
+                most as f64,
+                "a whole number",
+            )
+        }
+        Takes::Decimal(least, most) => (text.parse().ok(), least, most, "a number"),
+        _ => (None, 0.0, 0.0, "no number"),
     };
-    parsed.filter(|value| within(*value)).ok_or_else(|| {
-        let range = match option.takes {
-            Takes::Integer(least, most) => format!("a whole number from {least} to {most}"),
-            Takes::Decimal(least, most) => format!("a number from {least} to {most}"),
-            _ => String::new(),
-        };
-        Failure::Usage(format!("--{} takes {range}, not '{text}'", option.long))
-    })
-}
-
-/// A number of either kind, to compare with bounds.
-enum Number {
-    Integer(i64),
-    Decimal(f64),
-}
-
-impl From<i64> for Number {
-    fn from(value: i64) -> Self {
-        Number::Integer(value)
-    }
-}
-
-impl From<u32> for Number {
-    fn from(value: u32) -> Self {
-        Number::Integer(value.into())
-    }
-}
-
-impl From<f64> for Number {
-    fn from(value: f64) -> Self {
-        Number::Decimal(value)
-    }
+    parsed
+        .filter(|value| (least..=most).contains(value))
+        .ok_or_else(|| {
+            Failure::Usage(format!(
+                "--{} takes {kind} from {least} to {most}, not '{text}'",
+                option.long
+            ))
+        })
 }
 
 /// A word among those of the option's row.

@@ -1,40 +1,35 @@
 //! `raw`: standard input to the bridge as it is, its replies to standard output as they are.
 
-use std::io::{self, Read};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::io::{self, BufRead, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::connection::{Connection, Sender};
+use crate::connection::{self, Connection};
 use crate::failure::{self, Failure};
 use crate::options::Options;
 use crate::output;
 use crate::reply::Status;
 
+/// Digits that the length of a netstring has at most.
+const LENGTH_DIGITS: usize = 10;
+
 /// What the thread that sends tells the one that prints.
 #[derive(Default)]
 struct Progress {
     /// Requests that were sent whole.
-    requests: AtomicUsize,
-    /// When bytes were last sent.
-    sent: Mutex<Option<Instant>>,
+    requests: usize,
+    /// When the last of them was sent.
+    sent: Option<Instant>,
     /// Why standard input could not be read, if so.
-    problem: Mutex<Option<String>>,
-}
-
-impl Progress {
-    /// True if something was sent so lately that the bridge's silence is younger than it may be.
-    fn sent_within(&self, time: Duration) -> bool {
-        let sent = self.sent.lock().ok().and_then(|sent| *sent);
-        sent.is_some_and(|sent| sent.elapsed() < time)
-    }
+    problem: Option<String>,
 }
 
 /// Copies until the bridge has answered everything. A silence counts only while a reply is due.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let mut connection = Connection::open(options)?.without_notice();
-    let progress = Arc::new(Progress::default());
+    let progress = Arc::new(Mutex::new(Progress::default()));
     let sender = connection.sender()?;
     {
         let progress = Arc::clone(&progress);
@@ -46,12 +41,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         let reply = match connection.next_reply() {
             Ok(Some(reply)) => reply,
             Ok(None) => break,
-            Err(Failure::Silence(_))
-                if answered >= progress.requests.load(Ordering::Acquire)
-                    || progress.sent_within(options.timeout.unwrap_or_default()) =>
-            {
-                continue;
-            }
+            Err(Failure::Silence(_)) if locked(&progress).excuses(answered, options) => continue,
             Err(failure) => return Err(failure),
         };
         output::print_line(&reply.line)?;
@@ -62,119 +52,85 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
             worst = worst.max(failure.status());
         }
     }
-    if let Ok(Some(problem)) = progress.problem.lock().map(|mut slot| slot.take()) {
+    let mut progress = locked(&progress);
+    if let Some(problem) = progress.problem.take() {
         return Err(Failure::Usage(problem));
     }
-    let due = progress.requests.load(Ordering::Acquire);
-    if answered < due && worst == failure::DONE {
+    if answered < progress.requests && worst == failure::DONE {
         return Err(connection.lost(&format!(
-            "it closed the connection with {answered} of {due} requests answered"
+            "it closed the connection with {answered} of {} requests answered",
+            progress.requests
         )));
     }
-    match worst {
-        failure::DONE => Ok(()),
-        status => Err(Failure::Told(status)),
+    failure::told(worst)
+}
+
+impl Progress {
+    /// True if nothing is due, or was sent so lately that the silence is younger than it may be.
+    fn excuses(&self, answered: usize, options: &Options) -> bool {
+        let silence = self.sent.map(|sent| sent.elapsed());
+        answered >= self.requests || silence < options.timeout
     }
 }
 
+fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    // A thread that panics ends the process, so that no lock is ever poisoned.
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Sends standard input, counting the requests in it.
-fn copy(mut sender: Sender, progress: &Progress) {
-    let mut counter = Counter::default();
-    let mut chunk = [0; 16 * 1024];
+fn copy(mut bridge: UnixStream, progress: &Mutex<Progress>) {
     let mut input = io::stdin().lock();
     loop {
-        match input.read(&mut chunk) {
-            Ok(0) => break,
-            Ok(count) => {
-                let requests = counter.count(&chunk[..count]);
-                progress.requests.fetch_add(requests, Ordering::AcqRel);
-                if !sender.send(&chunk[..count]) {
-                    return;
-                }
-                if let Ok(mut sent) = progress.sent.lock() {
-                    *sent = Some(Instant::now());
-                }
+        match pass(&mut input, &mut bridge) {
+            Ok(Some(requests)) => {
+                let mut progress = locked(progress);
+                progress.requests += requests;
+                progress.sent = Some(Instant::now());
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Ok(None) => break,
+            // A bridge that takes no more: its replies tell.
+            Err(error) if connection::is_end(error.kind()) => return,
             Err(error) => {
-                if let Ok(mut slot) = progress.problem.lock() {
-                    *slot = Some(format!("cannot read standard input: {error}"));
-                }
+                let problem = format!("cannot read standard input: {error}");
+                locked(progress).problem = Some(problem);
                 break;
             }
         }
     }
-    progress
-        .requests
-        .fetch_add(counter.last(), Ordering::AcqRel);
-    sender.finish();
+    connection::finish(&bridge);
 }
 
-/// Where in the framing of requests the input stands.
-#[derive(Default)]
-enum Place {
-    /// Before the first byte of a request.
-    #[default]
-    Start,
-    /// Within a line.
-    Line,
-    /// Within the length of a netstring.
-    Length(usize),
-    /// Within a netstring, this many bytes before its end, the comma included.
-    Body(usize),
-}
-
-/// Counts requests, lines and netstrings, in whatever pieces they come.
-#[derive(Default)]
-struct Counter {
-    place: Place,
-}
-
-impl Counter {
-    /// How many requests end in these bytes.
-    fn count(&mut self, bytes: &[u8]) -> usize {
-        let mut requests = 0;
-        let mut rest = bytes;
-        while let [byte, tail @ ..] = rest {
-            rest = tail;
-            self.place = match (std::mem::take(&mut self.place), byte) {
-                (Place::Start, b'\n' | b'\r') => Place::Start,
-                (Place::Start, b'0'..=b'9') => Place::Length(usize::from(byte - b'0')),
-                (Place::Start, _) => Place::Line,
-                (Place::Line, b'\n') => {
-                    requests += 1;
-                    Place::Start
-                }
-                (Place::Line, _) => Place::Line,
-                (Place::Length(length), b'0'..=b'9') => Place::Length(
-                    length
-                        .saturating_mul(10)
-                        .saturating_add(usize::from(byte - b'0')),
-                ),
-                (Place::Length(length), b':') => Place::Body(length.saturating_add(1)),
-                // The bridge refuses this and closes the connection.
-                (Place::Length(_), _) => Place::Line,
-                (Place::Body(left), _) => {
-                    let skipped = (left - 1).min(rest.len());
-                    rest = &rest[skipped..];
-                    match left - 1 - skipped {
-                        0 => {
-                            requests += 1;
-                            Place::Start
-                        }
-                        left => Place::Body(left),
-                    }
-                }
-            };
-        }
-        requests
+/// Passes a line or a netstring on as it comes, and says how many requests that was: an empty line
+/// is none. `None` at the end of the input.
+fn pass(input: &mut impl BufRead, bridge: &mut impl Write) -> io::Result<Option<usize>> {
+    let mut digits = String::new();
+    while let Some(digit @ b'0'..=b'9') = input.fill_buf()?.first()
+        && digits.len() < LENGTH_DIGITS
+    {
+        digits.push(char::from(*digit));
+        input.consume(1);
     }
-
-    /// How many requests the end of the input ends: a line without its newline is one.
-    fn last(&self) -> usize {
-        match self.place {
-            Place::Start => 0,
-            _ => 1,
+    bridge.write_all(digits.as_bytes())?;
+    if let Ok(length) = digits.parse::<u64>() {
+        // The colon and the comma are no part of the length.
+        io::copy(&mut input.take(length + 2), bridge)?;
+        return Ok(Some(1));
+    }
+    let mut requests = None;
+    loop {
+        let bytes = input.fill_buf()?;
+        let newline = bytes.iter().position(|byte| *byte == b'\n');
+        let count = newline.map_or(bytes.len(), |at| at + 1);
+        if count == 0 {
+            return Ok(requests);
+        }
+        let empty = matches!(&bytes[..count], b"\n" | b"\r" | b"\r\n");
+        requests = requests.max(Some(usize::from(!empty)));
+        bridge.write_all(&bytes[..count])?;
+        input.consume(count);
+        if newline.is_some() {
+            return Ok(requests);
         }
     }
 }

@@ -48,7 +48,9 @@ fn no_bridge_is_exit_3_with_the_way_to_start_one() {
         3,
         &format!("cannot connect to {socket}: no such file\n"),
     );
-    let start = format!("llama-cpp-bridge --socket {socket} --model FILE.gguf");
+    let start = format!(
+        "llambo: Start a bridge with: llama-cpp-bridge --socket {socket} --model FILE.gguf\n"
+    );
     assert!(ended.errors.contains(&start), "{ended:?}");
     drop(UnixListener::bind(home.socket()).expect("the socket can be made"));
     let ended = ask(&home, &["ping"]);
@@ -72,7 +74,8 @@ fn what_is_no_socket_or_no_bridge_is_exit_3() {
     expect_failure(
         &ask(&home, &["-s", "tcp:127.0.0.1:1", "ping"]),
         3,
-        "tcp:127.0.0.1:1",
+        "llambo: A bridge has no port of its own; on its host, lend it one with: \
+         socat TCP-LISTEN:PORT,bind=localhost,fork UNIX-CONNECT:SOCKET\n",
     );
     let _requests = respond(&home, |mut stream, _| {
         line_of(&stream);
@@ -122,7 +125,8 @@ fn the_socket_of_a_stranger_is_refused_unless_named() {
 fn an_error_of_the_bridge_is_exit_1_with_its_message() {
     let home = Directory::new();
     let _bridge = Bridge::start(&home, &[]);
-    expect_failure(&ask(&home, &["infer", "a"]), 1, "llambo: No model loaded\n");
+    let hint = "llambo: No model loaded\nllambo: Load one with: llambo load PATH\n";
+    expect_failure(&ask(&home, &["infer", "a"]), 1, hint);
 }
 
 #[test]
@@ -145,10 +149,8 @@ fn a_bridge_that_lacks_a_verb_is_said_to() {
             b"{\"status\":\"error\",\"message\":\"Unknown command: X\",\"code\":\"unknown_command\"}\n",
         );
     });
-    let cases: [(&[&str], &str); 4] = [
-        (&["metrics"], "METRICS\n"),
-        (&["save", "a.b"], "SAVE a.b\n"),
-        (&["restore", "a.b"], "RESTORE a.b\n"),
+    let cases: [(&[&str], &str); 2] = [
+        (&["tokenize", "hi"], "TOKENIZE hi\n"),
         (
             &["infer", "hi"],
             "GENERATE {\"prompt\":\"hi\",\"stream\":true}\n",
@@ -172,7 +174,14 @@ fn a_busy_bridge_is_waited_for_only_as_long_as_the_timeout() {
         Running::start(llambo(&home, &["infer", "-n", "-1", "a"]).stderr(Stdio::null()));
     drop(running.child.stdin.take());
     running.wait_for("bcd");
-    let ended = ask(&home, &["--timeout", "0.3", "ping"]);
+    for command in ["ping", "status", "info", "free"] {
+        let ended = ask(&home, &["--timeout", "0.3", command]);
+        let message =
+            "is busy with another client: it took the connection but said nothing for 0.3 s";
+        expect_failure(&ended, 6, message);
+    }
+    // What needs work may be at work.
+    let ended = ask(&home, &["--timeout", "0.3", "tokenize", "a"]);
     expect_failure(&ended, 4, "said nothing for 0.3 s");
     drop(running);
     expect_text(&ask(&home, &["ping"]), "pong\n");
@@ -315,6 +324,28 @@ fn a_closed_pipe_ends_llambo_quietly_and_stops_the_bridges_work() {
         ("bcdef", "status 0\n")
     );
     expect_text(&ask(&home, &["ping"]), "pong\n");
+}
+
+#[test]
+fn a_standard_output_that_is_closed_is_an_error() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    let run = |script: &str| {
+        let mut command = Command::new("sh");
+        command.args(["-c", script, env!("CARGO_BIN_EXE_llambo")]);
+        feed(command.env("LLAMA_CPP_BRIDGE_SOCKET", home.socket()), "")
+    };
+    for arguments in ["infer x", "ping", "--help", "map"] {
+        let ended = run(&format!("echo a | \"$0\" {arguments} >&-"));
+        expect_failure(
+            &ended,
+            1,
+            "llambo: cannot write standard output: it is closed\n",
+        );
+    }
+    // What is thrown away on purpose may be opened as the standard library would.
+    for place in [">/dev/null", "1<>/dev/null"] {
+        expect_text(&run(&format!("\"$0\" ping {place}")), "");
+    }
 }
 
 #[test]

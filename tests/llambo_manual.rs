@@ -122,6 +122,35 @@ fn the_page_and_the_help_name_every_command_and_no_other() {
     }
 }
 
+/// Verbs that llambo sends under another name: `infer`, `chat` and `map` have GENERATE do the work
+/// of its kin.
+const SENT_OTHERWISE: &[&str] = &["INFER", "STREAM", "CHAT", "GENERATE", "HELP"];
+
+/// Commands that are no verb of their own.
+const NO_VERBS: &[&str] = &["infer", "chat", "raw", "map", "help"];
+
+#[test]
+fn llambo_has_a_command_for_each_verb_that_a_bridge_has_and_no_other() {
+    let home = Directory::new();
+    let _bridge = Bridge::start(&home, &[]);
+    let help = feed(&mut llambo(&home, &["raw"]), "HELP\n").output;
+    let (_, list) = help.split_once(r#""data":""#).expect("HELP has data");
+    let (list, _) = list.split_once('"').expect("the data ends");
+    let first = |line: &str| {
+        line.split([' ', ':'])
+            .next()
+            .unwrap_or_default()
+            .to_string()
+    };
+    let verbs: BTreeSet<String> = list.split("\\n").map(first).collect();
+    let commands = COMMANDS.iter().map(|command| command.name);
+    let sent = commands
+        .filter(|name| !NO_VERBS.contains(name))
+        .map(str::to_ascii_uppercase);
+    let known = sent.chain(SENT_OTHERWISE.iter().map(|verb| verb.to_string()));
+    assert_eq!(verbs, known.collect());
+}
+
 #[test]
 fn the_page_lists_every_exit_status() {
     let text = section(&page(), "EXIT STATUS");
@@ -129,7 +158,7 @@ fn the_page_lists_every_exit_status() {
         .lines()
         .filter_map(|line| line.strip_prefix(".It "))
         .collect();
-    assert_eq!(listed, ["0", "1", "2", "3", "4", "130"]);
+    assert_eq!(listed, ["0", "1", "2", "3", "4", "6", "130"]);
 }
 
 /// An example of the page.

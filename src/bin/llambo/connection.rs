@@ -36,6 +36,20 @@ impl Connection {
         Self::open_to(&options.sockets[0], options)
     }
 
+    /// Asks what a bridge answers at once, whatever its model does: where it keeps silent, it serves
+    /// somebody else.
+    pub(crate) fn quick(&mut self, verb: &str) -> Result<Reply, Failure> {
+        self.request(verb, "")?;
+        self.reply().map_err(|failure| match failure {
+            Failure::Silence(_) => Failure::Busy(format!(
+                "{} is busy with another client: it took the connection but said nothing for {} s",
+                self.address,
+                self.timeout.unwrap_or_default().as_secs_f64()
+            )),
+            other => other,
+        })
+    }
+
     /// Connects to a bridge, after a look at who owns its socket.
     pub(crate) fn open_to(address: &Address, options: &Options) -> Result<Self, Failure> {
         address

@@ -15,6 +15,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const NO_CONNECTION: u8 = 3;
 /// Exit status of what is worth a second try: silence, a model or a bridge that died.
 pub(crate) const RETRY: u8 = 4;
+/// Exit status when there is a bridge, which serves another client.
+pub(crate) const BUSY: u8 = 6;
 
 /// Why a run ended.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub(crate) enum Failure {
     },
     /// Nothing was heard for as long as `--timeout` allows.
     Silence(String),
+    /// The bridge took the connection but said nothing to a question that needs no work.
+    Busy(String),
     /// The connection ended before the answer was complete.
     Lost(String),
     /// Standard output could not be written.
@@ -57,6 +61,7 @@ impl Failure {
             Failure::Bridge { code, .. } if code == "model_died" => RETRY,
             Failure::Bridge { .. } => REFUSED,
             Failure::Silence(_) | Failure::Lost(_) => RETRY,
+            Failure::Busy(_) => BUSY,
             // The reader has seen enough (`| head`): that is no failure.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
             Failure::Output(_) => REFUSED,
@@ -76,7 +81,7 @@ impl Failure {
     /// The message with the bridge's name, where several bridges are asked.
     pub(crate) fn of(&self, address: &Address) -> String {
         match self {
-            Failure::Bridge { message, .. } => format!("{address}: {message}"),
+            Failure::Bridge { .. } => format!("{address}: {self}"),
             // All others name the bridge themselves.
             _ => self.to_string(),
         }
@@ -102,9 +107,13 @@ impl fmt::Display for Failure {
             Failure::Usage(text)
             | Failure::Connect(text)
             | Failure::Silence(text)
+            | Failure::Busy(text)
             | Failure::Lost(text) => out.write_str(text),
             Failure::Bridge { message, code } if code == "unknown_command" => {
                 write!(out, "{message} (this bridge does not have that command)")
+            }
+            Failure::Bridge { message, code } if code == "no_model" => {
+                write!(out, "{message}\nLoad one with: llambo load PATH")
             }
             Failure::Bridge { message, .. } => out.write_str(message),
             Failure::Output(error) => write!(out, "cannot write standard output: {error}"),

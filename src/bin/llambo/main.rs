@@ -19,6 +19,8 @@ mod progress;
 mod queue;
 mod raw;
 mod reply;
+#[allow(unsafe_code)]
+mod system;
 mod table;
 mod verbs;
 

@@ -1,6 +1,6 @@
 //! The command line, read by the tables of [`crate::table`]. Reading it opens nothing.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use crate::address::Address;
@@ -150,15 +150,7 @@ impl Options {
             self.operands.push(value);
             return Ok(());
         }
-        let name = value.to_string_lossy();
-        let command = table::find_command(&name).ok_or_else(|| {
-            let names: Vec<&str> = table::COMMANDS.iter().map(|row| row.name).collect();
-            Failure::Usage(format!(
-                "no command '{name}'; the commands are {}",
-                names.join(", ")
-            ))
-        })?;
-        self.task = Task::Command(command);
+        self.task = Task::Command(command(&value)?);
         Ok(())
     }
 
@@ -250,10 +242,15 @@ impl Options {
             self.sockets
                 .push(Address::parse(value).map_err(Failure::Usage)?);
         }
-        if name == "map" {
-            self.check_map()?;
+        match name {
+            "map" => self.check_map(),
+            "help" => {
+                let about = self.operands.first().map(|word| command(word));
+                self.task = Task::Help(about.transpose()?);
+                Ok(())
+            }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn check_operands(&self, command: &CommandRow) -> Result<(), Failure> {
@@ -301,6 +298,18 @@ impl Options {
 
 fn only_one(names: &str) -> Failure {
     Failure::Usage(format!("give only one of {names}"))
+}
+
+/// The command of this name.
+fn command(word: &OsStr) -> Result<&'static CommandRow, Failure> {
+    let name = word.to_string_lossy();
+    table::find_command(&name).ok_or_else(|| {
+        let names: Vec<&str> = table::COMMANDS.iter().map(|row| row.name).collect();
+        Failure::Usage(format!(
+            "no command '{name}'; the commands are {}",
+            names.join(", ")
+        ))
+    })
 }
 
 /// The value of an option as text.

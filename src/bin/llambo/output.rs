@@ -3,9 +3,14 @@
 use std::io::{self, Write};
 
 use crate::failure::Failure;
+use crate::system;
 
 /// Writes text to standard output at once, so that it shows while more is generated.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    if system::output_is_closed() {
+        let error = io::Error::other("it is closed");
+        return Err(Failure::Output(error));
+    }
     let mut out = io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
@@ -14,16 +19,20 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 
 /// Writes text to standard output with a newline, unless it already ends in one.
 pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
-    print(text)?;
-    if text.ends_with('\n') {
-        return Ok(());
+    // In one piece: others may write to the same file.
+    match text.ends_with('\n') {
+        true => print(text),
+        false => print(&format!("{text}\n")),
     }
-    print("\n")
 }
 
-/// Writes a message to standard error. One that cannot be written is nobody's to hear.
+/// Writes a message to standard error, each line of it under llambo's name. One that cannot be
+/// written is nobody's to hear.
 pub(crate) fn tell(message: &str) {
-    let _ = writeln!(io::stderr().lock(), "llambo: {message}");
+    let mut out = io::stderr().lock();
+    for line in message.lines() {
+        let _ = writeln!(out, "llambo: {line}");
+    }
 }
 
 /// Writes to the terminal on standard error, as it is.

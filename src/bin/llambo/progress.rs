@@ -9,7 +9,7 @@ use crate::queue::Count;
 /// Puts the cursor at the start of the line and empties the line.
 const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// The line, if standard error is a terminal.
+/// The line, if standard error is a terminal where nobody types the prompts.
 pub(crate) struct Progress {
     shown: bool,
     begin: Instant,
@@ -23,7 +23,7 @@ impl Progress {
     /// A line that counts from now.
     pub(crate) fn new() -> Self {
         Progress {
-            shown: io::stderr().is_terminal(),
+            shown: io::stderr().is_terminal() && !io::stdin().is_terminal(),
             begin: Instant::now(),
             drawn: None,
         }

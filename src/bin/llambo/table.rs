@@ -201,11 +201,9 @@ pub(crate) const COMMANDS: &[CommandRow] = &[
     command("embed", "[TEXT]", (0, 1), false, "print the embedding of TEXT"),
     command("tokenize", "[TEXT]", (0, 1), false, "print the tokens of TEXT"),
     command("detokenize", "[ID]...", (0, usize::MAX), false, "print the text of tokens"),
-    command("metrics", "", (0, 0), true, "print the bridge's metrics"),
-    command("save", "NAME", (1, 1), true, "store the evaluated prompt under NAME"),
-    command("restore", "NAME", (1, 1), true, "bring back the evaluated prompt NAME"),
     command("raw", "", (0, 0), false, "standard input to the bridge, its replies back"),
     command("map", "", (0, 0), true, "answer each line of standard input with a line"),
+    command("help", "[COMMAND]", (0, 1), true, "print this help, or that of a command"),
 ];
 
 const fn command(

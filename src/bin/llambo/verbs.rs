@@ -6,7 +6,8 @@ use std::path::Path;
 use miniserde::json::{self, Value};
 
 use crate::connection::Connection;
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
+use crate::generate::quote;
 use crate::input;
 use crate::options::Options;
 use crate::output;
@@ -19,30 +20,28 @@ pub(crate) fn run(options: &Options, command: &CommandRow) -> Result<(), Failure
     let argument = argument(command.name, &options.operands)?;
     let verb = command.name.to_ascii_uppercase();
     let several = options.sockets.len() > 1;
-    let mut worst = None;
+    let mut worst = failure::DONE;
     for address in &options.sockets {
         let outcome = Connection::open_to(address, options).and_then(|mut connection| {
-            connection.request(&verb, &argument)?;
-            connection.answer(|_| Ok(()))
-        });
-        let outcome = outcome.and_then(|reply| {
-            let name = several.then(|| address.to_string());
-            print(command.name, reply, options.json, name.as_deref())
-        });
-        match outcome {
-            Ok(()) => {}
-            Err(failure @ Failure::Output(_)) => return Err(failure),
-            Err(failure) if several => {
-                let status = failure.status();
-                if failure.is_worth_telling() {
-                    output::tell(&failure.of(address));
-                }
-                worst = worst.max(Some(status));
+            // A load takes its time; all others are answered at once.
+            if command.name != "load" {
+                return connection.quick(&verb);
             }
-            Err(failure) => return Err(failure),
+            connection.request(&verb, &argument)?;
+            connection.reply()
+        });
+        let name = several.then(|| address.to_string());
+        let outcome =
+            outcome.and_then(|reply| print(command.name, reply, options.json, name.as_deref()));
+        match outcome {
+            Err(failure) if several && !matches!(failure, Failure::Output(_)) => {
+                output::tell(&failure.of(address));
+                worst = worst.max(failure.status());
+            }
+            outcome => outcome?,
         }
     }
-    worst.map_or(Ok(()), |status| Err(Failure::Told(status)))
+    failure::told(worst)
 }
 
 /// The argument of the request.
@@ -54,7 +53,6 @@ fn argument(name: &str, operands: &[OsString]) -> Result<String, Failure> {
                 .map_err(|error| Failure::Usage(format!("the path of the model: {error}")))?;
             input::utf8(path.as_os_str())
         }
-        ("save" | "restore", [name]) => input::utf8(name),
         ("embed" | "tokenize", _) => input::text(operands),
         ("detokenize", _) => input::tokens(operands),
         _ => Ok(String::new()),
@@ -64,13 +62,19 @@ fn argument(name: &str, operands: &[OsString]) -> Result<String, Failure> {
 /// Prints a reply as the command has it; `name` is the bridge's, where several are asked.
 fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<(), Failure> {
     if json {
-        output::print_line(&reply.line)?;
+        let line = match name {
+            Some(name) => reply
+                .line
+                .replacen('{', &format!("{{\"socket\":{},", quote(name)), 1),
+            None => reply.line.clone(),
+        };
+        output::print_line(&line)?;
         return reply.told();
     }
     let reply = reply.into_result()?;
     let text = match command {
         "info" => members(&reply),
-        "metrics" | "detokenize" => reply.text("data").to_string(),
+        "detokenize" => reply.text("data").to_string(),
         "embed" => reply.numbers("embedding"),
         "tokenize" => reply.numbers("tokens"),
         _ => reply.message,

@@ -1,10 +1,12 @@
 //! What llambo makes of its command line and of standard input.
 
 use std::collections::BTreeSet;
+use std::io::{Read, Write};
 use std::process::Command;
 
-use crate::harness::{Bridge, Directory, Tiny};
+use crate::harness::{Bridge, Directory, LIMIT, Tiny};
 use crate::llambo::{Running, ask, bridge_with, expect_failure, expect_text, feed, llambo};
+use crate::llambo_faults::respond;
 
 /// The number of prompt tokens in a `--json` answer; the tiny models have one for each byte, and
 /// one that begins the prompt.
@@ -96,6 +98,112 @@ fn blanks_at_the_start_of_a_text_reach_the_model() {
     let with = ask(&home, &["embed", " a"]);
     assert_eq!(prompt.code, Some(0), "{prompt:?}");
     assert_ne!(without.output, with.output);
+}
+
+#[test]
+fn a_text_that_begins_with_blanks_is_sent_as_it_is() {
+    let home = Directory::new();
+    let requests = respond(&home, |mut stream, requests| {
+        // A netstring ends without a newline.
+        let mut request = [0; "11:TOKENIZE  a,".len()];
+        let _ = stream.read_exact(&mut request);
+        let _ = requests.send(String::from_utf8_lossy(&request).into_owned());
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\",\"tokens\":[]}\n");
+    });
+    for (arguments, sent) in [
+        (["tokenize", " a"], "11:TOKENIZE  a,"),
+        (["embed", "\tabcd"], "11:EMBED \tabcd,"),
+    ] {
+        assert_eq!(ask(&home, &arguments).code, Some(0));
+        assert_eq!(requests.recv_timeout(LIMIT).as_deref(), Ok(sent));
+    }
+}
+
+#[test]
+fn no_more_is_read_than_a_bridge_would_take() {
+    let (home, _bridge) = bridge_with(&Tiny::alphabet());
+    let bound = ["--max-request", "1024"];
+    let tokenize = |count: usize| {
+        let text = "a".repeat(count);
+        feed(
+            &mut llambo(&home, &[&["tokenize"], &bound[..]].concat()),
+            text,
+        )
+    };
+    let fits = tokenize(1024);
+    assert_eq!(fits.output.split(' ').count(), 1024, "{fits:?}");
+    let message = "is longer than 1024 bytes, the most that is sent; \
+                   --max-request raises that, here and of the bridge";
+    expect_failure(
+        &tokenize(1025),
+        2,
+        &format!("llambo: standard input {message}"),
+    );
+    // What has no end is not read to it.
+    for arguments in [
+        "infer x",
+        "infer",
+        "chat -",
+        "embed",
+        "detokenize",
+        "infer x --grammar-file /dev/zero",
+    ] {
+        let mut command = Command::new("sh");
+        let script = format!("yes 1 | \"$0\" {arguments}");
+        command.args(["-c", &script, env!("CARGO_BIN_EXE_llambo")]);
+        expect_failure(&feed(&mut command, ""), 2, "is longer than 4194304 bytes");
+    }
+}
+
+#[test]
+fn an_answer_to_a_schema_or_grammar_that_is_cut_is_exit_5() {
+    let (home, _bridge) = bridge_with(&Tiny::carousel());
+    std::fs::write(home.join("g.gbnf"), "root ::= [a-z]{600}\n").expect("a file can be written");
+    let schema = r#"{"const":"abcdef"}"#;
+    let cut =
+        "the answer was cut at 3 tokens; -n sets how many it may have, and does not keep to the";
+    for (arguments, kind) in [
+        (["-j", schema], "schema"),
+        (["--grammar-file", "g.gbnf"], "grammar"),
+    ] {
+        let ended = ask(
+            &home,
+            &[&["infer", "x", "-n", "3"], &arguments[..]].concat(),
+        );
+        assert_eq!((ended.code, ended.output.len()), (Some(5), 4), "{ended:?}");
+        assert!(ended.errors.contains(&format!("{cut} {kind}")), "{ended:?}");
+        let ended = ask(
+            &home,
+            &[&["infer", "x", "-n", "3", "--json"], &arguments[..]].concat(),
+        );
+        assert!(
+            ended.output.contains(r#""finish_reason":"length""#),
+            "{ended:?}"
+        );
+        assert_eq!(ended.code, Some(5), "{ended:?}");
+    }
+    // Without a limit of one's own, the bridge's cuts, or the context.
+    let ended = ask(&home, &["infer", "x", "--grammar-file", "g.gbnf"]);
+    assert_eq!(
+        (ended.code, ended.output.len()),
+        (Some(5), 257),
+        "{ended:?}"
+    );
+    let ended = ask(
+        &home,
+        &["infer", "x", "-n", "-1", "--grammar-file", "g.gbnf"],
+    );
+    assert_eq!(ended.code, Some(5), "{ended:?}");
+    assert!(ended.errors.contains("the context is full"), "{ended:?}");
+    let mut map = llambo(&home, &["map", "-n", "3", "-j", schema]);
+    let ended = feed(&mut map, "x\n");
+    assert_eq!(ended.output, format!("error: {cut} schema\n"));
+    assert_eq!(ended.errors, format!("llambo: line 1: {cut} schema\n"));
+    assert_eq!(ended.code, Some(5));
+    expect_text(
+        &ask(&home, &["infer", "x", "-n", "40", "-j", schema]),
+        "\"abcdef\"\n",
+    );
 }
 
 #[test]

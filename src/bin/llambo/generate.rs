@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
-use std::fs;
+use std::ffi::OsStr;
+use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 
 use miniserde::json::{self, Value};
@@ -46,14 +47,14 @@ impl Sampling {
         match &options.constraint {
             None => {}
             Some(Constraint::GrammarFile(path)) => {
-                let grammar = read(path)?;
+                let grammar = read(path, options)?;
                 members.push_str(&format!(",\"grammar\":{}", quote(&grammar)));
             }
             Some(Constraint::Schema(text)) => {
                 members.push_str(&schema("--json-schema", text)?);
             }
             Some(Constraint::SchemaFile(path)) => {
-                members.push_str(&schema(&path.to_string_lossy(), &read(path)?)?);
+                members.push_str(&schema(&path.to_string_lossy(), &read(path, options)?)?);
             }
         }
         Ok(Sampling {
@@ -111,7 +112,7 @@ fn random_seed() -> u32 {
 /// `infer` and `chat` with one prompt.
 pub(crate) fn run(options: &Options, chat: bool) -> Result<(), Failure> {
     let sampling = Sampling::from_options(options)?;
-    let prompt = input::prompt(&options.operands)?;
+    let prompt = input::prompt(options)?;
     let object = if chat {
         sampling.of_messages(&opening(options, prompt))
     } else {
@@ -200,11 +201,11 @@ fn note_end(reply: &Reply, limited: bool) {
 }
 
 /// Reads a file that holds text.
-fn read(path: &std::ffi::OsStr) -> Result<String, Failure> {
+fn read(path: &OsStr, options: &Options) -> Result<String, Failure> {
     let shown = path.to_string_lossy();
-    let bytes =
-        fs::read(path).map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
-    input::decode(bytes).map_err(|problem| Failure::Usage(format!("{shown} is {problem}")))
+    let file = File::open(path)
+        .map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
+    input::all(file, &shown, options)
 }
 
 /// The member for a JSON schema, in the order of keys that its author gave them, which is the

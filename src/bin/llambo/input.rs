@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::failure::Failure;
+use crate::options::Options;
 use crate::output;
 
 /// A person who is kept waiting by standard input for this long is told so.
@@ -14,13 +15,13 @@ const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 /// The prompt of `infer` and `chat`: the operand, or standard input where the operand is missing
 /// or `-`, or the operand, a blank line and standard input where both are given.
-pub(crate) fn prompt(operands: &[OsString]) -> Result<String, Failure> {
-    let text = match operand(operands) {
-        None => standard_input()?,
+pub(crate) fn prompt(options: &Options) -> Result<String, Failure> {
+    let text = match operand(&options.operands) {
+        None => standard_input(options)?,
         Some(operand) => {
             let mut text = utf8(operand)?;
             if !io::stdin().is_terminal() {
-                let more = patiently(standard_input)?;
+                let more = patiently(|| standard_input(options))?;
                 if !more.is_empty() {
                     text.push_str("\n\n");
                     text.push_str(&more);
@@ -33,20 +34,19 @@ pub(crate) fn prompt(operands: &[OsString]) -> Result<String, Failure> {
 }
 
 /// The text of `embed` and `tokenize`: the operand, or standard input where it is missing or `-`.
-pub(crate) fn text(operands: &[OsString]) -> Result<String, Failure> {
-    let text = match operand(operands) {
-        None => standard_input()?,
+pub(crate) fn text(options: &Options) -> Result<String, Failure> {
+    not_empty(match operand(&options.operands) {
+        None => standard_input(options)?,
         Some(operand) => utf8(operand)?,
-    };
-    not_empty(text)
+    })
 }
 
 /// The tokens of `detokenize`: the operands, or the words of standard input, each a number.
-pub(crate) fn tokens(operands: &[OsString]) -> Result<String, Failure> {
-    let text = match operands {
-        [] => standard_input()?,
-        [only] if only == "-" => standard_input()?,
-        _ => {
+pub(crate) fn tokens(options: &Options) -> Result<String, Failure> {
+    let operands = &options.operands;
+    let text = match operand(operands) {
+        None => standard_input(options)?,
+        Some(_) => {
             let words: Result<Vec<String>, Failure> =
                 operands.iter().map(|word| utf8(word)).collect();
             words?.join(" ")
@@ -91,23 +91,40 @@ fn operand(operands: &[OsString]) -> Option<&OsStr> {
 }
 
 /// All of standard input, newlines and all.
-fn standard_input() -> Result<String, Failure> {
+fn standard_input(options: &Options) -> Result<String, Failure> {
     if io::stdin().is_terminal() {
         output::tell("reading from the terminal; Ctrl-D ends the text");
     }
+    all(io::stdin().lock(), "standard input", options)
+}
+
+/// All the text of a source, which is read no further than a bridge would take it.
+pub(crate) fn all(source: impl Read, name: &str, options: &Options) -> Result<String, Failure> {
     let mut bytes = Vec::new();
-    io::stdin()
-        .lock()
+    source
+        .take(options.max_request + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| Failure::Usage(format!("cannot read standard input: {error}")))?;
-    decode(bytes).map_err(|problem| Failure::Usage(format!("standard input is {problem}")))
+        .map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
+    if bytes.len() as u64 > options.max_request {
+        return Err(Failure::Usage(too_long(name, options)));
+    }
+    decode(bytes).map_err(|problem| Failure::Usage(format!("{name} is {problem}")))
+}
+
+/// Says that a text is too long, and what to do about it.
+pub(crate) fn too_long(name: &str, options: &Options) -> String {
+    format!(
+        "{name} is longer than {} bytes, the most that is sent; --max-request raises that, here and \
+         of the bridge",
+        options.max_request
+    )
 }
 
 /// Runs `read`, and says what is awaited if that takes long: a standard input that a script or ssh
 /// left open by oversight never ends.
-fn patiently<T>(read: fn() -> T) -> T {
+fn patiently<T>(read: impl FnOnce() -> T) -> T {
     let (done, wait) = mpsc::channel::<()>();
-    let reminder = thread::spawn(move || {
+    thread::spawn(move || {
         if wait.recv_timeout(NOTICE_AFTER) == Err(RecvTimeoutError::Timeout) {
             output::tell(
                 "still reading standard input, to append it to the text; < /dev/null does without",
@@ -116,7 +133,6 @@ fn patiently<T>(read: fn() -> T) -> T {
     });
     let outcome = read();
     drop(done);
-    let _ = reminder.join();
     outcome
 }
 

@@ -1,7 +1,7 @@
 //! `map`: a prompt a line in, an answer a line out, shared among the bridges by whoever is free.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, IsTerminal};
+use std::io::{self, BufRead, IsTerminal, Read};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use crate::output;
 use crate::progress::Progress;
 use crate::queue::{Answer, Line, Next, Queue};
 use crate::reply::{Reply, Status};
+use crate::table::MAX_REQUEST_LIMIT;
 
 /// Requests under way with one bridge: the next lies ready when an answer is finished. More would
 /// leave lines with a busy bridge at the end, while others have nothing to do.
@@ -60,24 +61,39 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
 fn read(work: &Work) {
     let end = if work.options.null { b'\0' } else { b'\n' };
     let mut input = io::stdin().lock();
+    let problem = loop {
+        match read_line(&mut input, end, work) {
+            Ok(true) => {}
+            Ok(false) => break None,
+            Err(error) => break Some(format!("cannot read standard input: {error}")),
+        }
+    };
+    work.queue.end(problem);
+}
+
+/// Reads one line, but no more of it than is sent to a bridge; false at the end of the input.
+fn read_line(input: &mut impl BufRead, end: u8, work: &Work) -> io::Result<bool> {
+    let most = work.options.max_request;
     let mut bytes = Vec::new();
-    loop {
-        bytes.clear();
-        match input.read_until(end, &mut bytes) {
-            Ok(0) => return work.queue.end(None),
-            Ok(_) => {}
-            Err(error) => {
-                let problem = format!("cannot read standard input: {error}");
-                return work.queue.end(Some(problem));
-            }
+    // Room for what ends the line.
+    input.take(most + 2).read_until(end, &mut bytes)?;
+    let ended = bytes.pop_if(|byte| *byte == end).is_some();
+    if !ended && bytes.is_empty() {
+        return Ok(false);
+    }
+    if ended && !work.options.null {
+        bytes.pop_if(|byte| *byte == b'\r');
+    }
+    if bytes.len() as u64 > most {
+        let problem = input::too_long("the line", &work.options);
+        work.queue.push(Err(Answer::client_error(problem)));
+        if !ended && input.take(MAX_REQUEST_LIMIT).skip_until(end)? as u64 == MAX_REQUEST_LIMIT {
+            return Err(io::Error::other("a line does not end within 1 GiB"));
         }
-        if bytes.last() == Some(&end) {
-            bytes.pop();
-            if !work.options.null && bytes.last() == Some(&b'\r') {
-                bytes.pop();
-            }
-        }
-        let line = input::decode(std::mem::take(&mut bytes))
+    } else if bytes.is_empty() {
+        work.queue.push(Err(Answer::default()));
+    } else {
+        let line = input::decode(bytes)
             .map_err(|problem| Answer::client_error(format!("the line is {problem}")));
         work.queue
             .push(line.map(|line| match &work.options.template {
@@ -85,6 +101,7 @@ fn read(work: &Work) {
                 None => line,
             }));
     }
+    Ok(true)
 }
 
 /// Asks one bridge until no line is left or it fails.

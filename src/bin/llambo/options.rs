@@ -64,6 +64,8 @@ pub(crate) struct Options {
     pub sockets: Vec<Address>,
     /// How long a silence may last; for ever if absent.
     pub timeout: Option<Duration>,
+    /// The longest text, in bytes.
+    pub max_request: u64,
     /// Print replies instead of text.
     pub json: bool,
     /// Users whose sockets are trusted beside root's and the caller's own.
@@ -90,6 +92,7 @@ pub(crate) fn parse(
     socket_variable: Option<OsString>,
 ) -> Result<Options, Failure> {
     let mut options = Options {
+        max_request: table::MAX_REQUEST,
         ..Options::default()
     };
     let mut given: Vec<&'static OptionRow> = Vec::new();
@@ -165,6 +168,7 @@ impl Options {
             Meaning::Timeout => {
                 self.timeout = Some(Duration::from_secs_f64(number(option, value)?));
             }
+            Meaning::MaxRequest => self.max_request = number(option, value)? as u64,
             Meaning::Json => self.json = true,
             Meaning::TrustUid => self.trusted.push(number(option, value)? as u32),
             Meaning::Field(name) => self.field(name, number(option, value)?.to_string()),

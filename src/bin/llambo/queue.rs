@@ -31,6 +31,7 @@ pub(crate) struct Line {
 }
 
 /// An answer on its way out.
+#[derive(Default)]
 pub(crate) struct Answer {
     /// What is printed.
     pub text: String,

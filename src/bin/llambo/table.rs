@@ -27,6 +27,8 @@ pub(crate) enum Meaning {
     Socket,
     /// Seconds of silence.
     Timeout,
+    /// Bytes of the longest text.
+    MaxRequest,
     /// Replies as they came.
     Json,
     /// A user whose sockets are trusted; repeatable.
@@ -94,10 +96,19 @@ pub(crate) struct CommandRow {
 /// The shells that `--completions` knows.
 pub(crate) const SHELLS: &[&str] = &["bash", "zsh", "fish"];
 
+/// The commands that read a text which may come on standard input.
+const READING: &[&str] = &["infer", "chat", "embed", "tokenize", "detokenize", "map"];
+
 /// The commands that generate, and so take the options of sampling.
 const GENERATING: &[&str] = &["infer", "chat", "map"];
 
 const MAP: &[&str] = &["map"];
+
+/// The longest request that a bridge takes unless told otherwise: its `--max-request`.
+pub(crate) const MAX_REQUEST: u64 = 4 << 20;
+
+/// The most that a bridge can be told to take.
+pub(crate) const MAX_REQUEST_LIMIT: u64 = 1 << 30;
 
 #[rustfmt::skip]
 /// Every option, in the order of the help.
@@ -110,6 +121,8 @@ pub(crate) const OPTIONS: &[OptionRow] = &[
         "print the replies as the bridge wrote them"),
     row(Meaning::TrustUid, None, "trust-uid", Takes::Integer(0, u32::MAX as i64), &[],
         "trust this user's sockets too; repeatable"),
+    row(Meaning::MaxRequest, None, "max-request", Takes::Integer(1024, MAX_REQUEST_LIMIT as i64), READING,
+        "longest text to read; as the bridge's own option"),
     limited(&limits::MAX_TOKENS, Some('n'),
         "most tokens to generate; -1: fill the context"),
     limited(&limits::TEMPERATURE, None,
@@ -234,8 +247,9 @@ impl OptionRow {
             Takes::Nothing => None,
             Takes::Text(name) | Takes::Path(name) => Some(name),
             Takes::Integer(..) if self.long == "trust-uid" => Some("UID"),
+            Takes::Integer(..) if self.long == "max-request" => Some("BYTES"),
             Takes::Integer(..) => Some("N"),
-            Takes::Decimal(..) if self.long == "timeout" => Some("SECONDS"),
+            Takes::Decimal(..) if self.commands != GENERATING => Some("SECONDS"),
             Takes::Decimal(..) => Some("F"),
             Takes::Choice(_) => Some("SHELL"),
         }

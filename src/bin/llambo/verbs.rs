@@ -1,6 +1,5 @@
 //! The commands that are one request and one reply.
 
-use std::ffi::OsString;
 use std::path::Path;
 
 use miniserde::json::{self, Value};
@@ -17,7 +16,7 @@ use crate::table::CommandRow;
 /// Asks every bridge that was named, in their order, and prints what each says. A bridge that
 /// fails does not keep the others from being asked; the worst exit status stands.
 pub(crate) fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
-    let argument = argument(command.name, &options.operands)?;
+    let argument = argument(command.name, options)?;
     let verb = command.name.to_ascii_uppercase();
     let several = options.sockets.len() > 1;
     let mut worst = failure::DONE;
@@ -45,16 +44,16 @@ pub(crate) fn run(options: &Options, command: &CommandRow) -> Result<(), Failure
 }
 
 /// The argument of the request.
-fn argument(name: &str, operands: &[OsString]) -> Result<String, Failure> {
-    match (name, operands) {
+fn argument(name: &str, options: &Options) -> Result<String, Failure> {
+    match (name, options.operands.as_slice()) {
         ("load", [path]) => {
             // The bridge may run in another directory. Links stay as they are named.
             let path = std::path::absolute(Path::new(path))
                 .map_err(|error| Failure::Usage(format!("the path of the model: {error}")))?;
             input::utf8(path.as_os_str())
         }
-        ("embed" | "tokenize", _) => input::text(operands),
-        ("detokenize", _) => input::tokens(operands),
+        ("embed" | "tokenize", _) => input::text(options),
+        ("detokenize", _) => input::tokens(options),
         _ => Ok(String::new()),
     }
 }

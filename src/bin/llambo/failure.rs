@@ -15,6 +15,8 @@ pub(crate) const USAGE: u8 = 2;
 pub(crate) const NO_CONNECTION: u8 = 3;
 /// Exit status of what is worth a second try: silence, a model or a bridge that died.
 pub(crate) const RETRY: u8 = 4;
+/// Exit status of an answer to a grammar or a schema that was cut before its end.
+pub(crate) const CUT: u8 = 5;
 /// Exit status when there is a bridge, which serves another client.
 pub(crate) const BUSY: u8 = 6;
 
@@ -36,6 +38,8 @@ pub(crate) enum Failure {
     Silence(String),
     /// The bridge took the connection but said nothing to a question that needs no work.
     Busy(String),
+    /// A limit cut an answer that a grammar or a schema had begun.
+    Cut(String),
     /// The connection ended before the answer was complete.
     Lost(String),
     /// Standard output could not be written.
@@ -62,6 +66,7 @@ impl Failure {
             Failure::Bridge { .. } => REFUSED,
             Failure::Silence(_) | Failure::Lost(_) => RETRY,
             Failure::Busy(_) => BUSY,
+            Failure::Cut(_) => CUT,
             // The reader has seen enough (`| head`): that is no failure.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
             Failure::Output(_) => REFUSED,
@@ -108,6 +113,7 @@ impl fmt::Display for Failure {
             | Failure::Connect(text)
             | Failure::Silence(text)
             | Failure::Busy(text)
+            | Failure::Cut(text)
             | Failure::Lost(text) => out.write_str(text),
             Failure::Bridge { message, code } if code == "unknown_command" => {
                 write!(out, "{message} (this bridge does not have that command)")

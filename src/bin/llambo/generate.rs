@@ -30,6 +30,8 @@ pub(crate) struct Sampling {
     random: bool,
     /// True if the user set the number of tokens.
     pub limited: bool,
+    /// What the answer has to keep to, if anything: half of it is none.
+    constraint: Option<&'static str>,
 }
 
 impl Sampling {
@@ -61,7 +63,22 @@ impl Sampling {
             members,
             random: options.fields.iter().any(random),
             limited: options.fields.iter().any(|(name, _)| *name == "max_tokens"),
+            constraint: options.constraint.as_ref().map(|kind| match kind {
+                Constraint::GrammarFile(_) => "grammar",
+                Constraint::Schema(_) | Constraint::SchemaFile(_) => "schema",
+            }),
         })
+    }
+
+    /// The failure of an answer that was cut before it kept to its grammar or schema.
+    pub(crate) fn check(&self, reply: &Reply) -> Result<(), Failure> {
+        match self.constraint {
+            Some(kind) if reply.is_cut() => Err(Failure::Cut(format!(
+                "{}, and does not keep to the {kind}",
+                how_cut(reply)
+            ))),
+            _ => Ok(()),
+        }
     }
 
     /// The object that asks for what follows a prompt.
@@ -160,7 +177,8 @@ pub(crate) fn ask(
         let reply = outcome?;
         output::print_line(&reply.line)?;
         let text = reply.text("data").to_string();
-        return reply.told().map(|()| text);
+        sampling.check(&reply)?;
+        return reply.told().map(|_| text);
     }
     match outcome.and_then(Reply::into_result) {
         Ok(reply) => {
@@ -170,7 +188,10 @@ pub(crate) fn ask(
             if !text.ends_with('\n') {
                 output::print("\n")?;
             }
-            note_end(&reply, sampling.limited);
+            sampling.check(&reply)?;
+            if reply.is_cut() && !(sampling.limited && reply.text("finish_reason") == "length") {
+                output::tell(&how_cut(&reply));
+            }
             Ok(text.to_string())
         }
         Err(failure) => {
@@ -183,20 +204,16 @@ pub(crate) fn ask(
     }
 }
 
-/// Says if the answer ended for want of room: that is nothing to pass over in silence.
-fn note_end(reply: &Reply, limited: bool) {
-    match reply.text("finish_reason") {
-        "length" if !limited => {
-            let count = match reply.field("completion_tokens") {
-                Some(Value::Number(number)) => format!("{number} tokens"),
-                _ => "the bridge's limit".to_string(),
-            };
-            output::tell(&format!(
-                "the answer was cut at {count}; -n sets how many it may have"
-            ));
+/// Says where an answer ended for want of room.
+fn how_cut(reply: &Reply) -> String {
+    match (
+        reply.text("finish_reason"),
+        reply.count("completion_tokens"),
+    ) {
+        ("length", count) => {
+            format!("the answer was cut at {count} tokens; -n sets how many it may have")
         }
-        "context" => output::tell("the answer was cut: the context is full"),
-        _ => {}
+        _ => "the answer was cut: the context is full".to_string(),
     }
 }
 

@@ -48,8 +48,8 @@ pub(crate) fn text(command: Option<&CommandRow>) -> String {
     text.push_str(
         "\nA PROMPT, MESSAGE or TEXT that is missing or - is read from standard input.\n\
          Exit status: 0 done, 1 the bridge said error, 2 usage, 3 no connection,\n\
-         4 silence or a dead model (worth another try), 6 the bridge is busy,\n\
-         130 interrupted.\n\
+         4 silence or a dead model (worth another try), 5 an answer to a schema or\n\
+         grammar was cut, 6 the bridge is busy, 130 interrupted.\n\
          See llambo(1) for examples.\n",
     );
     text

@@ -15,7 +15,7 @@ use crate::options::{Each, Options};
 use crate::output;
 use crate::progress::Progress;
 use crate::queue::{Answer, Line, Next, Queue};
-use crate::reply::{Reply, Status};
+use crate::reply::Reply;
 use crate::table::MAX_REQUEST_LIMIT;
 
 /// Requests under way with one bridge: the next lies ready when an answer is finished. More would
@@ -163,19 +163,19 @@ impl Work {
     fn answer(&self, reply: Reply) -> Result<Answer, Failure> {
         let line = self.options.json.then(|| reply.line.clone());
         let cut = !self.sampling.limited && reply.text("finish_reason") == "length";
-        let (text, error) = match reply.status {
-            Status::Error => match reply.into_result() {
-                Err(failure) if failure.is_of_the_bridge() => return Err(failure),
-                Err(failure) => (format!("error: {failure}"), Some(failure.to_string())),
-                Ok(_) => (String::new(), None),
-            },
-            _ if self.options.each == Each::Embed => (reply.numbers("embedding"), None),
-            _ => (reply.text("data").to_string(), None),
+        let outcome = match reply.into_result() {
+            Err(failure) if failure.is_of_the_bridge() => return Err(failure),
+            outcome => outcome.and_then(|reply| self.sampling.check(&reply).map(|()| reply)),
+        };
+        let (text, error) = match &outcome {
+            Ok(reply) if self.options.each == Each::Embed => (reply.numbers("embedding"), None),
+            Ok(reply) => (reply.text("data").to_string(), None),
+            Err(failure) => (String::new(), Some((failure.to_string(), failure.status()))),
         };
         Ok(Answer {
             text: line.unwrap_or(text),
+            cut: cut && error.is_none(),
             error,
-            cut,
         })
     }
 }
@@ -184,20 +184,19 @@ impl Answer {
     /// The answer to a line that no bridge answers.
     pub(crate) fn client_error(message: String) -> Answer {
         Answer {
-            text: String::new(),
-            error: Some(message),
-            cut: false,
+            error: Some((message, failure::REFUSED)),
+            ..Answer::default()
         }
     }
 
     /// The answer as it is printed: on one line, or as it is where NUL ends it.
     fn shown(self, options: &Options) -> String {
         let mut text = match (&self.error, options.json) {
-            (Some(message), true) if self.text.is_empty() => format!(
+            (Some((message, _)), true) if self.text.is_empty() => format!(
                 "{{\"status\":\"error\",\"message\":{},\"code\":\"bad_request\"}}",
                 quote(message)
             ),
-            (Some(message), false) => format!("error: {message}"),
+            (Some((message, _)), false) => format!("error: {message}"),
             _ => self.text,
         };
         if options.null {
@@ -245,10 +244,7 @@ fn write(work: &Work) -> Result<(), Failure> {
     if let Some(problem) = work.queue.problem() {
         return Err(Failure::Usage(problem));
     }
-    match writer.errors {
-        0 => Ok(()),
-        _ => Err(Failure::Told(failure::REFUSED)),
-    }
+    failure::told(writer.worst)
 }
 
 /// Ends without a bridge: what was answered out of order is not lost, the lines between are
@@ -273,14 +269,15 @@ fn desert(work: &Work, mut writer: Writer) -> Result<(), Failure> {
 #[derive(Default)]
 struct Writer {
     written: usize,
-    errors: usize,
+    /// The worst exit status of an error.
+    worst: u8,
     cut: usize,
 }
 
 impl Writer {
     fn write(&mut self, index: usize, answer: Answer, options: &Options) -> Result<(), Failure> {
-        if let Some(message) = &answer.error {
-            self.errors += 1;
+        if let Some((message, status)) = &answer.error {
+            self.worst = self.worst.max(*status);
             output::tell(&format!("line {}: {message}", index + 1));
         }
         self.cut += usize::from(answer.cut);

@@ -35,8 +35,8 @@ pub(crate) struct Line {
 pub(crate) struct Answer {
     /// What is printed.
     pub text: String,
-    /// The message, where the answer is an error.
-    pub error: Option<String>,
+    /// The message and the exit status, where the answer is an error.
+    pub error: Option<(String, u8)>,
     /// True if the answer ended at the default number of tokens.
     pub cut: bool,
 }

@@ -1,7 +1,7 @@
 //! A reply of the bridge: one JSON object on one line, its keys kept in their order.
 
 use miniserde::de::{Deserialize, Map, Visitor};
-use miniserde::json::{self, Value};
+use miniserde::json::{self, Number, Value};
 use miniserde::make_place;
 
 use crate::failure::Failure;
@@ -84,6 +84,19 @@ impl Reply {
         }
     }
 
+    /// The value of a key that is a count; 0 if there is none.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        match self.field(name) {
+            Some(Value::Number(Number::U64(count))) => *count,
+            _ => 0,
+        }
+    }
+
+    /// True if the answer ended for want of room, and not by itself.
+    pub(crate) fn is_cut(&self) -> bool {
+        matches!(self.text("finish_reason"), "length" | "context")
+    }
+
     /// The numbers of an array, separated by blanks.
     pub(crate) fn numbers(&self, name: &str) -> String {
         let Some(Value::Array(array)) = self.field(name) else {
@@ -94,11 +107,9 @@ impl Reply {
     }
 
     /// The outcome of a reply that was printed as it is: an error leaves only its exit status.
-    pub(crate) fn told(self) -> Result<(), Failure> {
-        match self.into_result() {
-            Ok(_) => Ok(()),
-            Err(failure) => Err(Failure::Told(failure.status())),
-        }
+    pub(crate) fn told(self) -> Result<Reply, Failure> {
+        self.into_result()
+            .map_err(|failure| Failure::Told(failure.status()))
     }
 
     /// An error reply as a failure, any other as it is.

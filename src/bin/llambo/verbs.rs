@@ -68,7 +68,7 @@ fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<
             None => reply.line.clone(),
         };
         output::print_line(&line)?;
-        return reply.told();
+        return reply.told().map(drop);
     }
     let reply = reply.into_result()?;
     let text = match command {

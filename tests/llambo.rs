@@ -355,8 +355,58 @@ fn several_bridges_are_asked_in_turn_by_name() {
         (ended.code, ended.output),
         (Some(3), format!("{}: pong\n", sockets[1]))
     );
-    let ended = ask(&one, &["-s", &sockets[0], "-s", &sockets[1], "infer", "a"]);
-    expect_failure(&ended, 2, "infer asks one bridge, but 2 sockets were given");
+    let both = ["-s", &sockets[0], "-s", &sockets[1]];
+    let ended = ask(&one, &[&both[..], &["--json", "ping"]].concat());
+    let object = |socket: &str| {
+        format!("{{\"socket\":\"{socket}\",\"status\":\"ok\",\"message\":\"pong\"}}\n")
+    };
+    expect_text(&ended, &(object(&sockets[0]) + &object(&sockets[1])));
+    let ended = ask(&one, &[&both[..], &["raw"]].concat());
+    expect_failure(&ended, 2, "raw asks one bridge, but 2 sockets were given");
+}
+
+#[test]
+fn of_several_bridges_the_first_that_is_free_and_has_a_model_answers() {
+    let (busy, bridge) = bridge_with(&Tiny::alphabet());
+    let (free, _free) = bridge_with(&Tiny::mute().chain("abc"));
+    let empty = Directory::new();
+    let _empty = Bridge::start(&empty, &[]);
+    let mut holder = bridge.connect();
+    holder.exchange("PING", &ok("pong"));
+    let gone = busy.join("gone");
+    let sockets = [busy.socket(), empty.socket(), gone, free.socket()];
+    let sockets: Vec<String> = sockets
+        .iter()
+        .map(|path| path.display().to_string())
+        .collect();
+    let over = |sockets: &[String], arguments: &[&str]| {
+        let named = sockets.iter().flat_map(|socket| ["-s", socket]);
+        let arguments: Vec<&str> = named.chain(arguments.iter().copied()).collect();
+        ask(&busy, &arguments)
+    };
+    expect_text(&over(&sockets, &["infer", "a"]), "bc\n");
+    let embedding = over(&sockets, &["embed", "a"]);
+    assert_eq!(embedding.output.split(' ').count(), 288, "{embedding:?}");
+    // Nobody else may answer: one waits for the busy bridge, or says that there is none.
+    let ended = over(&sockets[..1], &["--timeout", "0.3", "ping"]);
+    expect_failure(&ended, 6, "is busy with another client");
+    expect_failure(&over(&sockets[1..3], &["infer", "a"]), 1, "No model loaded");
+    let ended = over(&[&sockets[2..3], &sockets[2..3]].concat(), &["infer", "a"]);
+    expect_failure(&ended, 3, "gone: no such file");
+    let twice = [&sockets[..1], &sockets[..1]].concat();
+    let ended = over(&twice, &["--timeout", "0.3", "infer", "a"]);
+    expect_failure(&ended, 6, "is busy with another client");
+    holder.vanish();
+    expect_text(&over(&sockets[..3], &["infer", "x"]), "yz\n");
+}
+
+#[test]
+fn help_is_a_command_too() {
+    let home = Directory::new();
+    assert_eq!(ask(&home, &["help"]).output, ask(&home, &["--help"]).output);
+    let ended = ask(&home, &["help", "map"]);
+    expect_text(&ended, &ask(&home, &["map", "--help"]).output);
+    expect_failure(&ask(&home, &["help", "fly"]), 2, "no command 'fly'");
 }
 
 #[test]

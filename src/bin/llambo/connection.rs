@@ -31,9 +31,42 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Connects to the only bridge that a command asks.
+    /// Connects to the bridge that a command asks: of several, to the first that answers and has
+    /// a model. Where none has, one that could tell so is as good as any.
     pub(crate) fn open(options: &Options) -> Result<Self, Failure> {
-        Self::open_to(&options.sockets[0], options)
+        if let [only] = options.sockets.as_slice() {
+            return Self::open_to(only, options);
+        }
+        let (sender, outcomes) = mpsc::channel();
+        for address in options.sockets.clone() {
+            let (options, sender) = (options.clone(), sender.clone());
+            // A bridge that serves another client keeps its thread waiting, and no one else.
+            thread::spawn(move || sender.send(Self::open_to_free(&address, &options)));
+        }
+        drop(sender);
+        let mut spare = None;
+        let mut failures = Vec::new();
+        for outcome in outcomes {
+            match outcome {
+                Ok((connection, true)) => return Ok(connection),
+                Ok((connection, false)) => spare = Some(connection),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        spare.ok_or_else(|| {
+            for failure in &failures {
+                output::tell(&failure.to_string());
+            }
+            let worst = failures.iter().map(Failure::status).max();
+            Failure::Told(worst.unwrap_or_default())
+        })
+    }
+
+    /// Connects to a bridge, waits until it is free, and learns whether it has a model.
+    fn open_to_free(address: &Address, options: &Options) -> Result<(Self, bool), Failure> {
+        let mut connection = Self::open_to(address, options)?;
+        let status = connection.quick("STATUS")?.into_result()?;
+        Ok((connection, status.message.starts_with("Model loaded")))
     }
 
     /// Asks what a bridge answers at once, whatever its model does: where it keeps silent, it serves

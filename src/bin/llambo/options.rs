@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::address::Address;
 use crate::failure::Failure;
-use crate::table::{self, CommandRow, Meaning, OptionRow, Takes};
+use crate::table::{self, CommandRow, Meaning, OptionRow, Sockets, Takes};
 use lexopt::Arg;
 
 /// The socket that the bridge makes unless told otherwise.
@@ -220,12 +220,12 @@ impl Options {
         given: &[&'static OptionRow],
         socket_variable: Option<OsString>,
     ) -> Result<(), Failure> {
-        let (name, several_sockets) = match self.task {
+        let (name, sockets) = match self.task {
             Task::Command(command) => {
                 self.check_operands(command)?;
-                (command.name, command.several_sockets)
+                (command.name, command.sockets)
             }
-            _ => ("chat", false),
+            _ => ("chat", Sockets::FirstFree),
         };
         if let Some(option) = given.iter().find(|option| !option.belongs_to(name)) {
             return Err(Failure::Usage(format!(
@@ -234,7 +234,7 @@ impl Options {
                 option.commands.join(", ")
             )));
         }
-        if self.sockets.len() > 1 && !several_sockets {
+        if self.sockets.len() > 1 && sockets == Sockets::One {
             return Err(Failure::Usage(format!(
                 "{name} asks one bridge, but {} sockets were given",
                 self.sockets.len()

@@ -2,6 +2,7 @@
 //! follow from these two tables, and tests compare the man page with them.
 
 use crate::limits::{self, Limit};
+use Sockets::{All, FirstFree, One};
 
 /// What an option takes.
 #[derive(Clone, Copy)]
@@ -79,6 +80,17 @@ pub(crate) struct OptionRow {
     pub help: &'static str,
 }
 
+/// Which of the bridges that were named a command asks.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Sockets {
+    /// Only one may be named.
+    One,
+    /// The first that is free and has a model.
+    FirstFree,
+    /// All of them.
+    All,
+}
+
 /// A command.
 pub(crate) struct CommandRow {
     /// The word on the command line.
@@ -87,8 +99,8 @@ pub(crate) struct CommandRow {
     pub operands: &'static str,
     /// How many operands it takes: at least, at most.
     pub count: (usize, usize),
-    /// True if several sockets may be given.
-    pub several_sockets: bool,
+    /// What several sockets mean.
+    pub sockets: Sockets,
     /// One line of help.
     pub help: &'static str,
 }
@@ -203,34 +215,34 @@ const fn limited(limit: &'static Limit, short: Option<char>, help: &'static str)
 #[rustfmt::skip]
 /// Every command, in the order of the help.
 pub(crate) const COMMANDS: &[CommandRow] = &[
-    command("ping", "", (0, 0), true, "ask whether the bridge answers"),
-    command("status", "", (0, 0), true, "say which model is loaded"),
-    command("info", "", (0, 0), true, "describe the bridge and its model"),
-    command("load", "PATH", (1, 1), true, "load the model in the GGUF file PATH"),
-    command("free", "", (0, 0), true, "unload the model"),
-    command("quit", "", (0, 0), true, "stop the bridge"),
-    command("infer", "[PROMPT]", (0, 1), false, "generate what follows PROMPT"),
-    command("chat", "[MESSAGE]", (0, 1), false, "answer MESSAGE through the model's chat template"),
-    command("embed", "[TEXT]", (0, 1), false, "print the embedding of TEXT"),
-    command("tokenize", "[TEXT]", (0, 1), false, "print the tokens of TEXT"),
-    command("detokenize", "[ID]...", (0, usize::MAX), false, "print the text of tokens"),
-    command("raw", "", (0, 0), false, "standard input to the bridge, its replies back"),
-    command("map", "", (0, 0), true, "answer each line of standard input with a line"),
-    command("help", "[COMMAND]", (0, 1), true, "print this help, or that of a command"),
+    command("ping", "", (0, 0), All, "ask whether the bridge answers"),
+    command("status", "", (0, 0), All, "say which model is loaded"),
+    command("info", "", (0, 0), All, "describe the bridge and its model"),
+    command("load", "PATH", (1, 1), All, "load the model in the GGUF file PATH"),
+    command("free", "", (0, 0), All, "unload the model"),
+    command("quit", "", (0, 0), All, "stop the bridge"),
+    command("infer", "[PROMPT]", (0, 1), FirstFree, "generate what follows PROMPT"),
+    command("chat", "[MESSAGE]", (0, 1), FirstFree, "answer MESSAGE through the model's chat template"),
+    command("embed", "[TEXT]", (0, 1), FirstFree, "print the embedding of TEXT"),
+    command("tokenize", "[TEXT]", (0, 1), FirstFree, "print the tokens of TEXT"),
+    command("detokenize", "[ID]...", (0, usize::MAX), FirstFree, "print the text of tokens"),
+    command("raw", "", (0, 0), One, "standard input to the bridge, its replies back"),
+    command("map", "", (0, 0), All, "answer each line of standard input with a line"),
+    command("help", "[COMMAND]", (0, 1), All, "print this help, or that of a command"),
 ];
 
 const fn command(
     name: &'static str,
     operands: &'static str,
     count: (usize, usize),
-    several_sockets: bool,
+    sockets: Sockets,
     help: &'static str,
 ) -> CommandRow {
     CommandRow {
         name,
         operands,
         count,
-        several_sockets,
+        sockets,
         help,
     }
 }

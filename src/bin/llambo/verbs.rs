@@ -11,13 +11,18 @@ use crate::input;
 use crate::options::Options;
 use crate::output;
 use crate::reply::Reply;
-use crate::table::CommandRow;
+use crate::table::{CommandRow, Sockets};
 
 /// Asks every bridge that was named, in their order, and prints what each says. A bridge that
 /// fails does not keep the others from being asked; the worst exit status stands.
 pub(crate) fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
     let argument = argument(command.name, options)?;
     let verb = command.name.to_ascii_uppercase();
+    if command.sockets == Sockets::FirstFree {
+        let mut connection = Connection::open(options)?;
+        connection.request(&verb, &argument)?;
+        return print(command.name, connection.reply()?, options.json, None);
+    }
     let several = options.sockets.len() > 1;
     let mut worst = failure::DONE;
     for address in &options.sockets {

@@ -81,6 +81,8 @@ pub(crate) struct Running {
     pub(crate) child: Child,
     output: Receiver<Vec<u8>>,
     received: String,
+    /// Bytes of `received` that [`Running::next`] has passed.
+    passed: usize,
 }
 
 impl Running {
@@ -105,6 +107,23 @@ impl Running {
             child,
             output,
             received: String::new(),
+            passed: 0,
+        }
+    }
+
+    /// Waits until this was printed after what was waited for so before, and gives what came up
+    /// to its end.
+    pub(crate) fn next(&mut self, text: &str) -> String {
+        loop {
+            if let Some(at) = self.received[self.passed..].find(text) {
+                let start = self.passed;
+                self.passed += at + text.len();
+                return self.received[start..self.passed].to_string();
+            }
+            match self.output.recv_timeout(LIMIT) {
+                Ok(bytes) => self.received.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(error) => panic!("no '{text}' ({error}) after: {}", self.received),
+            }
         }
     }
 

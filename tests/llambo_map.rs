@@ -1,6 +1,7 @@
 //! `llambo map`: lines in, lines out, over one bridge and over several.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
@@ -149,26 +150,6 @@ fn answers_that_the_bridge_cuts_are_counted() {
 }
 
 #[test]
-fn the_next_request_is_sent_before_an_answer_is_there() {
-    let home = Directory::new();
-    let requests = respond(&home, |mut stream, requests| {
-        line_of(&stream);
-        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"pong\"}\n");
-        // Two requests are read before the first is answered.
-        let both = line_of(&stream) + &line_of(&stream);
-        let _ = requests.send(both);
-        for text in ["one", "two"] {
-            let reply = format!("{{\"status\":\"ok\",\"message\":\"x\",\"data\":\"{text}\"}}\n");
-            let _ = stream.write_all(reply.as_bytes());
-        }
-    });
-    let ended = map(&home, &["--timeout", "30"], "a\nb\n");
-    expect_text(&ended, "one\ntwo\n");
-    let both = requests.recv_timeout(LIMIT).expect("both requests came");
-    assert_eq!(both.lines().count(), 2, "{both}");
-}
-
-#[test]
 fn lines_go_to_whichever_bridge_is_free() {
     // Each bridge is known by its answer.
     let (one, first) = bridge_with(&Tiny::mute().chain("ab"));
@@ -249,23 +230,272 @@ fn without_any_bridge_left_llambo_says_where_the_answers_end() {
 }
 
 #[test]
-fn a_line_over_which_two_bridges_fail_is_not_tried_a_third_time() {
+fn a_line_over_which_bridges_failed_twice_is_not_tried_a_third_time() {
     // Bridges that go away at the line "poison", as if it had killed them.
-    let serve = |mut stream: std::os::unix::net::UnixStream, _: &mpsc::Sender<String>| {
+    let serve = |mut stream: UnixStream, _: &mpsc::Sender<String>| {
         line_of(&stream);
-        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"pong\"}\n");
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\"}\n");
         let _ = line_of(&stream);
     };
     let (one, two) = (Directory::new(), Directory::new());
     let (_one, _two) = (respond(&one, serve), respond(&two, serve));
-    let ended = feed(&mut map_over(&[&one, &two], &["--json"]), "poison\n");
+    for homes in [&[&one, &two][..], &[&one]] {
+        let ended = feed(&mut map_over(homes, &["--json"]), "poison\n");
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        let message = "a bridge failed 2 times at this line: lost the bridge";
+        assert!(ended.output.contains(message), "{ended:?}");
+    }
+}
+
+/// A bridge of several requests at once: each is answered with its prompt in angle brackets.
+/// `dies` is asked before a reply, with the prompts in hand, whether the bridge dies instead.
+fn parallel(
+    home: &Directory,
+    count: usize,
+    mut dies: impl FnMut(&[String]) -> bool + Send + 'static,
+) -> mpsc::Receiver<String> {
+    respond(home, move |mut stream, requests| {
+        line_of(&stream);
+        let info = format!("{{\"status\":\"ok\",\"message\":\"x\",\"parallel\":{count}}}\n");
+        let _ = stream.write_all(info.as_bytes());
+        let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
+        let mut inbox: Vec<String> = Vec::new();
+        loop {
+            // Waits for one, and takes what came with it.
+            while inbox.is_empty() || !reader.buffer().is_empty() {
+                let mut line = String::new();
+                if !matches!(reader.read_line(&mut line), Ok(1..)) {
+                    return;
+                }
+                let (_, prompt) = line.split_once(r#""prompt":""#).expect("a prompt");
+                let prompt = prompt.split('"').next().expect("it ends").to_string();
+                let _ = requests.send(prompt.clone());
+                inbox.push(prompt);
+            }
+            if dies(&inbox[..inbox.len().min(count)]) {
+                return;
+            }
+            let prompt = inbox.remove(0);
+            let reply =
+                format!("{{\"status\":\"ok\",\"message\":\"x\",\"data\":\"<{prompt}>\"}}\n");
+            if stream.write_all(reply.as_bytes()).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// The numbers up to this one, a line each, between these.
+fn numbers(count: usize, before: &str, after: &str) -> String {
+    (0..count)
+        .map(|n| format!("{before}{n}{after}\n"))
+        .collect()
+}
+
+#[test]
+fn a_bridge_has_as_many_requests_in_hand_as_it_works_on_and_as_many_again() {
+    for (field, in_hand) in [("", 2), (",\"parallel\":3", 6), (",\"parallel\":0", 2)] {
+        let home = Directory::new();
+        let info = format!("{{\"status\":\"ok\",\"message\":\"x\"{field}}}\n");
+        let requests = respond(&home, move |mut stream, requests| {
+            let _ = requests.send(line_of(&stream));
+            let _ = stream.write_all(info.as_bytes());
+            // All of these are there before the first is answered, and no other.
+            let all: String = (0..in_hand).map(|_| line_of(&stream)).collect();
+            let _ = requests.send(all);
+            stream.set_nonblocking(true).expect("a socket can be asked");
+            let more = (&stream).read(&mut [0]).map_err(|error| error.kind());
+            let _ = requests.send(format!("{more:?}"));
+            stream
+                .set_nonblocking(false)
+                .expect("a socket can be asked");
+            for _ in 0..8 {
+                let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\",\"data\":\"y\"}\n");
+            }
+            let _ = line_of(&stream);
+        });
+        let ended = map(&home, &["--timeout", "30"], numbers(8, "", ""));
+        expect_text(&ended, &"y\n".repeat(8));
+        let next = || requests.recv_timeout(LIMIT).expect("it comes");
+        assert_eq!(next(), "INFO\n");
+        assert_eq!(next().lines().count(), in_hand);
+        assert_eq!(next(), "Err(WouldBlock)");
+    }
+}
+
+#[test]
+fn requests_in_hand_of_a_bridge_that_dies_are_neither_lost_nor_doubled() {
+    let home = Directory::new();
+    let mut replies = 0;
+    let _requests = parallel(&home, 4, move |_| {
+        replies += 1;
+        replies % 7 == 0
+    });
+    let ended = map(&home, &[], numbers(50, "", ""));
+    assert_eq!((ended.code, ended.output), (Some(0), numbers(50, "<", ">")));
+}
+
+#[test]
+fn of_requests_in_hand_only_the_one_that_kills_the_bridge_is_given_up() {
+    let home = Directory::new();
+    let requests = parallel(&home, 4, |prompts| {
+        prompts.iter().any(|prompt| prompt == "5")
+    });
+    let ended = map(&home, &[], numbers(12, "", ""));
+    let answers: Vec<&str> = ended.output.lines().collect();
+    assert_eq!(answers.len(), 12, "{ended:?}");
+    for (number, answer) in answers.iter().enumerate() {
+        match number {
+            5 => assert!(
+                answer.starts_with("error: a bridge failed 2 times at this line"),
+                "{ended:?}"
+            ),
+            _ => assert_eq!(*answer, format!("<{number}>")),
+        }
+    }
     assert_eq!(ended.code, Some(1), "{ended:?}");
+    let asked = requests.try_iter().filter(|prompt| prompt == "5").count();
+    assert_eq!(asked, 3, "once among others, twice alone");
+}
+
+#[test]
+fn a_bridge_that_comes_back_goes_on_with_its_lines() {
+    let (home, mut bridge) = bridge_with(&Tiny::carousel());
+    let mut running = Running::start(&mut llambo(&home, &["map", "-n", "300", "--retry", "50"]));
+    running.write(&prompts(20));
+    running.wait_for("\n");
+    process::signal(bridge.pid(), "KILL");
+    bridge.wait();
+    running.write(&prompts(20));
+    let _again = Bridge::with_model(&home, &home.join("model.gguf"), &[]);
+    drop(running.child.stdin.take());
+    let expected = carousel_answers(20, 300).repeat(2);
+    assert_eq!(running.wait_for(&expected), expected);
+    assert_eq!(running.child.wait().expect("llambo ends").code(), Some(0));
+}
+
+#[test]
+fn a_bridge_that_does_not_come_back_in_time_is_given_up() {
+    for seconds in ["0", "0.3"] {
+        let home = Directory::new();
+        let socket = home.socket();
+        let _requests = parallel(&home, 1, move |prompts| {
+            let dies = prompts == ["2"];
+            if dies {
+                std::fs::remove_file(&socket).expect("the socket is there");
+            }
+            dies
+        });
+        let ended = map(&home, &["--retry", seconds], numbers(5, "", ""));
+        assert_eq!(ended.output, "<0>\n<1>\n", "{ended:?}");
+        assert_eq!(ended.code, Some(4), "{ended:?}");
+        let message = "no bridge left: the lines from 3 on are not answered";
+        assert!(ended.errors.contains(message), "{ended:?}");
+        let waited = ended.errors.contains("; it gets 0.3 s to come back");
+        assert_eq!(waited, seconds == "0.3", "{ended:?}");
+    }
+}
+
+#[test]
+fn a_model_that_dies_over_a_line_and_comes_back_answers_the_rest() {
+    let home = Directory::new();
+    let mut died = 0;
+    let _requests = respond(&home, move |mut stream, _| {
+        line_of(&stream);
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\"}\n");
+        let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
+        let mut line = String::new();
+        while matches!(reader.read_line(&mut line), Ok(1..)) {
+            let reply: &[u8] = if line.contains("deadly") && died < 2 {
+                died += 1;
+                b"{\"status\":\"error\",\"message\":\"Model process died\",\"code\":\"model_died\"}\n"
+            } else {
+                b"{\"status\":\"ok\",\"message\":\"x\",\"data\":\"fine\"}\n"
+            };
+            let _ = stream.write_all(reply);
+            line.clear();
+        }
+    });
+    let ended = map(&home, &[], "one\ndeadly\ntwo\n");
+    let error = "error: a bridge failed 2 times at this line: Model process died";
+    assert_eq!(ended.output, format!("fine\n{error}\nfine\n"), "{ended:?}");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+}
+
+#[test]
+fn an_empty_line_gives_an_empty_line() {
+    let (home, _bridge) = bridge_with(&Tiny::carousel());
+    for options in [&["-n", "2"][..], &["-n", "2", "--template", "say {}"]] {
+        expect_text(&map(&home, options, "a\n\r\n\nb"), "bc\n\n\ncd\n");
+    }
+    let ended = map(&home, &["-0", "-n", "2"], "\0a\0");
+    expect_text(&ended, "\0bc\0");
+    let ended = map(&home, &["--embed"], "\na\n");
+    assert_eq!(
+        (ended.code, ended.output.lines().next()),
+        (Some(0), Some(""))
+    );
+}
+
+#[test]
+fn blanks_before_a_text_to_embed_are_sent() {
+    let home = Directory::new();
+    let requests = respond(&home, |mut stream, requests| {
+        line_of(&stream);
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\"}\n");
+        let mut request = [0; "10:EMBED   ab,".len()];
+        let _ = stream.read_exact(&mut request);
+        let _ = requests.send(String::from_utf8_lossy(&request).into_owned());
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\",\"embedding\":[1]}\n");
+    });
+    expect_text(&map(&home, &["--embed"], "  ab\n"), "1\n");
+    let sent = requests.recv_timeout(LIMIT);
+    assert_eq!(sent.as_deref(), Ok("10:EMBED   ab,"));
+}
+
+#[test]
+fn a_line_that_is_too_long_is_an_error_and_one_without_an_end_ends_the_input() {
+    let (home, _bridge) = bridge_with(&Tiny::carousel().context(4096));
+    let bound = ["-n", "2", "--max-request", "1024"];
+    let fits = "a".repeat(1024);
+    let input = format!("{fits}\r\n{fits}a\r\nb\n{fits}a");
+    let ended = map(&home, &bound, input);
+    let message = "the line is longer than 1024 bytes, the most that is sent; \
+                   --max-request raises that, here and of the bridge";
+    let error = format!("error: {message}\n");
+    assert_eq!(ended.output, format!("bc\n{error}cd\n{error}"));
+    let told = |line| format!("llambo: line {line}: {message}\n");
+    assert_eq!(ended.errors, told(2) + &told(4));
+    let script = "{ echo a; head -c 1100000000 /dev/zero; } | \"$0\" map -n 2";
+    let mut command = Command::new("sh");
+    command.args(["-c", script, env!("CARGO_BIN_EXE_llambo")]);
+    let ended = feed(command.env("LLAMA_CPP_BRIDGE_SOCKET", home.socket()), "");
     assert!(
         ended
             .output
-            .contains("2 bridges failed at this line: lost the bridge"),
+            .starts_with("bc\nerror: the line is longer than 4194304"),
         "{ended:?}"
     );
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    let message = "llambo: cannot read standard input: a line does not end within 1 GiB\n";
+    assert!(ended.errors.contains(message), "{ended:?}");
+}
+
+#[test]
+fn where_prompts_are_typed_no_progress_comes_between() {
+    let (home, _bridge) = bridge_with(&Tiny::carousel());
+    let mut command = Command::new("script");
+    let script = format!("'{}' map -n 3", env!("CARGO_BIN_EXE_llambo"));
+    command.args(["-qec", &script, "/dev/null"]);
+    let mut running = Running::start(command.env("LLAMA_CPP_BRIDGE_SOCKET", home.socket()));
+    running.write("say a\n");
+    running.next("bcd\r\n");
+    running.write("say x\n");
+    running.next("yza\r\n");
+    running.write("\u{4}");
+    assert_eq!(running.child.wait().expect("llambo ends").code(), Some(0));
+    let shown = running.rest();
+    assert!(!shown.contains("done"), "{shown}");
 }
 
 #[test]

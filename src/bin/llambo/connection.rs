@@ -111,12 +111,7 @@ impl Connection {
 
     /// Sends a request, as a netstring if a line could not carry its argument.
     pub(crate) fn request(&mut self, verb: &str, argument: &str) -> Result<(), Failure> {
-        self.send(&encode(verb, argument))
-    }
-
-    /// Sends bytes as they are.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        match self.stream.write_all(bytes) {
+        match self.stream.write_all(&encode(verb, argument)) {
             Ok(()) => Ok(()),
             // A bridge that closed the connection may have said why: reading tells.
             Err(error) if is_end(error.kind()) => Ok(()),
@@ -164,6 +159,18 @@ impl Connection {
         self.stream
             .try_clone()
             .map_err(|error| self.lost(&error.to_string()))
+    }
+
+    /// Where to put requests that are sent while replies are read: neither side ever waits for the
+    /// other to read first.
+    pub(crate) fn sending(&self) -> Result<mpsc::Sender<Vec<u8>>, Failure> {
+        let (sender, requests) = mpsc::channel::<Vec<u8>>();
+        let mut stream = self.sender()?;
+        thread::spawn(move || {
+            let mut requests = requests.iter();
+            requests.all(|request| stream.write_all(&request).is_ok())
+        });
+        Ok(sender)
     }
 
     /// The failure of having heard nothing.

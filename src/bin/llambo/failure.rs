@@ -92,6 +92,14 @@ impl Failure {
         }
     }
 
+    /// True if the bridge may soon be there again, with all that it had.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Failure::Bridge { code, .. } => code == "model_died",
+            _ => matches!(self, Failure::Lost(_) | Failure::Connect(_)),
+        }
+    }
+
     /// True if the bridge as a whole is of no use, so that another one should be asked.
     pub(crate) fn is_of_the_bridge(&self) -> bool {
         match self {

@@ -18,13 +18,13 @@ use crate::queue::{Answer, Line, Next, Queue};
 use crate::reply::Reply;
 use crate::table::MAX_REQUEST_LIMIT;
 
-/// Requests under way with one bridge: the next lies ready when an answer is finished. More would
-/// leave lines with a busy bridge at the end, while others have nothing to do.
+/// Requests that are sent to a bridge for each that it works on at once (INFO's `parallel`, 1 where
+/// it tells none): the next lie ready when answers are finished. More would leave lines with a busy
+/// bridge at the end, while others have nothing to do.
 const PIPELINED: usize = 2;
 
-/// The longest request that is sent while the answer to another comes. It fits into the buffer of
-/// any socket, so that sending never waits for a bridge that waits for its answer to be read.
-const PIPELINED_BYTES: usize = 32 * 1024;
+/// How often a bridge that was lost is looked for.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How long a bridge is held before others that wait for it get their turn: it serves one client
 /// at a time, and a nightly batch should not keep a person waiting until morning.
@@ -104,42 +104,74 @@ fn read_line(input: &mut impl BufRead, end: u8, work: &Work) -> io::Result<bool>
     Ok(true)
 }
 
-/// Asks one bridge until no line is left or it fails.
+/// What is known of a bridge between the turns for which it is held.
+#[derive(Default)]
+struct Visit {
+    /// Lines that it has not answered yet.
+    asked: VecDeque<Line>,
+    /// How many requests it works on at once.
+    parallel: usize,
+    /// True once it was there.
+    reached: bool,
+    /// Since when it fails without an answer in between, and the exit status of the first failure.
+    failing: Option<(Instant, u8)>,
+}
+
+/// Asks one bridge until no line is left or it fails for good.
 fn ask(work: &Work, address: &Address) {
+    let mut visit = Visit::default();
     while work.queue.wait_for_line() {
-        let mut asked = VecDeque::new();
-        if let Err(failure) = hold(work, address, &mut asked) {
-            work.queue.give_back(asked, &failure);
-            let failed = (failure.of(address), failure.status());
-            return work.queue.retire(Some(failed));
+        let Err(failure) = hold(work, address, &mut visit) else {
+            visit.failing = None;
+            continue;
+        };
+        let asked = std::mem::take(&mut visit.asked);
+        work.queue.give_back(asked, visit.parallel, &failure);
+        let message = failure.of(address);
+        let first = (Instant::now(), failure.status());
+        let (since, status) = *visit.failing.get_or_insert(first);
+        let patience = work.options.retry;
+        if !visit.reached || !failure.may_pass() || since.elapsed() >= patience {
+            return work.queue.retire(Some((message, status)));
         }
+        if !matches!(failure, Failure::Connect(_)) {
+            let seconds = patience.as_secs_f64();
+            work.queue
+                .tell(format!("{message}; it gets {seconds} s to come back"));
+        }
+        thread::sleep(LOOK_EVERY);
     }
     work.queue.retire(None);
 }
 
-/// Holds a bridge for one turn. A bridge that is busy gets no lines until it has answered a PING,
+/// Holds a bridge for one turn. A bridge that is busy gets no lines until it has answered an INFO,
 /// so that the others do not wait for what lies with it.
-fn hold(work: &Work, address: &Address, asked: &mut VecDeque<Line>) -> Result<(), Failure> {
+fn hold(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure> {
     let mut connection = Connection::open_to(address, &work.options)?.without_notice();
-    connection.request("PING", "")?;
-    connection.reply()?.into_result()?;
+    let parallel = connection.quick("INFO")?.into_result()?.count("parallel");
+    visit.parallel = usize::try_from(parallel).unwrap_or(1).max(1);
+    visit.reached = true;
+    let requests = connection.sending()?;
     let begin = Instant::now();
-    let short = PIPELINED_BYTES.saturating_sub(work.request("").len());
     loop {
-        while asked.len() < PIPELINED && begin.elapsed() < TURN {
-            let most = if asked.is_empty() { usize::MAX } else { short };
-            let Some(line) = work.queue.take(most) else {
+        let asked = &mut visit.asked;
+        while asked.len() < PIPELINED * visit.parallel && begin.elapsed() < TURN {
+            if asked.front().is_some_and(|line| line.suspect) {
+                break;
+            }
+            let Some(line) = work.queue.take(asked.is_empty()) else {
                 break;
             };
-            let request = work.request(&line.text);
+            // A bridge that is gone takes nothing; reading tells.
+            let _ = requests.send(work.request(&line.text));
             asked.push_back(line);
-            connection.send(&request)?;
         }
         if asked.is_empty() {
             return Ok(());
         }
         let reply = connection.answer(|_| Ok(()))?;
         let answer = work.answer(reply)?;
+        visit.failing = None;
         if let Some(line) = asked.pop_front() {
             work.queue.answer(&line, answer);
         }
@@ -233,9 +265,15 @@ fn write(work: &Work) -> Result<(), Failure> {
             }
             Next::Pending => {}
             Next::Done => break,
+            // What was answered behind the first gap is asked again by whoever goes on there.
             Next::Deserted => {
                 progress.clear();
-                return desert(work, writer);
+                writer.note_cut();
+                output::tell(&format!(
+                    "no bridge left: the lines from {} on are not answered",
+                    writer.written + 1
+                ));
+                return Err(Failure::Told(work.queue.failed().max(failure::REFUSED)));
             }
         }
     }
@@ -245,24 +283,6 @@ fn write(work: &Work) -> Result<(), Failure> {
         return Err(Failure::Usage(problem));
     }
     failure::told(writer.worst)
-}
-
-/// Ends without a bridge: what was answered out of order is not lost, the lines between are
-/// errors, and the person learns where to go on.
-fn desert(work: &Work, mut writer: Writer) -> Result<(), Failure> {
-    for (index, answer) in work.queue.leftovers() {
-        while writer.written < index {
-            let gap = Answer::client_error("no bridge left to answer it".to_string());
-            writer.write(writer.written, gap, &work.options)?;
-        }
-        writer.write(index, answer, &work.options)?;
-    }
-    writer.note_cut();
-    output::tell(&format!(
-        "no bridge left: the lines from {} on are not answered",
-        writer.written + 1
-    ));
-    Err(Failure::Told(work.queue.failed().max(failure::REFUSED)))
 }
 
 /// Counts what it writes.

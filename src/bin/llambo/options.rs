@@ -84,6 +84,8 @@ pub(crate) struct Options {
     pub each: Each,
     /// `map` separates by NUL.
     pub null: bool,
+    /// How long `map` waits for a bridge that was lost.
+    pub retry: Duration,
 }
 
 /// Reads a command line; `socket_variable` is the value of [`SOCKET_VARIABLE`].
@@ -93,6 +95,7 @@ pub(crate) fn parse(
 ) -> Result<Options, Failure> {
     let mut options = Options {
         max_request: table::MAX_REQUEST,
+        retry: Duration::from_secs(10),
         ..Options::default()
     };
     let mut given: Vec<&'static OptionRow> = Vec::new();
@@ -186,6 +189,7 @@ impl Options {
             Meaning::MapChat => self.each(Each::Chat)?,
             Meaning::MapEmbed => self.each(Each::Embed)?,
             Meaning::Null => self.null = true,
+            Meaning::Retry => self.retry = Duration::from_secs_f64(number(option, value)?),
             Meaning::Completions | Meaning::Help | Meaning::Version => {}
         }
         Ok(())

@@ -15,8 +15,8 @@ const WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// takes for ever does not gather all answers after it in memory.
 const AHEAD: usize = 10_000;
 
-/// A line is given up, and the failure is its answer, when this many bridges failed over it:
-/// some prompts kill any model, and would go round until no bridge is left.
+/// A line is given up, and the failure is its answer, when bridges failed so often over it: some
+/// prompts kill any model, and would go round until no bridge is left.
 const ATTEMPTS: usize = 2;
 
 /// A line on its way to a bridge.
@@ -26,8 +26,11 @@ pub(crate) struct Line {
     pub index: usize,
     /// The prompt.
     pub text: String,
-    /// How many bridges failed while they were at it.
+    /// How often a bridge failed while it was at this line and no other.
     attempts: usize,
+    /// True if a bridge failed while it was at this line among others. It is asked alone from then
+    /// on, so that none of them is blamed for another.
+    pub suspect: bool,
 }
 
 /// An answer on its way out.
@@ -82,7 +85,7 @@ pub(crate) enum Next {
     Pending,
     /// All lines are answered and written.
     Done,
-    /// No bridge is left. The answers that were finished out of order are still in the queue.
+    /// No bridge is left.
     Deserted,
 }
 
@@ -134,6 +137,7 @@ impl Queue {
                     index,
                     text,
                     attempts: 0,
+                    suspect: false,
                 });
             }
             Err(answer) => {
@@ -167,10 +171,10 @@ impl Queue {
         }
     }
 
-    /// Takes a line if there is one, of at most this many bytes.
-    pub(crate) fn take(&self, most: usize) -> Option<Line> {
+    /// Takes a line if there is one; `alone` if it will be the only one with its bridge.
+    pub(crate) fn take(&self, alone: bool) -> Option<Line> {
         let mut state = self.state();
-        if !state.is_ready() || state.waiting.front()?.text.len() > most {
+        if !state.is_ready() || (state.waiting.front()?.suspect && !alone) {
             return None;
         }
         let line = state.waiting.pop_front()?;
@@ -189,14 +193,16 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Gives lines back that a bridge left unfinished; it was at work on the first of them.
-    pub(crate) fn give_back(&self, lines: VecDeque<Line>, failure: &Failure) {
+    /// Gives lines back that a bridge left unfinished; it was at work on the first so many of them.
+    pub(crate) fn give_back(&self, lines: VecDeque<Line>, parallel: usize, failure: &Failure) {
         let mut state = self.state();
+        let at_work = parallel.min(lines.len());
         for (position, mut line) in lines.into_iter().enumerate().rev() {
             state.asked -= 1;
-            line.attempts += usize::from(position == 0);
+            line.attempts += usize::from(position == 0 && at_work == 1);
+            line.suspect |= position < at_work;
             if line.attempts == ATTEMPTS {
-                let message = format!("{ATTEMPTS} bridges failed at this line: {failure}");
+                let message = format!("a bridge failed {ATTEMPTS} times at this line: {failure}");
                 state.done += 1;
                 state
                     .answers
@@ -206,6 +212,12 @@ impl Queue {
                 state.waiting.push_front(line);
             }
         }
+        self.changed.notify_all();
+    }
+
+    /// Leaves a message for the person.
+    pub(crate) fn tell(&self, message: String) {
+        self.state().messages.push_back(message);
         self.changed.notify_all();
     }
 
@@ -253,11 +265,6 @@ impl Queue {
                 }
             };
         }
-    }
-
-    /// What is finished, by number, after no bridge is left.
-    pub(crate) fn leftovers(&self) -> BTreeMap<usize, Answer> {
-        std::mem::take(&mut self.state().answers)
     }
 
     /// How far the work is.

@@ -56,6 +56,8 @@ pub(crate) enum Meaning {
     MapEmbed,
     /// NUL in place of newline.
     Null,
+    /// Seconds in which a bridge may come back.
+    Retry,
     /// Print a completion script.
     Completions,
     /// Print the help.
@@ -175,6 +177,8 @@ pub(crate) const OPTIONS: &[OptionRow] = &[
         "answer each line with its embedding"),
     row(Meaning::Null, Some('0'), "null", Takes::Nothing, MAP,
         "prompts and answers end in NUL instead of newline"),
+    row(Meaning::Retry, None, "retry", Takes::Decimal(0.0, 86_400.0), MAP,
+        "how long a bridge that is lost may take to return"),
     row(Meaning::Completions, None, "completions", Takes::Choice(SHELLS), &[],
         "print the completion script of a shell"),
     row(Meaning::Help, Some('h'), "help", Takes::Nothing, &[],

@@ -173,7 +173,8 @@ pub(crate) fn bridge_with(model: &Tiny) -> (Directory, Bridge) {
 #[test]
 fn llambo_is_small_and_holds_nothing_of_llama_cpp() {
     let bytes = std::fs::read(env!("CARGO_BIN_EXE_llambo")).expect("the program can be read");
-    assert!(bytes.len() < 1_000_000, "{} bytes", bytes.len());
+    // A quarter of it is the editing of lines.
+    assert!(bytes.len() < 1_100_000, "{} bytes", bytes.len());
     let holds = |name: &[u8]| bytes.windows(name.len()).any(|window| window == name);
     assert!(
         !holds(b"ggml_") && !holds(b"llama_decode"),

@@ -3,22 +3,26 @@
 use std::io::{self, IsTerminal};
 
 use crate::connection::Connection;
-use crate::failure::Failure;
+use crate::editor::{Editor, Typed};
+use crate::failure::{self, Failure};
 use crate::generate::{self, Message, Sampling};
+use crate::interrupt::Interrupts;
 use crate::options::Options;
 use crate::output;
+use crate::reply::Reply;
 
 /// What is shown where the person is to type.
 const PROMPT: &str = "> ";
-/// What is shown where a message goes on.
-const CONTINUATION: &str = "| ";
 
 /// The words that are no message, and what they do.
 const COMMANDS: &str = "\
 /clear   forget the conversation
+/drop    forget its oldest turn; after a message that did not fit, as many as it
+         takes, and ask the message again
 /help    show this
 /exit    end, as does Ctrl-D
 A backslash at the end of a line goes on with the next; // at the start stands for one slash.
+Ctrl-C ends an answer.
 ";
 
 /// What a line that was typed means.
@@ -26,10 +30,32 @@ A backslash at the end of a line goes on with the next; // at the start stands f
 enum Entry {
     Message(String),
     Clear,
+    Drop,
     Help,
     Exit,
     Nothing,
     Unknown(String),
+}
+
+/// How a message fared.
+enum Turn {
+    /// It was answered, or failed for a reason of its own.
+    Over,
+    /// The conversation is too long for it; here it is again.
+    DoesNotFit(String),
+}
+
+/// A conversation.
+struct Chat<'a> {
+    options: &'a Options,
+    sampling: Sampling,
+    interrupts: Interrupts,
+    /// What was said: perhaps a system message, then user and assistant by turns.
+    said: Vec<Message>,
+    /// Tokens that this takes of the context.
+    tokens: u64,
+    /// The last message, if the conversation was too long for it.
+    unanswered: Option<String>,
 }
 
 /// `chat`: one answer where there is a message; without one, at a terminal, a conversation.
@@ -50,106 +76,150 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     let sampling = Sampling::from_options(options)?;
     greet(options)?;
-    let mut history = Vec::new();
-    while let Some(typed) = read_entry()? {
+    let mut chat = Chat {
+        options,
+        sampling,
+        interrupts: Interrupts::take(),
+        said: Vec::new(),
+        tokens: 0,
+        unanswered: None,
+    };
+    let mut editor = Editor::new(options);
+    loop {
+        let typed = match editor.read(PROMPT)? {
+            Typed::Text(typed) => typed,
+            Typed::Interrupt => return Err(Failure::Told(failure::INTERRUPTED)),
+            Typed::End => return Ok(()),
+        };
         match entry(&typed) {
             Entry::Nothing => {}
-            Entry::Exit => break,
-            Entry::Clear => history.clear(),
+            Entry::Exit => return Ok(()),
+            Entry::Clear => chat.clear(),
+            Entry::Drop => chat.drop_oldest()?,
             Entry::Help => output::show(COMMANDS),
             Entry::Unknown(word) => output::tell(&format!("no command {word}; /help shows them")),
-            Entry::Message(message) => turn(options, &sampling, &mut history, message)?,
+            Entry::Message(message) => chat.say(message)?,
         }
     }
-    Ok(())
 }
 
 /// Says whom one talks to; a bridge that is not there ends the chat before it begins.
 fn greet(options: &Options) -> Result<(), Failure> {
     let mut connection = Connection::open(options)?;
-    connection.request("STATUS", "")?;
-    let reply = connection.reply()?.into_result()?;
+    let reply = connection.quick("STATUS")?.into_result()?;
     output::show(&format!(
         "{} ({})\n/help shows the commands, Ctrl-D ends.\n",
-        reply.message, options.sockets[0]
+        reply.message, connection.address
     ));
     Ok(())
 }
 
-/// One turn: what was said joins the history only together with its answer.
-fn turn(
-    options: &Options,
-    sampling: &Sampling,
-    history: &mut Vec<Message>,
-    message: String,
-) -> Result<(), Failure> {
-    let asked = history.len();
-    if history.is_empty() {
-        history.extend(generate::opening(options, message));
-    } else {
-        history.push(Message {
-            role: "user",
-            content: message,
-        });
+impl Chat<'_> {
+    /// Forgets everything.
+    fn clear(&mut self) {
+        self.said.clear();
+        self.tokens = 0;
+        self.unanswered = None;
     }
-    let object = sampling.of_messages(history.iter());
-    let outcome = Connection::open(options)
-        .and_then(|mut connection| generate::ask(&mut connection, &object, options.json, sampling));
-    match outcome {
-        Ok(answer) => {
-            history.push(Message {
-                role: "assistant",
-                content: answer,
-            });
-            Ok(())
-        }
-        Err(failure @ Failure::Output(_)) => Err(failure),
-        Err(failure) => {
-            history.truncate(asked);
-            if failure.is_worth_telling() {
-                output::tell(&failure.to_string());
-            }
-            if matches!(&failure, Failure::Bridge { code, .. } if code == "context_exceeded") {
-                output::tell("the conversation is too long for the model; /clear begins a new one");
-            }
-            Ok(())
-        }
-    }
-}
 
-/// Reads a message of one line, or of more where a line ends in a backslash.
-fn read_entry() -> Result<Option<String>, Failure> {
-    let mut text = String::new();
-    output::show(PROMPT);
-    loop {
-        let mut line = String::new();
-        match io::stdin().read_line(&mut line) {
-            Ok(0) if text.is_empty() => {
-                output::show("\n");
-                return Ok(None);
-            }
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                output::tell("that line is not valid UTF-8");
-                line.clear();
-            }
-            Err(error) => {
-                return Err(Failure::Usage(format!(
-                    "cannot read standard input: {error}"
-                )));
+    /// Says a message, and if there is no room for it, what can be done.
+    fn say(&mut self, message: String) -> Result<(), Failure> {
+        self.unanswered = None;
+        if let Turn::DoesNotFit(message) = self.turn(message)? {
+            self.unanswered = Some(message);
+            self.offer_room();
+        }
+        Ok(())
+    }
+
+    /// Says how room can be made in the context.
+    fn offer_room(&self) {
+        if self.turns() > 0 {
+            output::tell(&format!(
+                "/clear frees the {} tokens of this conversation; /drop forgets its oldest turns instead",
+                self.tokens
+            ));
+        }
+    }
+
+    /// Forgets the oldest turn, or with a message that did not fit as many as it takes.
+    fn drop_oldest(&mut self) -> Result<(), Failure> {
+        let mut dropped = 0;
+        let mut waiting = self.unanswered.take();
+        while self.turns() > 0 {
+            // A system message stays.
+            let first = self.said.len() % 2;
+            self.said.drain(first..first + 2);
+            dropped += 1;
+            match waiting.take().map(|message| self.turn(message)) {
+                None | Some(Ok(Turn::Over)) => break,
+                Some(Ok(Turn::DoesNotFit(message))) => waiting = Some(message),
+                Some(Err(failure)) => return Err(failure),
             }
         }
-        let line = line.trim_end_matches(['\n', '\r']);
-        match line.strip_suffix('\\') {
-            Some(start) => {
-                text.push_str(start);
-                text.push('\n');
-                output::show(CONTINUATION);
+        output::tell(&format!("forgot the oldest turns: {dropped}"));
+        Ok(())
+    }
+
+    /// How many turns were said and answered.
+    fn turns(&self) -> usize {
+        self.said.len() / 2
+    }
+
+    /// Asks a message. What was said stays only together with its answer, or with what there is
+    /// of an answer that was stopped.
+    fn turn(&mut self, message: String) -> Result<Turn, Failure> {
+        let before = self.said.len();
+        if before == 0 {
+            self.said
+                .extend(generate::opening(self.options, message.clone()));
+        } else {
+            self.said.push(Message::new("user", message.clone()));
+        }
+        let object = self.sampling.of_messages(&self.said);
+        let (options, sampling) = (self.options.clone(), self.sampling.clone());
+        let (outcome, stopped) = self.interrupts.during(move |connected| {
+            let mut shown = String::new();
+            let outcome = Connection::open(&options).and_then(|mut connection| {
+                connected(connection.sender()?)?;
+                generate::ask(
+                    &mut connection,
+                    &object,
+                    options.json,
+                    &sampling,
+                    &mut shown,
+                )
+            });
+            (outcome, shown)
+        });
+        match outcome {
+            Some((Ok(reply), _)) => self.answered(&reply),
+            Some((Err(failure @ Failure::Output(_)), _)) => return Err(failure),
+            Some((Err(_), shown)) if stopped && !shown.is_empty() => {
+                self.said.push(Message::new("assistant", shown));
             }
-            None => {
-                text.push_str(line);
-                return Ok(Some(text));
+            Some((Err(failure), _)) if !stopped => {
+                self.said.truncate(before);
+                output::tell(&failure.to_string());
+                if matches!(&failure, Failure::Bridge { code, .. } if code == "context_exceeded") {
+                    return Ok(Turn::DoesNotFit(message));
+                }
             }
+            _ => self.said.truncate(before),
+        }
+        if stopped {
+            output::tell("stopped; Ctrl-C at the empty prompt ends the chat");
+        }
+        Ok(Turn::Over)
+    }
+
+    /// Takes an answer into the conversation.
+    fn answered(&mut self, reply: &Reply) {
+        let text = reply.text("data").to_string();
+        self.said.push(Message::new("assistant", text));
+        self.tokens = reply.count("prompt_tokens") + reply.count("completion_tokens");
+        if reply.text("finish_reason") == "context" {
+            self.offer_room();
         }
     }
 }
@@ -160,6 +230,7 @@ fn entry(typed: &str) -> Entry {
         "" => Entry::Nothing,
         "/exit" => Entry::Exit,
         "/clear" => Entry::Clear,
+        "/drop" => Entry::Drop,
         "/help" => Entry::Help,
         text if text.starts_with("//") => Entry::Message(text[1..].to_string()),
         text if text.starts_with('/') => {

@@ -20,6 +20,9 @@ pub(crate) const CUT: u8 = 5;
 /// Exit status when there is a bridge, which serves another client.
 pub(crate) const BUSY: u8 = 6;
 
+/// Exit status of a chat that Ctrl-C ended, as a shell shows it.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// Why a run ended.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -74,15 +77,6 @@ impl Failure {
         }
     }
 
-    /// True where there is something to tell the user.
-    pub(crate) fn is_worth_telling(&self) -> bool {
-        match self {
-            Failure::Output(error) => error.kind() != io::ErrorKind::BrokenPipe,
-            Failure::Told(_) => false,
-            _ => true,
-        }
-    }
-
     /// The message with the bridge's name, where several bridges are asked.
     pub(crate) fn of(&self, address: &Address) -> String {
         match self {
@@ -114,6 +108,7 @@ impl Failure {
     }
 }
 
+/// The message; empty where there is nothing to tell.
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -130,8 +125,9 @@ impl fmt::Display for Failure {
                 write!(out, "{message}\nLoad one with: llambo load PATH")
             }
             Failure::Bridge { message, .. } => out.write_str(message),
-            Failure::Output(error) => write!(out, "cannot write standard output: {error}"),
             Failure::Told(_) => Ok(()),
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Failure::Output(error) => write!(out, "cannot write standard output: {error}"),
         }
     }
 }

@@ -23,7 +23,15 @@ pub(crate) struct Message {
     pub content: String,
 }
 
+impl Message {
+    /// What somebody said.
+    pub(crate) fn new(role: &'static str, content: String) -> Self {
+        Message { role, content }
+    }
+}
+
 /// The members of a GENERATE object that are the same for every prompt.
+#[derive(Clone)]
 pub(crate) struct Sampling {
     members: String,
     /// True if each request gets a random seed, whatever the bridge was started with.
@@ -136,36 +144,37 @@ pub(crate) fn run(options: &Options, chat: bool) -> Result<(), Failure> {
         sampling.of_prompt(&prompt)
     };
     let mut connection = Connection::open(options)?;
-    ask(&mut connection, &object, options.json, &sampling)?;
+    let mut shown = String::new();
+    ask(
+        &mut connection,
+        &object,
+        options.json,
+        &sampling,
+        &mut shown,
+    )?;
     Ok(())
 }
 
 /// The first turns of a conversation: the system message, if any, and the user's.
 pub(crate) fn opening(options: &Options, message: String) -> Vec<Message> {
-    let mut messages = Vec::new();
-    if let Some(system) = &options.system {
-        messages.push(Message {
-            role: "system",
-            content: system.clone(),
-        });
-    }
-    messages.push(Message {
-        role: "user",
-        content: message,
-    });
-    messages
+    let system = options.system.clone();
+    let system = system.map(|text| Message::new("system", text));
+    system
+        .into_iter()
+        .chain([Message::new("user", message)])
+        .collect()
 }
 
-/// Sends a GENERATE object and prints the answer as it comes, or its last reply if `json`.
-/// Gives the text of the answer.
+/// Sends a GENERATE object and prints the answer as it comes, or its last reply if `json`. What
+/// came of the answer until it ended or failed is in `shown`.
 pub(crate) fn ask(
     connection: &mut Connection,
     object: &str,
     json: bool,
     sampling: &Sampling,
-) -> Result<String, Failure> {
+    shown: &mut String,
+) -> Result<Reply, Failure> {
     connection.request("GENERATE", object)?;
-    let mut shown = String::new();
     let outcome = connection.answer(|piece| {
         shown.push_str(piece);
         if json {
@@ -176,9 +185,8 @@ pub(crate) fn ask(
     if json {
         let reply = outcome?;
         output::print_line(&reply.line)?;
-        let text = reply.text("data").to_string();
         sampling.check(&reply)?;
-        return reply.told().map(|_| text);
+        return reply.told();
     }
     match outcome.and_then(Reply::into_result) {
         Ok(reply) => {
@@ -192,7 +200,7 @@ pub(crate) fn ask(
             if reply.is_cut() && !(sampling.limited && reply.text("finish_reason") == "length") {
                 output::tell(&how_cut(&reply));
             }
-            Ok(text.to_string())
+            Ok(reply)
         }
         Err(failure) => {
             // The message that follows starts on a line of its own.

@@ -4,14 +4,21 @@ mod address;
 mod chat;
 mod completions;
 mod connection;
+mod editor;
 mod failure;
 mod generate;
 mod help;
 mod input;
 // What only the bridge and the tests use of the table.
+mod interrupt;
 #[allow(dead_code)]
 #[path = "../../limits.rs"]
 mod limits;
+#[cfg(feature = "line-editing")]
+mod lines;
+#[cfg(not(feature = "line-editing"))]
+#[path = "no_lines.rs"]
+mod lines;
 mod map;
 mod options;
 mod output;
@@ -34,9 +41,7 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::from(failure::DONE),
         Err(failure) => {
-            if failure.is_worth_telling() {
-                output::tell(&failure.to_string());
-            }
+            output::tell(&failure.to_string());
             if let Failure::Usage(_) = failure {
                 output::tell("see llambo --help");
             }

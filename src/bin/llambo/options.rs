@@ -84,6 +84,8 @@ pub(crate) struct Options {
     pub each: Each,
     /// `map` separates by NUL.
     pub null: bool,
+    /// The chat keeps a history of what is typed.
+    pub history: bool,
     /// How long `map` waits for a bridge that was lost.
     pub retry: Duration,
 }
@@ -95,6 +97,7 @@ pub(crate) fn parse(
 ) -> Result<Options, Failure> {
     let mut options = Options {
         max_request: table::MAX_REQUEST,
+        history: true,
         retry: Duration::from_secs(10),
         ..Options::default()
     };
@@ -190,6 +193,7 @@ impl Options {
             Meaning::MapEmbed => self.each(Each::Embed)?,
             Meaning::Null => self.null = true,
             Meaning::Retry => self.retry = Duration::from_secs_f64(number(option, value)?),
+            Meaning::NoHistory => self.history = false,
             Meaning::Completions | Meaning::Help | Meaning::Version => {}
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! What llambo needs of the system and the standard library does not offer: whether there is a
-//! standard output at all.
+//! What llambo needs of the system and the standard library does not offer: interrupts that can be
+//! waited for, and whether there is a standard output at all.
 //!
 //! All `unsafe` of llambo is here; every function below is safe to call.
 
@@ -24,4 +24,40 @@ extern "C" fn look() {
 /// Whether the process was started without a standard output.
 pub(crate) fn output_is_closed() -> bool {
     OUTPUT_CLOSED.load(Ordering::Relaxed)
+}
+
+/// Keeps SIGINT from ending the process, or lets it again: for this thread and those that it starts
+/// from now on. One that comes meanwhile waits for [`wait_for_interrupt`].
+pub(crate) fn hold_interrupts(hold: bool) {
+    let how = if hold {
+        libc::SIG_BLOCK
+    } else {
+        libc::SIG_UNBLOCK
+    };
+    let set = interrupt();
+    // SAFETY: the set is a local that outlives the call; there is no way to fail with these arguments.
+    unsafe {
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Waits for a SIGINT that is held.
+pub(crate) fn wait_for_interrupt() {
+    let set = interrupt();
+    let mut signal = 0;
+    // SAFETY: both pointers are to locals that outlive the call.
+    unsafe {
+        libc::sigwait(&raw const set, &raw mut signal);
+    }
+}
+
+/// The set of signals that holds SIGINT alone.
+fn interrupt() -> libc::sigset_t {
+    // SAFETY: a set is plain data, which sigemptyset fills.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        set
+    }
 }

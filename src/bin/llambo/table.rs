@@ -58,6 +58,8 @@ pub(crate) enum Meaning {
     Null,
     /// Seconds in which a bridge may come back.
     Retry,
+    /// The history of the chat is not kept.
+    NoHistory,
     /// Print a completion script.
     Completions,
     /// Print the help.
@@ -179,6 +181,8 @@ pub(crate) const OPTIONS: &[OptionRow] = &[
         "prompts and answers end in NUL instead of newline"),
     row(Meaning::Retry, None, "retry", Takes::Decimal(0.0, 86_400.0), MAP,
         "how long a bridge that is lost may take to return"),
+    row(Meaning::NoHistory, None, "no-history", Takes::Nothing, &["chat"],
+        "neither read nor keep the history of what is typed"),
     row(Meaning::Completions, None, "completions", Takes::Choice(SHELLS), &[],
         "print the completion script of a shell"),
     row(Meaning::Help, Some('h'), "help", Takes::Nothing, &[],

@@ -15,7 +15,7 @@ include "arg.m";
 
 include "llambo-ffi.m";
 	ffi: LlamboFFI;
-	Bridge, Pool, Answer: import ffi;
+	Bridge, Pool, Chat, Answer: import ffi;
 
 LlamboFFITest: module
 {
@@ -76,6 +76,8 @@ init(ctx: ref Draw->Context, args: list of string)
 	replies();
 	breakdowns();
 	streams();
+	killing();
+	conversation();
 	pooltest();
 	live(addr, others, model);
 
@@ -120,8 +122,10 @@ broken(what: string, b: ref Bridge, expected: string)
 
 #
 # A bridge that plays a script: one entry for each request, then end-of-file.
-# An entry that does not end in a newline is followed by end-of-file too.
+# An entry that does not end in a newline is followed by end-of-file too;
+# after SILENCE the request is never answered.
 #
+SILENCE: con "silence";
 
 count := 0;
 
@@ -168,6 +172,8 @@ play(io: ref Sys->FileIO, script: list of string, requests: chan of string)
 			wc <-= (len data, nil);
 			if(script == nil)
 				over = 1;
+			else if(hd script == SILENCE)
+				script = tl script;
 			else{
 				out = array of byte hd script;
 				over = len out == 0 || out[len out-1] != byte '\n';
@@ -203,17 +209,17 @@ framing()
 	b.ping();
 	same("PING is a line", <-requests, "PING\n");
 	b.infer("Hello, world!");
-	same("a prompt of one line is a line", <-requests, "INFER Hello, world!\n");
+	same("a prompt of one line is a line", <-requests, "STREAM Hello, world!\n");
 	b.infer("one\ntwo");
-	same("a prompt with a newline is a netstring", <-requests, "13:INFER one\ntwo,");
+	same("a prompt with a newline is a netstring", <-requests, "14:STREAM one\ntwo,");
 	b.infer("é\n");
-	same("a netstring counts bytes", <-requests, "9:INFER é\n,");
+	same("a netstring counts bytes", <-requests, "10:STREAM é\n,");
 	b.infer("ends in a carriage return\r");
-	same("a prompt that ends in a carriage return is a netstring", <-requests, "32:INFER ends in a carriage return\r,");
+	same("a prompt that ends in a carriage return is a netstring", <-requests, "33:STREAM ends in a carriage return\r,");
 	nul := "a b";
 	nul[1] = 0;
 	b.infer(nul);
-	same("a prompt with U+0000 is a netstring", <-requests, "9:INFER " + nul + ",");
+	same("a prompt with U+0000 is a netstring", <-requests, "10:STREAM " + nul + ",");
 	b.send_command("9 lives");
 	same("a command that begins with a digit is a netstring", <-requests, "7:9 lives,");
 	b.send_command("");
@@ -221,11 +227,21 @@ framing()
 	b.send_command("PING\nQUIT");
 	same("a newline starts no second command", <-requests, "9:PING\nQUIT,");
 	b.infer("  two blanks first");
-	same("a prompt that begins with a blank goes inside an object", <-requests, "GENERATE {\"prompt\": \"  two blanks first\"}\n");
-	b.chat("\ttab");
-	same("so does a message", <-requests, "GENERATE {\"messages\": [{\"role\": \"user\", \"content\": \"\\ttab\"}]}\n");
-	(r, msg, nil) := b.embed(" x");
-	check("a text to embed that begins with a blank is refused", r == REFUSED, msg);
+	same("a prompt that begins with blanks is a netstring", <-requests, "25:STREAM   two blanks first,");
+	b.embed("\tx");
+	same("so is a text to embed", <-requests, "8:EMBED \tx,");
+	b.load_model(" /blank.gguf");
+	same("and a path", <-requests, "17:LOAD  /blank.gguf,");
+	b.chat("a \"message\"");
+	same("a message goes with its role", <-requests, "GENERATE {\"messages\":[{\"role\":\"user\",\"content\":\"a \\\"message\\\"\"}],\"stream\":true}\n");
+	b.generate(" {\"prompt\":\"x\"}");
+	same("an object asks for a stream", <-requests, "38:GENERATE  {\"stream\":true,\"prompt\":\"x\"},");
+	b.generate("{}");
+	same("an empty one too", <-requests, "GENERATE {\"stream\":true}\n");
+	b.generate("{\"stream\":false}");
+	same("unless it says what it wants", <-requests, "GENERATE {\"stream\":false}\n");
+	b.generate("[1]");
+	same("what is no object goes as it is", <-requests, "GENERATE [1]\n");
 	b.load_model("/models/with blanks.gguf");
 	same("a path with blanks goes as it is", <-requests, "LOAD /models/with blanks.gguf\n");
 	b.disconnect();
@@ -244,7 +260,8 @@ replies()
 		ok(",\"data\":\"t\",\"finish_reason\":\"stop\",\"prompt_tokens\":3,\"cached_tokens\":2,\"completion_tokens\":1,\"prompt_ms\":1.5,\"completion_ms\":2,\"seed\":4294967295") ::
 		ok(",\"embedding\":[0.6,-8e-1,0]") ::
 		ok(",\"parameters\":134515008,\"chat_template\":true,\"model\":\"/m.gguf\"") ::
-		"{\"status\":\"error\",\"message\":\"No model loaded\",\"code\":\"no_model\"}\n" :: nil);
+		"{\"status\":\"error\",\"message\":\"No model loaded\",\"code\":\"no_model\"}\n" ::
+		"{\"status\":\"error\",\"message\":\"Wait\",\"code\":\"busy\"}\n" :: PONG :: nil);
 	(nil, nil, s) := b.infer("pair");
 	same("a surrogate pair is joined", s, emoji);
 	(nil, nil, s) = b.infer("halves");
@@ -272,6 +289,10 @@ replies()
 	for(; fields != nil; fields = tl fields)
 		s = (hd fields).t1;
 	check("an error's code is in its fields", r == REFUSED && msg == "No model loaded" && s == "no_model", s);
+	(r, msg) = b.get_status();
+	check("and in the Bridge after any request", r == REFUSED && msg == "Wait" && b.code == "busy", b.code);
+	b.ping();
+	check("until the next", b.code == nil, b.code);
 	b.disconnect();
 }
 
@@ -362,6 +383,88 @@ streamer(b: ref Bridge, pieces: chan of string, done: chan of int)
 }
 
 #
+# killed processes, and conversations
+#
+
+killing()
+{
+	(b, nil) := scripted(SILENCE :: ok("") :: SILENCE :: SILENCE :: nil);
+	pids := chan of int;
+	spawn asker(b, pids);
+	kill(<-pids);
+	(r, msg) := b.get_status();
+	check("a Bridge goes on after a process that had a request was killed", r == DONE, msg);
+	spawn asker(b, pids);
+	asking := <-pids;
+	done := chan of int;
+	spawn status(b, done);		# waits for its turn
+	kill(asking);
+	b.disconnect();
+	check("disconnect reaches those who wait for the turn of a killed process", <-done == HUNGUP, "another end");
+}
+
+asker(b: ref Bridge, pids: chan of int)
+{
+	spawn whenheld(b, sys->pctl(0, nil), pids);
+	b.ping();
+}
+
+# Gives the process's number once the request is under way.
+whenheld(b: ref Bridge, pid: int, pids: chan of int)
+{
+	while(b.holder != pid)
+		sys->sleep(1);
+	pids <-= pid;
+}
+
+status(b: ref Bridge, done: chan of int)
+{
+	(r, nil) := b.get_status();
+	done <-= r;
+}
+
+kill(pid: int)
+{
+	ctl := sys->open(sprint("#p/%d/ctl", pid), Sys->OWRITE);
+	if(ctl == nil || sys->fprint(ctl, "kill") < 0)
+		print("FAILED: cannot kill %d: %r\n", pid);
+}
+
+conversation()
+{
+	stats := ",\"finish_reason\":\"stop\",\"prompt_tokens\":9,\"cached_tokens\":0,\"completion_tokens\":2,\"prompt_ms\":1,\"completion_ms\":1,\"seed\":1";
+	(b, requests) := scripted(
+		ok(",\"data\":\"Hello.\"" + stats) ::
+		"{\"status\":\"error\",\"message\":\"It does not fit\",\"code\":\"context_exceeded\"}\n" ::
+		piece("Good") + piece("bye.") + ok(",\"data\":\"Goodbye.\"" + stats) ::
+		ok(",\"data\":\"\"" + stats) :: nil);
+	c := Chat.new(b, "Be brief.");
+	(r, nil, text) := c.ask("Hi");
+	same("a conversation begins with what the system says", <-requests, "GENERATE {\"messages\":[{\"role\":\"system\",\"content\":\"Be brief.\"},{\"role\":\"user\",\"content\":\"Hi\"}],\"stream\":true}\n");
+	check("and is answered", r == DONE && text == "Hello." && c.answer != nil && c.answer.prompt_tokens == 9, text);
+	c.system = nil;
+	msg: string;
+	(r, msg, nil) = c.ask("Long");
+	check("a question that is refused", r == REFUSED && msg == "It does not fit", msg);
+	<-requests;
+	same("leaves the conversation as it was", c.messages(), "[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":\"Hello.\"}]");
+	c.fields = ("max_tokens", "8") :: nil;
+	pieces := chan of string;
+	result := chan of string;
+	spawn collect(pieces, result);
+	(r, nil, text) = c.ask_stream("Bye", pieces);
+	same("an answer comes in pieces", <-result, "Good|bye.|");
+	check("and whole", r == DONE && text == "Goodbye.", text);
+	same("what was said goes along", <-requests, "GENERATE {\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"},{\"role\":\"assistant\",\"content\":\"Hello.\"},{\"role\":\"user\",\"content\":\"Bye\"}],\"stream\":true,\"max_tokens\":8}\n");
+	c.reset();
+	c.add("assistant", "I am here.");
+	c.fields = nil;
+	c.ask("A \"question\"");
+	same("after a reset only what was added", <-requests, "GENERATE {\"messages\":[{\"role\":\"assistant\",\"content\":\"I am here.\"},{\"role\":\"user\",\"content\":\"A \\\"question\\\"\"}],\"stream\":true}\n");
+	b.disconnect();
+}
+
+#
 # the pool
 #
 
@@ -369,7 +472,7 @@ pooltest()
 {
 	(other, nil) := scripted(nil);
 	check("a pool without addresses is refused", Pool.new(nil) == nil, "a pool");
-	(one, nil) := serve(PONG :: PONG :: PONG :: PONG :: nil);
+	(one, nil) := serve(PONG :: PONG :: PONG :: PONG :: PONG :: nil);
 	(two, nil) := serve(PONG :: PONG :: PONG :: PONG :: nil);
 	p := Pool.new(one :: two :: nil);
 	a := p.acquire();
@@ -424,6 +527,17 @@ live(addr: string, others: list of string, model: string)
 {
 	unreachable("/nowhere/llama-cpp-bridge.sock", "does not exist");
 	unreachable("unix!relative.sock", "must begin with /");
+	unreachable("unix!", "the path of a socket must follow");
+	unreachable("exec!", "a command must follow");
+	unreachable("exec! ", "a command must follow");
+	unreachable("/n/remote/llama/bridge.sock", "not in the name space; on the host: ");
+	unreachable("./nowhere.sock", "does not exist");
+	unreachable("#U*/nowhere.sock", "does not exist");
+	long := "";
+	for(i := 0; i < 20; i++)
+		long += "/directory";
+	unreachable(long + "/bridge.sock", "does not exist");
+	unreachable("unix!" + long + "/bridge.sock", "does not exist");
 	unreachable("unix!/tmp", "is a directory, not a socket");
 	unreachable("/dis/lib/llambo-ffi.dis", "is a file, not a socket");
 	unreachable("nonsense", "is no address");

@@ -23,11 +23,20 @@ include "dial.m";
 include "env.m";
 	env: Env;
 
+include "string.m";
+	str: String;
+
+include "lists.m";
+	lists: Lists;
+
 include "llambo-ffi.m";
 
 SOCKETVAR: con "LLAMA_CPP_BRIDGE_SOCKET";	# the name that the bridge itself and llambo(1) use
 Chunk: con 8192;		# room for each read; more than most replies
 Patience: con 500;	# ms to wait for the last words of a command that ended
+Idle: con 3000;		# ms without a request after which the connection is tested before the next
+Watch: con 500;		# ms between looks whether the process that has the lock was killed
+Errorlen: con 127;		# bytes that the system keeps of an error string
 
 init(nil: ref Draw->Context, nil: list of string)
 {
@@ -45,6 +54,12 @@ init(nil: ref Draw->Context, nil: list of string)
 	env = load Env Env->PATH;
 	if(env == nil)
 		absent(Env->PATH);
+	str = load String String->PATH;
+	if(str == nil)
+		absent(String->PATH);
+	lists = load Lists Lists->PATH;
+	if(lists == nil)
+		absent(Lists->PATH);
 }
 
 absent(path: string)
@@ -62,59 +77,78 @@ Bridge.connect(addr: string): ref Bridge
 		addr = env->getenv(SOCKETVAR);
 	if(addr == nil)
 		addr = SOCKET;
-	b := ref Bridge(addr, MAXREPLY, nil, nil, nil, nil, nil, chan[1] of int, 0, nil, 0, 0);
-	err := attach(b, addr);
+	b := ref Bridge(addr, MAXREPLY, nil, nil, nil, nil, nil, nil, chan[1] of int, 0, chan[1] of int, 0, 0, nil, 0, 0);
+	err := attach(b);
 	if(err != nil){
-		sys->werrstr(err);
+		sys->werrstr(brief(err));
 		return nil;
 	}
 	return b;
 }
 
 # Opens the connection, or says why not.
-attach(b: ref Bridge, addr: string): string
+attach(b: ref Bridge): string
 {
-	if(after(addr, "unix!") != nil)
-		return attachfile(b, "#U*", after(addr, "unix!"));
-	if(after(addr, "exec!") != nil)
-		return attachcommand(b, after(addr, "exec!"));
-	if(addr[0] == '#' || after(addr, "./") != nil)
+	addr := b.addr;
+	b.buf = nil;
+	b.rp = b.wp = 0;
+	b.used = sys->millisec();
+	if(str->prefix("unix!", addr))
+		return attachfile(b, "#U*", addr[len "unix!":]);
+	if(str->prefix("exec!", addr))
+		return attachcommand(b, addr[len "exec!":]);
+	if(addr[0] == '#' || str->prefix("./", addr))
 		return attachfile(b, "", addr);
 	if(addr[0] == '/'){
 		(there, nil) := sys->stat(addr);
 		if(there >= 0)
 			return attachfile(b, "", addr);
+		(there, nil) = sys->stat("#U*"+addr);
+		if(there < 0)
+			return sys->sprint("%s: not in the name space; on the host: %r", addr);
 		return attachfile(b, "#U*", addr);
 	}
-	if(contains(addr, '!'))
-		return attachnet(b, addr);
-	return sys->sprint("%q is no address: expected /path, unix!/path, net!host!port or exec!command", addr);
+	if(str->in('!', addr))
+		return attachnet(b);
+	return sys->sprint("%q is no address: expected /path, ./path, #device/path, unix!/path, net!host!port or exec!command", addr);
 }
 
 attachfile(b: ref Bridge, device, path: string): string
 {
+	if(path == nil)
+		return b.addr + ": the path of a socket must follow";
 	if(device != nil && path[0] != '/')
 		return sys->sprint("%s: the path on the host must begin with /", b.addr);
-	# A request written to a plain file would overwrite it.  Inferno does not
-	# say what is a socket, but a socket has no length.
 	(ok, dir) := sys->stat(device+path);
 	if(ok < 0)
 		return sys->sprint("%s: %r", path);
 	if(dir.mode & Sys->DMDIR)
 		return sys->sprint("%s: is a directory, not a socket", path);
+	# A request written to a plain file would overwrite it.
 	if(dir.length != big 0)
 		return sys->sprint("%s: is a file, not a socket", path);
-	b.dfd = b.wfd = sys->open(device+path, Sys->ORDWR);
-	if(b.dfd == nil)
+	fd := sys->open(device+path, Sys->ORDWR);
+	if(fd == nil)
 		return sys->sprint("%s: %r", path);
+	if(plainfile(dir, fd))
+		return sys->sprint("%s: is a file, not a socket", path);
+	b.dfd = b.wfd = fd;
 	return nil;
 }
 
-attachnet(b: ref Bridge, addr: string): string
+# Inferno does not say which files of the host are sockets.  But what is open of
+# a socket is the connection, which has another number on the host than its file.
+plainfile(dir: Sys->Dir, fd: ref Sys->FD): int
 {
-	c := dialler->dial(addr, nil);
+	(ok, opened) := sys->fstat(fd);
+	return dir.dtype == 'U' && ok >= 0 && opened.qid.path == dir.qid.path;
+}
+
+attachnet(b: ref Bridge): string
+{
+	c := dialler->dial(b.addr, nil);
 	if(c == nil)
-		return sys->sprint("%s: %r", addr);
+		return sys->sprint("%s: %r", b.addr);
 	b.dfd = b.wfd = c.dfd;
 	b.cfd = c.cfd;
 	b.stop = "hangup";
@@ -123,36 +157,39 @@ attachnet(b: ref Bridge, addr: string): string
 
 attachcommand(b: ref Bridge, command: string): string
 {
+	if(str->drop(command, " \t") == nil)
+		return b.addr + ": a command must follow";
 	dir := "/cmd/";
-	b.cfd = sys->open(dir+"clone", Sys->ORDWR);
-	if(b.cfd == nil){
+	cfd := sys->open(dir+"clone", Sys->ORDWR);
+	if(cfd == nil){
 		dir = "#C/cmd/";
-		b.cfd = sys->open(dir+"clone", Sys->ORDWR);
+		cfd = sys->open(dir+"clone", Sys->ORDWR);
 	}
-	if(b.cfd == nil)
+	if(cfd == nil)
 		return sys->sprint("%sclone: %r", dir);
 	name := array[32] of byte;
-	n := sys->read(b.cfd, name, len name);
+	n := sys->read(cfd, name, len name);
 	if(n <= 0)
 		return sys->sprint("%sclone: %r", dir);
 	dir += string name[0:n];
-	b.stop = "kill";
-	if(sys->fprint(b.cfd, "killonclose") < 0 || sys->fprint(b.cfd, "exec %s", command) < 0)
+	if(sys->fprint(cfd, "killonclose") < 0 || sys->fprint(cfd, "exec %s", command) < 0)
 		return sys->sprint("%s: %r", command);
-	b.wfd = sys->open(dir+"/data", Sys->OWRITE);
-	b.dfd = sys->open(dir+"/data", Sys->OREAD);
+	wfd := sys->open(dir+"/data", Sys->OWRITE);
+	dfd := sys->open(dir+"/data", Sys->OREAD);
 	# Unless somebody opens it, the device never closes its end.
 	stderr := sys->open(dir+"/stderr", Sys->OREAD);
-	if(b.wfd == nil || b.dfd == nil || stderr == nil)
+	if(wfd == nil || dfd == nil || stderr == nil)
 		return sys->sprint("%s/data: %r", dir);
+	(b.dfd, b.wfd, b.cfd, b.stop) = (dfd, wfd, cfd, "kill");
 	b.complaints = chan[1] of string;
 	spawn listen(stderr, b.complaints);
 	# A command that reaches no bridge started all the same: only an answer tells.
-	(ok, msg, nil) := transact(b, "PING", nil);
-	if(ok == DONE)
-		return nil;
-	b.disconnect();
-	return msg;
+	err := answers(b);
+	if(err != nil){
+		err = lament(b, err);
+		hangup(b);
+	}
+	return err;
 }
 
 # Keeps the last line of what a command complains of.
@@ -170,38 +207,22 @@ listen(fd: ref Sys->FD, complaints: chan of string)
 
 Bridge.connected(b: self ref Bridge): int
 {
-	return b.dfd != nil && !b.closing;
+	return !b.closed;
 }
 
+# Whatever process has the lock, killed or not: it finds the descriptors gone.
 Bridge.disconnect(b: self ref Bridge)
 {
-	b.closing = 1;
+	b.closed = 1;
+	hangup(b);
+}
+
+hangup(b: ref Bridge)
+{
 	cfd := b.cfd;
 	if(cfd != nil)
 		sys->fprint(cfd, "%s", b.stop);
-	tidy(b);
-}
-
-# Closes a Bridge that is to be closed, unless a request is under way:
-# then the process that made it does so at its end.
-tidy(b: ref Bridge)
-{
-	if(b.closing) alt{
-	b.lock <-= 1 =>
-		shut(b);
-		<-b.lock;
-	* =>
-		;
-	}
-}
-
-# The caller holds the lock.
-shut(b: ref Bridge)
-{
-	b.closing = 1;
 	b.dfd = b.wfd = b.cfd = nil;
-	b.buf = nil;
-	b.rp = b.wp = 0;
 }
 
 #
@@ -210,90 +231,76 @@ shut(b: ref Bridge)
 
 Bridge.ping(b: self ref Bridge): int
 {
-	(ok, nil, nil) := transact(b, "PING", nil);
+	(ok, nil, nil) := transact(b, "PING", nil, nil);
 	return ok;
 }
 
 Bridge.get_status(b: self ref Bridge): (int, string)
 {
-	(ok, msg, nil) := transact(b, "STATUS", nil);
+	(ok, msg, nil) := transact(b, "STATUS", nil, nil);
 	return (ok, msg);
 }
 
 Bridge.info(b: self ref Bridge): (int, string, list of (string, string))
 {
 	(ok, msg, fields) := b.request("INFO");
-	rest: list of (string, string);
-	for(; fields != nil; fields = tl fields)
-		if((hd fields).t0 != "status" && (hd fields).t0 != "message")
-			rest = hd fields :: rest;
-	return (ok, msg, reverse(rest));
+	while(fields != nil && ((hd fields).t0 == "status" || (hd fields).t0 == "message"))
+		fields = tl fields;
+	return (ok, msg, fields);
 }
 
 Bridge.load_model(b: self ref Bridge, path: string): (int, string)
 {
-	if(blank(path))
-		return (REFUSED, "the path begins with a blank: no request can carry it");
-	(ok, msg, nil) := transact(b, join("LOAD", path), nil);
+	(ok, msg, nil) := transact(b, "LOAD", path, nil);
 	return (ok, msg);
 }
 
 Bridge.free_model(b: self ref Bridge): (int, string)
 {
-	(ok, msg, nil) := transact(b, "FREE", nil);
+	(ok, msg, nil) := transact(b, "FREE", nil, nil);
 	return (ok, msg);
 }
 
-# Blanks between verb and argument belong to neither, so a text
-# that begins with one goes inside the object of GENERATE.
+# Texts are asked for piece by piece even if only the whole is wanted: a process
+# that is killed while it waits leaves the connection at the next piece, and the
+# bridge stops generating, instead of holding it to the end of the text.
 
 Bridge.infer(b: self ref Bridge, prompt: string): (int, string, string)
 {
-	command := join("INFER", prompt);
-	if(blank(prompt))
-		command = "GENERATE " + object(("prompt", text(prompt)) :: nil);
-	return b.send_command(command);
+	(ok, msg, reply) := transact(b, "STREAM", prompt, nil);
+	return (ok, msg, member(reply, "data"));
 }
 
 Bridge.infer_stream(b: self ref Bridge, prompt: string, pieces: chan of string): (int, string, string)
 {
-	command := join("STREAM", prompt);
-	if(blank(prompt))
-		command = "GENERATE " + object(("prompt", text(prompt)) :: ("stream", truth()) :: nil);
-	(ok, msg, reply) := transact(b, command, pieces);
+	(ok, msg, reply) := transact(b, "STREAM", prompt, pieces);
 	pieces <-= nil;
 	return (ok, msg, member(reply, "data"));
 }
 
 Bridge.chat(b: self ref Bridge, message: string): (int, string, string)
 {
-	command := join("CHAT", message);
-	if(blank(message)){
-		turns := array[1] of ref JValue;
-		turns[0] = json->jvobject(("role", text("user")) :: ("content", text(message)) :: nil);
-		command = "GENERATE " + object(("messages", json->jvarray(turns)) :: nil);
-	}
-	return b.send_command(command);
+	if(message == nil)
+		return b.send_command("CHAT");	# for the bridge's own words
+	return Chat.new(b, nil).ask(message);
 }
 
 Bridge.generate(b: self ref Bridge, object: string): (int, string, ref Answer)
 {
-	(ok, msg, reply) := transact(b, join("GENERATE", object), nil);
+	(ok, msg, reply) := transact(b, "GENERATE", streamed(object), nil);
 	return (ok, msg, answer(ok, reply));
 }
 
 Bridge.generate_stream(b: self ref Bridge, object: string, pieces: chan of string): (int, string, ref Answer)
 {
-	(ok, msg, reply) := transact(b, join("GENERATE", object), pieces);
+	(ok, msg, reply) := transact(b, "GENERATE", streamed(object), pieces);
 	pieces <-= nil;
 	return (ok, msg, answer(ok, reply));
 }
 
 Bridge.embed(b: self ref Bridge, text: string): (int, string, array of real)
 {
-	if(blank(text))
-		return (REFUSED, "the text begins with a blank: no request can carry it", nil);
-	(ok, msg, reply) := transact(b, join("EMBED", text), nil);
+	(ok, msg, reply) := transact(b, "EMBED", text, nil);
 	if(ok != DONE)
 		return (ok, msg, nil);
 	return (ok, msg, reals(reply.get("embedding")));
@@ -301,20 +308,109 @@ Bridge.embed(b: self ref Bridge, text: string): (int, string, array of real)
 
 Bridge.send_command(b: self ref Bridge, command: string): (int, string, string)
 {
-	(ok, msg, reply) := transact(b, command, nil);
+	(ok, msg, reply) := transact(b, command, nil, nil);
 	return (ok, msg, member(reply, "data"));
 }
 
 Bridge.request(b: self ref Bridge, command: string): (int, string, list of (string, string))
 {
-	(ok, msg, reply) := transact(b, command, nil);
-	fields: list of (string, string);
+	(ok, msg, reply) := transact(b, command, nil, nil);
 	if(reply != nil) pick v := reply {
 	Object =>
-		for(l := v.mem; l != nil; l = tl l)
-			fields = ((hd l).t0, plain((hd l).t1)) :: fields;
+		return (ok, msg, members(v.mem));
 	}
-	return (ok, msg, reverse(fields));
+	return (ok, msg, nil);
+}
+
+members(l: list of (string, ref JValue)): list of (string, string)
+{
+	if(l == nil)
+		return nil;
+	(name, value) := hd l;
+	return (name, plain(value)) :: members(tl l);
+}
+
+# The object, asking for a stream unless it says itself what it wants.
+streamed(object: string): string
+{
+	(value, nil) := json->readjson(bufio->aopen(array of byte object));
+	if(value != nil) pick v := value {
+	Object =>
+		if(v.get("stream") != nil)
+			break;
+		more := "";
+		if(v.mem != nil)
+			more = ",";
+		(before, rest) := str->splitl(object, "{");
+		return before + "{\"stream\":true" + more + rest[1:];
+	}
+	return object;
+}
+
+#
+# conversations
+#
+
+Chat.new(b: ref Bridge, system: string): ref Chat
+{
+	return ref Chat(b, system, nil, nil, nil);
+}
+
+Chat.add(c: self ref Chat, role, text: string)
+{
+	c.turns = lists->append(c.turns, ref Turn(role, text));
+}
+
+Chat.ask(c: self ref Chat, text: string): (int, string, string)
+{
+	return converse(c, text, nil);
+}
+
+Chat.ask_stream(c: self ref Chat, text: string, pieces: chan of string): (int, string, string)
+{
+	result := converse(c, text, pieces);
+	pieces <-= nil;
+	return result;
+}
+
+# A question that is not answered leaves the conversation as it was.
+converse(c: ref Chat, question: string, pieces: chan of string): (int, string, string)
+{
+	turns := lists->append(c.turns, ref Turn("user", question));
+	opening := turns;
+	if(c.system != nil)
+		opening = ref Turn("system", c.system) :: turns;
+	object := "{\"messages\":" + messages(opening) + ",\"stream\":true";
+	for(fields := c.fields; fields != nil; fields = tl fields)
+		object += "," + text((hd fields).t0).text() + ":" + (hd fields).t1;
+	(ok, msg, reply) := transact(c.bridge, "GENERATE", object + "}", pieces);
+	if(ok != DONE)
+		return (ok, msg, nil);
+	c.answer = answer(ok, reply);
+	c.turns = lists->append(turns, ref Turn("assistant", c.answer.text));
+	return (ok, msg, c.answer.text);
+}
+
+Chat.reset(c: self ref Chat)
+{
+	c.turns = nil;
+	c.answer = nil;
+}
+
+Chat.messages(c: self ref Chat): string
+{
+	return messages(c.turns);
+}
+
+messages(turns: list of ref Turn): string
+{
+	s := "";
+	for(; turns != nil; turns = tl turns){
+		if(s != nil)
+			s += ",";
+		s += "{\"role\":" + text((hd turns).role).text() + ",\"content\":" + text((hd turns).text).text() + "}";
+	}
+	return "[" + s + "]";
 }
 
 #
@@ -322,37 +418,86 @@ Bridge.request(b: self ref Bridge, command: string): (int, string, list of (stri
 #
 
 # One request and its replies.  Pieces of a stream go to pieces, unless that is nil.
-transact(b: ref Bridge, command: string, pieces: chan of string): (int, string, ref JValue)
+transact(b: ref Bridge, verb, argument: string, pieces: chan of string): (int, string, ref JValue)
 {
-	b.lock <-= 1;
+	hold(b);
 	ok := HUNGUP;
 	msg: string;
 	reply: ref JValue;
 	{
-		(ok, msg, reply) = exchange(b, command, pieces);
+		(ok, msg, reply) = exchange(b, request(verb, argument), pieces);
 	}exception e{
 	"*" =>		# such as an exhausted heap: the lock must not stay taken
 		(ok, msg, reply) = (HUNGUP, e, nil);
 	}
+	b.code = nil;
+	if(ok == REFUSED)
+		b.code = member(reply, "code");
 	if(ok == HUNGUP){
-		msg = b.addr + ": " + msg;
-		complaint := lastwords(b);
-		if(complaint != nil)
-			msg += ": " + complaint;
-		shut(b);
+		msg = lament(b, b.addr + ": " + msg);
+		b.disconnect();
 	}
-	<-b.lock;
-	tidy(b);		# if disconnect came meanwhile
+	b.used = sys->millisec();
+	free(b);
 	if(ok != DONE)
-		sys->werrstr(msg);
+		sys->werrstr(brief(msg));
 	return (ok, msg, reply);
 }
 
-exchange(b: ref Bridge, command: string, pieces: chan of string): (int, string, ref JValue)
+# Takes the lock, if need be from a process that was killed while it had it.
+hold(b: ref Bridge)
 {
-	if(!b.connected())
+	for(;;){
+		late := chan[1] of int;
+		alt{
+		b.lock <-= 1 =>
+			b.holder = sys->pctl(0, nil);
+			return;
+		* =>
+			spawn timer(Watch, late);
+		}
+		alt{
+		b.lock <-= 1 =>
+			b.holder = sys->pctl(0, nil);
+			return;
+		<-late =>
+			if(steal(b))
+				return;
+		}
+	}
+}
+
+# Nobody knows how far the killed process came, so its connection goes with it.
+steal(b: ref Bridge): int
+{
+	b.stealing <-= 1;
+	dead := b.holder != 0 && killed(b.holder);
+	if(dead){
+		b.holder = sys->pctl(0, nil);
+		hangup(b);
+	}
+	<-b.stealing;
+	return dead;
+}
+
+free(b: ref Bridge)
+{
+	b.holder = 0;
+	<-b.lock;
+}
+
+killed(pid: int): int
+{
+	(there, nil) := sys->stat(sys->sprint("#p/%d", pid));
+	(known, nil) := sys->stat(sys->sprint("#p/%d", sys->pctl(0, nil)));
+	return there < 0 && known >= 0;
+}
+
+exchange(b: ref Bridge, bytes: array of byte, pieces: chan of string): (int, string, ref JValue)
+{
+	if(b.closed)
 		return (HUNGUP, "not connected", nil);
-	err := send(b, frame(command));
+	err := begin(b, bytes);
 	if(err != nil)
 		return (HUNGUP, err, nil);
 	sent := 0;
@@ -371,7 +516,7 @@ exchange(b: ref Bridge, command: string, pieces: chan of string): (int, string, 
 				pieces <-= data;
 				sent = 1;
 			}
-			if(b.closing)
+			if(b.closed)
 				return (HUNGUP, "disconnected", nil);
 		"ok" =>
 			if(pieces != nil && data != nil && !sent)
@@ -385,11 +530,51 @@ exchange(b: ref Bridge, command: string, pieces: chan of string): (int, string, 
 	}
 }
 
-# A request goes as a line if that says the same, otherwise as a netstring.
-frame(command: string): array of byte
+# Sends a request; over a new connection if the old one went while nothing was under way.
+begin(b: ref Bridge, bytes: array of byte): string
 {
+	err: string;
+	if(b.dfd != nil && sys->millisec()-b.used > Idle)
+		err = answers(b);
+	if(b.dfd != nil && err == nil && (err = send(b, bytes)) == nil)
+		return nil;
+	if(b.closed)
+		return "disconnected";
+	hangup(b);
+	err = attach(b);
+	if(err != nil)
+		return "the bridge hung up; connecting again: " + err;
+	if(b.closed)		# meanwhile, by another process
+		return "disconnected";
+	return send(b, bytes);
+}
+
+# Tests the connection; says what is wrong with it.
+answers(b: ref Bridge): string
+{
+	err := send(b, request("PING", nil));
+	if(err != nil)
+		return err;
+	(line, why) := getline(b);
+	if(why != nil)
+		return why;
+	(reply, nil) := json->readjson(bufio->aopen(line));
+	if(reply == nil || !reply.isobject())
+		return "not a reply of llama-cpp-bridge: " + start(line);
+	if(member(reply, "status") != "ok")
+		return member(reply, "message");
+	return nil;
+}
+
+# A request goes as a line if that says the same, otherwise as a netstring.
+request(verb, argument: string): array of byte
+{
+	command := verb;
+	if(argument != nil)
+		command += " " + argument;
 	bytes := array of byte command;
-	if(len command > 0 && letter(command[0]) && !contains(command, '\n') && !contains(command, '\r') && !contains(command, 0))
+	(before, nil) := str->splitl(command, "\n\r\0");
+	if(letter(verb) && before == command && (argument == nil || !str->in(argument[0], " \t")))
 		return concat(nil, bytes, "\n");
 	return concat(array of byte sys->sprint("%d:", len bytes), bytes, ",");
 }
@@ -422,6 +607,8 @@ getline(b: ref Bridge): (array of byte, string)
 		seen -= b.rp;
 		makeroom(b);
 		n := sys->read(b.dfd, b.buf[b.wp:], len b.buf-b.wp);
+		if(b.closed)
+			return (nil, "disconnected");
 		if(n < 0)
 			return (nil, sys->sprint("cannot read: %r"));
 		if(n == 0 && b.wp > 0)
@@ -446,26 +633,28 @@ makeroom(b: ref Bridge)
 	b.rp = 0;
 }
 
-lastwords(b: ref Bridge): string
+# A message, with the last words of a command that ended.
+lament(b: ref Bridge, msg: string): string
 {
 	if(b.complaints == nil)
-		return nil;
+		return msg;
 	complaints := b.complaints;
 	b.complaints = nil;
-	if(b.cfd != nil)
-		sys->fprint(b.cfd, "%s", b.stop);
-	spawn timer(late := chan[1] of int);
+	hangup(b);
+	spawn timer(Patience, late := chan[1] of int);
 	alt{
 	s := <-complaints =>
-		return s;
+		if(s != nil)
+			msg += ": " + s;
 	<-late =>
-		return nil;
+		;
 	}
+	return msg;
 }
 
-timer(late: chan of int)
+timer(ms: int, late: chan of int)
 {
-	sys->sleep(Patience);
+	sys->sleep(ms);
 	late <-= 1;
 }
 
@@ -571,19 +760,9 @@ answer(ok: int, reply: ref JValue): ref Answer
 		integer(reply.get("seed")));
 }
 
-object(members: list of (string, ref JValue)): string
-{
-	return json->jvobject(members).text();
-}
-
 text(s: string): ref JValue
 {
 	return json->jvstring(s);
-}
-
-truth(): ref JValue
-{
-	return json->jvtrue();
 }
 
 # A member that is a string; nil where there is none.
@@ -677,37 +856,22 @@ start(line: array of byte): string
 	return "'" + string line + "'";
 }
 
-join(verb, argument: string): string
+# What a request may begin with that is not a netstring.
+letter(s: string): int
 {
-	if(argument == nil)
-		return verb;
-	return verb + " " + argument;
+	return s != nil && str->in(s[0], "a-zA-Z");
 }
 
-blank(s: string): int
+# An error string keeps its beginning and its end, between which stand long paths.
+brief(s: string): string
 {
-	return len s > 0 && (s[0] == ' ' || s[0] == '\t');
-}
-
-letter(c: int): int
-{
-	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z';
-}
-
-contains(s: string, c: int): int
-{
-	for(i := 0; i < len s; i++)
-		if(s[i] == c)
-			return 1;
-	return 0;
-}
-
-# What stands after the prefix; nil if s does not begin with it or ends there.
-after(s, prefix: string): string
-{
-	if(len s > len prefix && s[0:len prefix] == prefix)
-		return s[len prefix:];
-	return nil;
+	t := s;
+	n := Errorlen/2;
+	if(n > len s/2)
+		n = len s/2;
+	for(; len array of byte t > Errorlen; n--)
+		t = s[0:n] + "..." + s[len s-n:];
+	return t;
 }
 
 concat(a, b: array of byte, end: string): array of byte
@@ -718,12 +882,4 @@ concat(a, b: array of byte, end: string): array of byte
 	all[len a:] = b;
 	all[len a+len b:] = c;
 	return all;
-}
-
-reverse(l: list of (string, string)): list of (string, string)
-{
-	r: list of (string, string);
-	for(; l != nil; l = tl l)
-		r = hd l :: r;
-	return r;
 }

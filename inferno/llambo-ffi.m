@@ -31,6 +31,7 @@ LlamboFFI: module
 	Bridge: adt {
 		addr:	string;		# as given to connect
 		maxreply:	int;		# bytes
+		code:	string;		# of the error that the last request got; nil after any other result
 
 		connect:	fn(addr: string): ref Bridge;
 		disconnect:	fn(b: self ref Bridge);
@@ -59,9 +60,34 @@ LlamboFFI: module
 		stop:	string;			# what ends a blocked read, written to cfd
 		complaints:	chan of string;	# what the command of exec! wrote to its standard error
 		lock:	chan of int;		# full while a request is under way
-		closing:	int;
+		holder:	int;			# the process whose request that is; 0 if none
+		stealing:	chan of int;	# full while the lock of a killed process is taken over
+		closed:	int;
+		used:	int;			# milliseconds: when the last reply came
 		buf:	array of byte;
 		rp, wp:	int;			# buf[rp:wp] is read and not yet used
+	};
+
+	# One turn of a conversation.
+	Turn: adt {
+		role:	string;	# "system", "user" or "assistant"
+		text:	string;
+	};
+
+	# A conversation: what was said goes along with each question.
+	Chat: adt {
+		bridge:	ref Bridge;
+		system:	string;		# what the model is told first; nil if nothing
+		turns:	list of ref Turn;	# the oldest first
+		fields:	list of (string, string);	# further fields of GENERATE: name, value in JSON
+		answer:	ref Answer;		# the last one; nil if there was none
+
+		new:	fn(b: ref Bridge, system: string): ref Chat;
+		add:	fn(c: self ref Chat, role, text: string);
+		ask:	fn(c: self ref Chat, text: string): (int, string, string);
+		ask_stream:	fn(c: self ref Chat, text: string, pieces: chan of string): (int, string, string);
+		reset:	fn(c: self ref Chat);
+		messages:	fn(c: self ref Chat): string;	# the turns as a JSON array
 	};
 
 	# Connections to several bridges, lent out one by one.

@@ -2,6 +2,7 @@
 //! `$INFERNO_ROOT` or in `/usr/inferno`.
 
 mod emulator;
+mod pool;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};

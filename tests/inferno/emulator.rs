@@ -51,8 +51,9 @@ impl Inferno {
         let name = object.file_name().expect("a source file has a name");
         let ended = run(Command::new(&self.limbo)
             .arg(options)
-            .arg(format!("-I{}", self.root.join("module").display()))
+            // The sources first: an older version may be installed among Inferno's own.
             .arg(format!("-I{}", sources().display()))
+            .arg(format!("-I{}", self.root.join("module").display()))
             .arg("-o")
             .arg(home.join(name.to_str().expect("its name is UTF-8")))
             .arg(source));
@@ -86,12 +87,20 @@ impl Inferno {
         program: &str,
         arguments: &[&str],
     ) -> Running {
+        let command = format!(
+            "{settings}\n{LIBRARY}/{program}.dis {}",
+            arguments.join(" ")
+        );
+        self.shell(home, &command)
+    }
+
+    /// Starts the shell with these commands; it finds what was compiled into `home`.
+    pub(crate) fn shell(&self, home: &Directory, commands: &str) -> Running {
         let script = format!(
-            "echo nobroken >/dev/sysctl; bind -b '#U*{}' {LIBRARY}; {settings}\n\
-             {LIBRARY}/{program}.dis {}\n\
+            "echo nobroken >/dev/sysctl; bind -b '#U*{}' {LIBRARY}\n\
+             {commands}\n\
              echo halt >/dev/sysctl",
             home.path().display(),
-            arguments.join(" "),
         );
         // The emulator ends by killing its process group, which must not be that of the tests.
         let mut child = Command::new(&self.emu)

@@ -510,8 +510,37 @@ pooltest()
 	p = Pool.new("/nowhere/a.sock" :: one :: nil);
 	a = p.acquire();
 	check("a bridge that cannot be reached is passed over", a != nil && a.addr == one, sprint("%r"));
+	(bad, nil) := serve(nil);
+	good: list of string;
+	for(i := 0; i < 2*Turns; i++)
+		good = PONG :: good;
+	(three, requests) := serve(good);
+	spawn drain(requests);
+	p = Pool.new(bad :: three :: nil);
+	n := 0;
+	for(i = 0; i < Turns; i++)
+		if((a = p.acquire()) != nil){
+			n += a.addr == three && a.ping() == DONE;
+			p.release(a);
+		}
+	check("one that accepts and hangs up is never lent", n == Turns, sprint("%d of %d", n, Turns));
+	silent := sprint("llambo-ffi-test.%d.silent", sys->pctl(0, nil));
+	io := sys->file2chan("/chan", silent);	# takes a request, but nobody reads it
+	(four, nil) := serve(PONG :: PONG :: nil);
+	p = Pool.new("/chan/"+silent :: four :: nil);
+	a = p.acquire();
+	check("one that does not answer holds nobody up", a != nil && a.addr == four, sprint("%r"));
+	spawn acquirer(p, got);
+	p.release(a);
+	check("nor anybody else", (<-got).addr == four && io != nil, "another");
 	p = Pool.new("/nowhere/a.sock" :: "/nowhere/b.sock" :: nil);
 	check("a pool that reaches nothing says so", p.acquire() == nil && contains(sprint("%r"), "/nowhere/"), sprint("%r"));
+}
+
+drain(requests: chan of string)
+{
+	while(<-requests != nil)
+		;
 }
 
 acquirer(p: ref Pool, got: chan of ref Bridge)

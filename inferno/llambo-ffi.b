@@ -662,83 +662,188 @@ timer(ms: int, late: chan of int)
 # the pool
 #
 
+FREE, ASKED, READY, LENT: con iota;	# of a slot; ASKED: waits for an answer to PING
+
+Fresh: con 1000;		# ms for which an answer to PING is good
+Avoided: con 5000;	# ms for which an address without a bridge is passed over
+Next: con 500;		# ms after which another bridge is asked as well
+
 Pool.new(addrs: list of string): ref Pool
 {
-	n := len addrs;
-	if(n == 0){
+	if(addrs == nil){
 		sys->werrstr("a pool needs an address");
 		return nil;
 	}
-	p := ref Pool(array[n] of string, array[n] of ref Bridge, array[n] of {* => 0},
-		chan[n] of int, chan[1] of int, 0);
-	for(i := 0; i < n; i++){
-		p.addrs[i] = hd addrs;
-		addrs = tl addrs;
-		p.idle <-= i;
-	}
+	p := ref Pool(1, array[len addrs] of ref Slot, chan[1] of int, nil, 0, 0);
+	for(i := 0; addrs != nil; addrs = tl addrs)
+		p.slots[i++] = ref Slot(hd addrs, nil, FREE, 0, 0, 0, 0, nil);
 	return p;
 }
 
-# One process chooses at a time, so that what it has not in hand is lent.
-# The addresses that cannot be reached it keeps in hand until it is served.
+# A bridge may take its time with an answer to PING, since it serves others too, and
+# a stopped one never gives it.  So asking is the work of other processes, for all
+# who wait: whichever bridge answers first goes to whoever looks first.
 Pool.acquire(p: self ref Pool): ref Bridge
 {
-	p.turn <-= 1;
-	unreachable: list of int;
-	b: ref Bridge;
-	while(b == nil && !p.closed && len unreachable < len p.addrs){
-		i := <-p.idle;
-		if(!p.closed)
-			b = ready(p, i);
-		if(b == nil)
-			unreachable = i :: unreachable;
+	before := array[len p.slots] of int;
+	for(i := 0; i < len before; i++)
+		before[i] = p.slots[i].failures;
+	for(;;){
+		change := chan[1] of int;
+		late := chan[1] of int;
+		p.turn <-= 1;
+		(b, err) := choose(p, before);
+		if(b == nil && err == nil)
+			p.waiting = change :: p.waiting;
+		<-p.turn;
+		if(err != nil)
+			sys->werrstr(brief(err));
+		if(b != nil || err != nil)
+			return b;
+		spawn timer(Next, late);
+		alt{
+		<-change =>
+			;
+		<-late =>
+			;
+		}
 	}
-	err := sys->sprint("%r");
-	if(b == nil && p.closed)
-		err = "the pool is closed";
-	for(; unreachable != nil; unreachable = tl unreachable)
-		p.idle <-= hd unreachable;
-	<-p.turn;
-	if(b == nil)
-		sys->werrstr(err);
-	return b;
 }
 
-# Bridge i if it answers, else a new connection in its place.
-ready(p: ref Pool, i: int): ref Bridge
+# A bridge that has just answered; or why there will be none; or neither, if that is
+# to be seen.  The caller has the turn.
+choose(p: ref Pool, before: array of int): (ref Bridge, string)
 {
-	b := p.bridges[i];
-	if(b == nil || b.ping() != DONE)
-		b = Bridge.connect(p.addrs[i]);
-	p.bridges[i] = b;
-	p.lent[i] = b != nil;
-	return b;
+	if(p.closed)
+		return (nil, "the pool is closed");
+	now := sys->millisec();
+	candidate, resort: ref Slot;
+	hope := 0;
+	reason: string;
+	for(i := 0; i < len p.slots; i++){
+		s := p.slots[i];
+		if(s.state == READY && now-s.since < Fresh && s.bridge.connected())
+			return (lend(p, s), nil);
+		if(s.state == READY)
+			become(s, FREE);
+		if(s.state != FREE)
+			hope = 1;
+		else if(!s.failed || now-s.since >= Avoided)
+			candidate = earlier(candidate, s);
+		else if(s.failures == before[i])
+			resort = earlier(resort, s);
+		else
+			reason = s.reason;
+	}
+	if(candidate == nil && !hope)
+		candidate = resort;
+	if(candidate == nil && !hope)
+		return (nil, reason);
+	if(candidate != nil){
+		candidate.turn = ++p.lendings;
+		become(candidate, ASKED);
+		spawn ask(p, candidate);
+	}
+	return (nil, nil);
+}
+
+earlier(a, b: ref Slot): ref Slot
+{
+	if(a == nil || b.turn < a.turn)
+		return b;
+	return a;
+}
+
+become(s: ref Slot, state: int)
+{
+	s.state = state;
+	s.since = sys->millisec();
+}
+
+lend(p: ref Pool, s: ref Slot): ref Bridge
+{
+	become(s, LENT);
+	if(p.waiting == nil && !p.keep)
+		rest(p);
+	return s.bridge;
+}
+
+# Closes the connections that are not lent.
+rest(p: ref Pool)
+{
+	for(i := 0; i < len p.slots; i++){
+		s := p.slots[i];
+		if((s.state == FREE || s.state == READY) && s.bridge != nil){
+			s.bridge.disconnect();
+			s.bridge = nil;
+			become(s, FREE);
+		}
+	}
+}
+
+# Asks the bridge of a slot for an answer, over a new connection if need be.
+# A process of no one's group: it must come to its end.
+ask(p: ref Pool, s: ref Slot)
+{
+	sys->pctl(Sys->NEWPGRP, nil);
+	b := s.bridge;
+	if(b == nil || b.ping() != DONE){
+		b = Bridge.connect(s.addr);
+		if(b != nil && b.ping() != DONE)
+			b = nil;
+	}
+	reason := sys->sprint("%r");
+	p.turn <-= 1;
+	s.bridge = b;
+	become(s, READY);
+	s.failed = b == nil;
+	if(s.failed){
+		become(s, FREE);
+		s.failures++;
+		s.reason = reason;
+	}
+	if(p.closed || p.waiting == nil && !p.keep)
+		rest(p);
+	changed(p);
+	<-p.turn;
+}
+
+# Wakes whoever waits.  The caller has the turn.
+changed(p: ref Pool)
+{
+	for(; p.waiting != nil; p.waiting = tl p.waiting)
+		(hd p.waiting) <-= 1;
 }
 
 Pool.release(p: self ref Pool, b: ref Bridge): int
 {
-	for(i := 0; i < len p.bridges; i++)
-		if(b != nil && p.bridges[i] == b && p.lent[i]){
-			p.lent[i] = 0;
-			if(p.closed)
-				b.disconnect();
-			if(!b.connected())
-				p.bridges[i] = nil;
-			p.idle <-= i;
-			return 0;
-		}
+	p.turn <-= 1;
+	for(i := 0; i < len p.slots; i++)
+		if(b != nil && p.slots[i].bridge == b && p.slots[i].state == LENT)
+			break;
+	ok := i < len p.slots;
+	if(ok){
+		become(p.slots[i], FREE);
+		if(!b.connected())
+			p.slots[i].bridge = nil;
+		if(p.closed || !p.keep)
+			rest(p);
+		changed(p);
+	}
+	<-p.turn;
+	if(ok)
+		return 0;
 	sys->werrstr("not a bridge that this pool has lent");
 	return -1;
 }
 
 Pool.close(p: self ref Pool)
 {
+	p.turn <-= 1;
 	p.closed = 1;
-	for(i := 0; i < len p.bridges; i++)
-		if(p.bridges[i] != nil && !p.lent[i]){
-			p.bridges[i].disconnect();
-			p.bridges[i] = nil;
-		}
+	rest(p);
+	changed(p);
+	<-p.turn;
 }
 
 #

@@ -92,18 +92,32 @@ LlamboFFI: module
 
 	# Connections to several bridges, lent out one by one.
 	Pool: adt {
+		keep:	int;		# whether connections that are not lent stay open
+
 		new:	fn(addrs: list of string): ref Pool;
 		acquire:	fn(p: self ref Pool): ref Bridge;
 		release:	fn(p: self ref Pool, b: ref Bridge): int;
 		close:	fn(p: self ref Pool);
 
 		# private to the module
-		addrs:	array of string;
-		bridges:	array of ref Bridge;	# nil where not connected
-		lent:	array of int;
-		idle:	chan of int;		# indices of what is not lent
-		turn:	chan of int;		# full while a process is choosing a bridge
+		slots:	array of ref Slot;
+		turn:	chan of int;		# full while a process reads or changes what is here
+		waiting:	list of chan of int;	# told of every change
+		lendings:	int;		# how often a bridge was chosen
 		closed:	int;
+	};
+
+	# An address of a Pool.
+	Slot: adt {
+		# private to the module
+		addr:	string;
+		bridge:	ref Bridge;		# nil where not connected
+		state:	int;
+		since:	int;			# milliseconds: when the state began
+		turn:	int;			# Pool.lendings when it was last chosen
+		failures:	int;			# how often no bridge answered, ever
+		failed:	int;			# whether that was so the last time
+		reason:	string;		# why
 	};
 
 	init:	fn(ctx: ref Draw->Context, args: list of string);

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::fs;
+use std::{fs, thread};
 
 use super::emulator::{Inferno, Running};
 use super::{address, program};
@@ -13,6 +13,42 @@ use crate::harness::{Bridge, Directory, Tiny, ok, process, run};
 
 /// A text without an end, as far as tests can tell.
 const ENDLESS: [&str; 4] = ["--ctx-size", "0", "--max-tokens", "-1"];
+
+#[test]
+fn a_limbo_pool_loses_no_request_to_an_address_that_accepts_and_hangs_up() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let (home, other) = (Directory::new(), Directory::new());
+    let model = Tiny::alphabet().write(home.join("model.gguf"));
+    let bridges = [&home, &other].map(|home| Bridge::with_model(home, &model, &[]));
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    thread::spawn(move || listener.incoming().for_each(drop));
+    let bad = format!("'tcp!127.0.0.1!{port}'");
+    inferno.compile_with_module(&home, &program("workers.b"));
+    let [first, second] = bridges.each_ref().map(address);
+    let mut running = inferno.start(&home, "", "workers", &[&bad, &first, &second]);
+    running.expect("24 of 24 right");
+}
+
+#[test]
+fn a_limbo_pool_serves_from_two_bridges_while_a_third_is_stopped() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let homes = [Directory::new(), Directory::new(), Directory::new()];
+    let model = Tiny::alphabet().write(homes[0].join("model.gguf"));
+    let bridges = homes
+        .each_ref()
+        .map(|home| Bridge::with_model(home, &model, &[]));
+    process::signal(bridges[0].pid(), "STOP");
+    inferno.compile_with_module(&homes[0], &program("workers.b"));
+    let addresses = bridges.each_ref().map(address);
+    let addresses = addresses.each_ref().map(String::as_str);
+    let mut running = inferno.start(&homes[0], "", "workers", &addresses);
+    running.expect("24 of 24 right");
+}
 
 #[test]
 fn an_idle_limbo_client_that_was_hung_up_connects_again_by_itself() {

@@ -2,6 +2,7 @@
 //! `$INFERNO_ROOT` or in `/usr/inferno`.
 
 mod emulator;
+mod files;
 mod pool;
 
 use std::fmt::Write as _;

@@ -1,0 +1,531 @@
+//! The model as files: llambofs, from Inferno's shell.
+
+use std::path::Path;
+use std::{fs, thread};
+
+use super::emulator::{Inferno, Running};
+use super::pool::{fifo, free_port, open};
+use super::{address, program, sources};
+use crate::harness::{Bridge, Directory, Tiny, ok, process};
+
+/// Compiles all, and gives the command that mounts the files of these bridges on `/chan`, a
+/// directory that every Inferno has, and goes there.
+fn mount(inferno: &Inferno, home: &Directory, options: &str, addresses: &[&str]) -> String {
+    inferno.compile_with_module(home, &sources().join("llambofs.b"));
+    format!(
+        "/dis/lib/llambofs.dis {options} -m /chan {}\ncd /chan\n",
+        addresses.join(" ")
+    )
+}
+
+/// Starts a bridge whose model has a chat template: what was said, without anything between.
+fn bridge_with(home: &Directory, model: &Tiny, options: &[&str]) -> Bridge {
+    let template = home.join("template");
+    fs::write(&template, "{% for m in messages %}{{ m.content }}{% endfor %}")
+        .expect("the template can be written");
+    let model = model.write(home.join("model.gguf"));
+    let template = template.to_str().expect("test paths are UTF-8");
+    let template = ["--chat-template-file", template];
+    Bridge::with_model(home, &model, &[&template, options].concat())
+}
+
+/// Runs these commands in Inferno's shell, among the files of a bridge.
+fn start(
+    inferno: &Inferno,
+    home: &Directory,
+    bridge: &Bridge,
+    options: &str,
+    commands: &str,
+) -> Running {
+    let mounted = mount(inferno, home, options, &[&address(bridge)]);
+    inferno.shell(home, &(mounted + commands))
+}
+
+/// Expects these lines and no others; of a line that ends in `*` only the start is given.
+fn expect(mut running: Running, lines: &[&str]) {
+    for line in lines {
+        match line.strip_suffix('*') {
+            Some(start) => expect_start(&mut running, start),
+            None => running.expect(line),
+        }
+    }
+    assert_eq!(running.line(), None);
+}
+
+/// Expects a line next that begins so.
+fn expect_start(running: &mut Running, start: &str) {
+    let line = running.line().unwrap_or_default();
+    assert!(line.starts_with(start), "{line:?} instead of {start:?}...");
+}
+
+/// Expects this line next, but for what the shell says of processes that were killed.
+fn expect_among_killed(running: &mut Running, line: &str) {
+    loop {
+        match running.line() {
+            Some(found) if found.starts_with("sh: ") && found.ends_with("killed") => {}
+            found => break assert_eq!(found.as_deref(), Some(line)),
+        }
+    }
+}
+
+#[test]
+fn a_conversation_is_held_by_echo_and_cat() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "",
+        "id=`{cat new}; echo conversation $id
+         echo w >$id/ask; cat $id/ask
+         cat $id/ask
+         echo r >$id/ask; cat $id/stream; echo
+         cat $id/context $id/usage
+         echo reset >$id/ctl; cat $id/context
+         echo you say >$id/system; echo t >$id/ask; cat $id/ask $id/system
+         cat new; ls
+         echo close >$id/ctl; ls",
+    );
+    expect(
+        running,
+        &[
+            "conversation 0",
+            "xyz",
+            "xyz",
+            "stuvwxyz",
+            r#"[{"role":"user","content":"w"},{"role":"assistant","content":"xyz"},{"role":"user","content":"r"},{"role":"assistant","content":"stuvwxyz"}]"#,
+            "14/512",
+            "[]",
+            "uvwxyz",
+            "you say",
+            "1",
+            "0",
+            "1",
+            "ctl",
+            "embed",
+            "new",
+            "status",
+            "1",
+            "ctl",
+            "embed",
+            "new",
+            "status",
+        ],
+    );
+}
+
+#[test]
+fn a_raw_prompt_goes_without_a_template_and_fields_shape_the_text() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "",
+        "id=`{cat new}
+         echo you say >$id/system
+         echo -n w >$id/prompt; cat $id/prompt; echo
+         cat $id/context
+         echo set max_tokens 2 >$id/ctl; echo a >$id/ask; cat $id/ask
+         echo set max_tokens >$id/ctl; echo set stop def >$id/ctl; echo a >$id/ask; cat $id/ask
+         echo 'set stop [\"z\",\"g\"]' >$id/ctl; echo a >$id/ask; cat $id/ask
+         echo q >$id/prefill; echo a >$id/ask; cat $id/ask
+         cat $id/prefill
+         >$id/prefill; echo set stop >$id/ctl; echo v >$id/ask; cat $id/ask",
+    );
+    expect(
+        running,
+        &["xyz", "[]", "bc", "bc", "bcdef", "qrstuvwxy", "q", "wxyz"],
+    );
+}
+
+#[test]
+fn what_is_wrong_arrives_as_an_error_of_the_write_or_the_read() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "-n 2 -b 1000",
+        "id=`{cat new}
+         echo hot >$id/temperature
+         echo set colour red >$id/ctl; echo w >$id/ask; cat $id/ask
+         echo set colour >$id/ctl; cat $id/temperature
+         echo fly >$id/ctl
+         echo set stream false >$id/ctl
+         echo load /x.gguf >ctl
+         echo other.gguf >$id/model; echo model.gguf >$id/model
+         cat $id/context /dis/sh.dis >$id/ask
+         cat $id/ask
+         cat new; cat new
+         echo w >$id/ask; cat $id/ask",
+    );
+    let model = home.join("model.gguf").display().to_string();
+    expect(
+        running,
+        &[
+            "echo: write error: temperature is a number or default, not hot",
+            "cat: error reading 0/ask: Unknown field 'colour'; *",
+            "default",
+            "echo: write error: fly is no command: set NAME VALUE, stop, reset or close",
+            "echo: write error: stream cannot be set: there is a file for it",
+            "echo: write error: permission denied: only who started llambofs, with -w, may do that",
+            &format!("echo: write error: other.gguf is not loaded, but {model}"),
+            "cat: write error: longer than 1000 bytes",
+            "cat: error reading 0/ask: Unknown field 'colour'; *",
+            "1",
+            "cat: error reading new: 2 conversations are open: write close to the ctl of one",
+            "xyz",
+        ],
+    );
+}
+
+#[test]
+fn four_conversations_at_once_get_each_its_own_answers() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let (home, other) = (Directory::new(), Directory::new());
+    let bridges = [&home, &other].map(|home| bridge_with(home, &Tiny::alphabet(), &[]));
+    for bridges in [&bridges[..1], &bridges[..]] {
+        let addresses: Vec<String> = bridges.iter().map(address).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let mounted = mount(&inferno, &home, "", &addresses);
+        inferno.compile(&home, "-gw", &program("conversations.b"));
+        let command = format!("{mounted}/dis/lib/conversations.dis /chan");
+        inferno.shell(&home, &command).expect("20 of 20 right");
+    }
+}
+
+#[test]
+fn reading_writing_and_settings_go_on_while_a_text_is_generated() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let options = ["--ctx-size", "0", "--max-tokens", "-1"];
+    let bridge = bridge_with(&home, &Tiny::endless(), &options);
+    let gate = fifo(&home);
+    let mut running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "",
+        &format!(
+            "id=`{{cat new}}; cat $id/usage
+             echo a >$id/ask
+             echo asked
+             cat '#U*{}' >/dev/null
+             echo b >$id/ask
+             cat $id/context; cat $id/usage; cat status | sed -n 's/^busy/busy:/p'
+             echo 0.5 >$id/temperature; cat $id/temperature; cat new
+             echo stop >$id/ctl; cat $id/ask
+             cat $id/context",
+            gate.display()
+        ),
+    );
+    running.expect("0/131072");
+    running.expect("asked");
+    process::wait_for_work(bridge.model_process(), 2);
+    open(&gate);
+    expect(
+        running,
+        &[
+            "echo: write error: a text is being generated: write stop to ctl to end it",
+            "[]",
+            "0/131072",
+            "busy: true",
+            "0.5",
+            "1",
+            "cat: error reading 0/ask: stopped",
+            "[]",
+        ],
+    );
+}
+
+#[test]
+fn a_killed_reader_stops_its_generation_and_frees_the_bridge() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    for file in ["ask", "stream"] {
+        let home = Directory::new();
+        let options = ["--ctx-size", "0", "--max-tokens", "-1"];
+        let bridge = bridge_with(&home, &Tiny::endless(), &options);
+        let mut running = kill_reader(&inferno, &home, &address(&bridge), file);
+        process::wait_for_work(bridge.model_process(), 2);
+        open(&home.join("gate"));
+        expect_among_killed(&mut running, "killed");
+        // It serves one client at a time.
+        bridge.connect().exchange("PING", &ok("pong"));
+        expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
+    }
+}
+
+#[test]
+fn a_killed_reader_that_waits_for_a_busy_bridge_leaves_nothing_to_it() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let mut holder = bridge.connect();
+    holder.exchange("PING", &ok("pong"));
+    let mut running = kill_reader(&inferno, &home, &address(&bridge), "ask");
+    open(&home.join("gate"));
+    expect_among_killed(&mut running, "killed");
+    expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
+    holder.vanish();
+    expect_among_killed(&mut running, "xyz");
+}
+
+#[test]
+fn a_killed_reader_stops_a_prompt_that_is_still_evaluated_over_a_network() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::slow(), &["--ctx-size", "0"]);
+    let port = relay(bridge.socket());
+    let mut running = kill_reader_of(
+        &inferno,
+        &home,
+        &format!("'tcp!127.0.0.1!{port}'"),
+        "ask",
+        &"a".repeat(3000),
+    );
+    process::wait_for_work(bridge.model_process(), 20);
+    open(&home.join("gate"));
+    expect_among_killed(&mut running, "killed");
+    bridge.connect().exchange("PING", &ok("pong"));
+    expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
+}
+
+/// Kills a reader of this file of a conversation when the gate opens, then reads the answer,
+/// and asks once more.
+fn kill_reader(inferno: &Inferno, home: &Directory, address: &str, file: &str) -> Running {
+    kill_reader_of(inferno, home, address, file, "w")
+}
+
+fn kill_reader_of(
+    inferno: &Inferno,
+    home: &Directory,
+    address: &str,
+    file: &str,
+    message: &str,
+) -> Running {
+    let gate = fifo(home);
+    let mounted = mount(inferno, home, "", &[address]);
+    inferno.compile(home, "-gw", &program("reader.b"));
+    let commands = format!(
+        "id=`{{cat new}}
+         echo {message} >$id/ask
+         /dis/lib/reader.dis $id/{file} &
+         reader=$apid
+         cat '#U*{}' >/dev/null
+         echo kill >/prog/$reader/ctl
+         echo killed
+         cat $id/ask
+         echo w >$id/ask; cat $id/ask",
+        gate.display()
+    );
+    let mut running = inferno.shell(home, &(mounted + &commands));
+    running.expect("reading");
+    running
+}
+
+/// Passes bytes between a port, which it tells, and a socket; it hangs up where the other does.
+fn relay(socket: &Path) -> u16 {
+    use std::io::copy;
+    use std::net::{Shutdown, TcpListener};
+    use std::os::unix::net::UnixStream;
+
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    let socket = socket.to_path_buf();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let Ok(mut bridge) = UnixStream::connect(&socket) else {
+                continue;
+            };
+            let mut replies = bridge.try_clone().expect("a connection can be shared");
+            let mut reader = client.try_clone().expect("a connection can be shared");
+            thread::spawn(move || {
+                let _ = copy(&mut reader, &mut bridge);
+                let _ = bridge.shutdown(Shutdown::Both);
+            });
+            thread::spawn(move || {
+                let _ = copy(&mut replies, &mut client);
+                let _ = client.shutdown(Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+#[test]
+fn files_of_a_bridge_that_is_not_there_answer_once_it_is_and_when_it_comes_back() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let gate = fifo(&home);
+    let mounted = mount(&inferno, &home, "", &[&format!("unix!{}", home.socket().display())]);
+    let wait = format!("cat '#U*{}' >/dev/null", gate.display());
+    let commands = format!(
+        "id=`{{cat new}}
+         echo w >$id/ask; cat $id/ask; cat status
+         {wait}
+         echo w >$id/ask; cat $id/ask
+         {wait}
+         echo set ignore_eos true >$id/ctl; echo set max_tokens -1 >$id/ctl
+         echo w >$id/ask; echo asked; cat $id/ask
+         {wait}
+         echo set ignore_eos >$id/ctl; echo set max_tokens >$id/ctl
+         echo u >$id/ask; cat $id/ask $id/context"
+    );
+    let mut running = inferno.shell(&home, &(mounted + &commands));
+    let socket = home.socket().display().to_string();
+    expect_start(&mut running, &format!("cat: error reading 0/ask: {socket}: '"));
+    expect_start(&mut running, &format!("cat: error reading status: {socket}: '"));
+    let mut bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    open(&gate);
+    running.expect("xyz");
+    process::signal(bridge.pid(), "KILL");
+    bridge.wait();
+    let options = ["--ctx-size", "0", "--max-tokens", "-1"];
+    let mut bridge = bridge_with(&home, &Tiny::endless(), &options);
+    open(&gate);
+    running.expect("asked");
+    process::wait_for_work(bridge.model_process(), 2);
+    process::signal(bridge.pid(), "KILL");
+    bridge.wait();
+    running.expect(&format!("cat: error reading 0/ask: unix!{socket}: the bridge hung up"));
+    let _bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    open(&gate);
+    running.expect("vwxyz");
+    running.expect(
+        r#"[{"role":"user","content":"w"},{"role":"assistant","content":"xyz"},{"role":"user","content":"u"},{"role":"assistant","content":"vwxyz"}]"#,
+    );
+}
+
+#[test]
+fn another_inferno_may_ask_but_neither_load_nor_free() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    inferno.compile_with_module(&home, &sources().join("llambofs.b"));
+    fs::write(home.join("key"), "").expect("the file can be written");
+    for (listen, mount, server, refusal) in [
+        ("-A", "-A", "-s", "permission denied: only who started llambofs, with -w, may do that"),
+        (
+            "-k /dis/lib/key",
+            "-k /dis/lib/key -C sha1",
+            "-s -w",
+            "permission denied: only who started llambofs, with -w, may do that",
+        ),
+    ] {
+        let _ = fs::remove_file(home.join("gate"));
+        let gate = fifo(&home);
+        let port = free_port();
+        let serve = format!(
+            "bind -a '#I' /net >[2] /dev/null
+             auth/createsignerkey -f /dis/lib/key visitor
+             styxlisten {listen} 'tcp!127.0.0.1!{port}' {{/dis/lib/llambofs.dis {server} {}}}
+             echo listening
+             cat '#U*{}'",
+            address(&bridge),
+            gate.display()
+        );
+        let mut server = inferno.shell(&home, &serve);
+        server.expect("listening");
+        let ask = format!(
+            "mount {mount} 'tcp!127.0.0.1!{port}' /chan
+             cd /chan; id=`{{cat new}}; echo w >$id/ask; cat $id/ask
+             echo free >ctl
+             cat $id/context"
+        );
+        let client = inferno.shell(&home, &ask);
+        expect(
+            client,
+            &[
+                "xyz",
+                &format!("echo: write error: {refusal}"),
+                r#"[{"role":"user","content":"w"},{"role":"assistant","content":"xyz"}]"#,
+            ],
+        );
+        let loaded = format!("Model loaded: {}", home.join("model.gguf").display());
+        bridge.connect().exchange("STATUS", &ok(&loaded));
+    }
+}
+
+#[test]
+fn who_started_the_files_with_w_may_load_and_free() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let model = home.join("model.gguf").display().to_string();
+    let running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "-w",
+        &format!(
+            "id=`{{cat new}}
+             echo free >ctl; echo w >$id/ask; cat $id/ask
+             echo load /nowhere.gguf >ctl
+             echo load {model} >ctl; echo w >$id/ask; cat $id/ask"
+        ),
+    );
+    expect(
+        running,
+        &[
+            "cat: error reading 0/ask: No model loaded",
+            "echo: write error: Failed to load model: /nowhere.gguf: no such file",
+            "xyz",
+        ],
+    );
+}
+
+#[test]
+fn an_embedding_is_read_where_its_text_was_written() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let mut running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "",
+        "{echo -n ' a text' >[1=0]; cat} <>embed",
+    );
+    let mut client = bridge.connect();
+    client.ask_netstring("EMBED  a text");
+    let reply = client.receive();
+    client.vanish();
+    let numbers = reply.split(['[', ']']).nth(1).expect("an embedding");
+    for number in numbers.split(',') {
+        let expected: f32 = number.parse().expect("a number");
+        let line = running.line().expect("a line for each number");
+        assert_eq!(line.parse::<f32>().expect("a number").to_bits(), expected.to_bits());
+    }
+    assert_eq!(running.line(), None);
+}

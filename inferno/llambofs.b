@@ -426,8 +426,11 @@ opening(o: ref Open, mode: int)
 		Qprefill =>
 			o.c.prefill = nil;
 		}
+	if(o.c == nil || o.kind != Qask && o.kind != Qprompt && o.kind != Qstream)
+		return;
+	settle(o.c, o);
 	# Who is killed before the first read was a reader all the same.
-	if(o.c != nil && (job := o.c.job) != nil && (mode & 3) == Sys->OREAD && (o.kind == job.kind || o.kind == Qstream)){
+	if((job := o.c.job) != nil && (mode & 3) == Sys->OREAD && (o.kind == job.kind || o.kind == Qstream)){
 		o.job = job;
 		job.readers = ref Fidnum(o.fid) :: job.readers;
 	}
@@ -439,8 +442,13 @@ read(m: ref Tmsg.Read, o: ref Open)
 		return fail(m, Eclosed);
 	case o.kind {
 	Qask or Qprompt or Qstream =>
-		attend(m, o);
-		readtext(m, o);
+		settle(o.c, o);
+		if(o.c.writer != nil && o.c.writer != o)
+			waiting = (m, o) :: waiting;	# until the message is complete
+		else{
+			attend(m, o);
+			readtext(m, o);
+		}
 	Qstatus or Qmodel or Qusage =>
 		if(o.body == nil || m.offset == big 0)
 			inquire(m, o);
@@ -520,11 +528,13 @@ write(m: ref Tmsg.Write, o: ref Open)
 		return fail(m, Eclosed);
 	if(o.size+len m.data > maxbytes){
 		drop(o);
+		resume(o.c);
 		return fail(m, sprint("longer than %d bytes", maxbytes));
 	}
 	err: string;
 	case o.kind {
 	Qask or Qprompt =>
+		settle(o.c, o);
 		if(o.c.writer != nil && o.c.writer != o)
 			err = Ewriting;
 		else if(o.c.job != nil)
@@ -546,6 +556,7 @@ write(m: ref Tmsg.Write, o: ref Open)
 	Qtemperature =>
 		err = settemperature(o.c, string m.data);
 	Qctl =>
+		settle(o.c, o);
 		err = control(o.c, chomp(string m.data));
 	Qmodel or Qrootctl =>
 		return inquire(m, o);
@@ -575,6 +586,16 @@ written(o: ref Open): string
 		all[end:] = hd l;
 	}
 	return string all;
+}
+
+# The file that a message was written to may be closed a little later than the next
+# one is used, since Inferno closes files when nobody refers to them any more.  So who
+# wants the answer completes the message, unless its last part says that there is more.
+settle(c: ref Conversation, o: ref Open)
+{
+	w := c.writer;
+	if(w != nil && w != o && w.short)
+		start(w);
 }
 
 drop(o: ref Open)
@@ -739,6 +760,7 @@ remove(c: ref Conversation)
 	for(o := opens; o != nil; o = tl o)
 		if((hd o).c == c)
 			drop(hd o);
+	resume(c);
 }
 
 #
@@ -749,11 +771,9 @@ remove(c: ref Conversation)
 attend(m: ref Tmsg.Read, o: ref Open)
 {
 	c := o.c;
-	w := c.writer;
-	if(w != nil && (w == o || o.kind == Qstream && w.short)){
-		start(w);
-		if(w == o)
-			o.base = m.offset;
+	if(c.writer == o){
+		start(o);
+		o.base = m.offset;
 	}
 	job := c.last;
 	if(o.kind == Qask)
@@ -804,6 +824,12 @@ readtext(m: ref Tmsg.Read, o: ref Open)
 
 # Begins what the message of this file asks for.
 start(o: ref Open)
+{
+	begin(o);
+	resume(o.c);
+}
+
+begin(o: ref Open)
 {
 	c := o.c;
 	text := written(o);
@@ -969,6 +995,22 @@ wake(job: ref Job)
 		(m, o) := hd l;
 		if(o.job == job)
 			readtext(m, o);
+		else
+			waiting = (m, o) :: waiting;
+	}
+}
+
+# Takes up the reads that waited for a message to be complete.
+resume(c: ref Conversation)
+{
+	if(c == nil || c.writer != nil)
+		return;
+	l := waiting;
+	waiting = nil;
+	for(; l != nil; l = tl l){
+		(m, o) := hd l;
+		if(o.c == c && (o.job == nil || o.job.done))
+			read(m, o);
 		else
 			waiting = (m, o) :: waiting;
 	}

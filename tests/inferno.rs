@@ -403,12 +403,12 @@ fn a_limbo_pool_serves_from_two_bridges_and_goes_on_with_one() {
 }
 
 #[test]
-fn the_manual_page_of_the_limbo_module_is_clean() {
+fn the_manual_pages_of_the_limbo_side_are_clean() {
     let mut lint = Command::new("mandoc");
     lint.args(["-T", "lint", "-W", "warning"]);
-    lint.arg(sources().join("llambo-ffi.2"));
+    lint.args(["llambo-ffi.2", "llambofs.4"].map(|page| sources().join(page)));
     if lint.output().is_err() {
-        return skip("there is no mandoc to check the manual with");
+        return skip("there is no mandoc to check the manuals with");
     }
     let ended = run(&mut lint);
     assert_eq!(ended.code, Some(0), "{}{}", ended.output, ended.errors);

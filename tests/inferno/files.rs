@@ -1,5 +1,7 @@
 //! The model as files: llambofs, from Inferno's shell.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::{fs, thread};
 
@@ -21,8 +23,11 @@ fn mount(inferno: &Inferno, home: &Directory, options: &str, addresses: &[&str])
 /// Starts a bridge whose model has a chat template: what was said, without anything between.
 fn bridge_with(home: &Directory, model: &Tiny, options: &[&str]) -> Bridge {
     let template = home.join("template");
-    fs::write(&template, "{% for m in messages %}{{ m.content }}{% endfor %}")
-        .expect("the template can be written");
+    fs::write(
+        &template,
+        "{% for m in messages %}{{ m.content }}{% endfor %}",
+    )
+    .expect("the template can be written");
     let model = model.write(home.join("model.gguf"));
     let template = template.to_str().expect("test paths are UTF-8");
     let template = ["--chat-template-file", template];
@@ -349,7 +354,7 @@ fn kill_reader_of(
 /// Passes bytes between a port, which it tells, and a socket; it hangs up where the other does.
 fn relay(socket: &Path) -> u16 {
     use std::io::copy;
-    use std::net::{Shutdown, TcpListener};
+    use std::net::Shutdown;
     use std::os::unix::net::UnixStream;
 
     let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
@@ -382,7 +387,12 @@ fn files_of_a_bridge_that_is_not_there_answer_once_it_is_and_when_it_comes_back(
     };
     let home = Directory::new();
     let gate = fifo(&home);
-    let mounted = mount(&inferno, &home, "", &[&format!("unix!{}", home.socket().display())]);
+    let mounted = mount(
+        &inferno,
+        &home,
+        "",
+        &[&format!("unix!{}", home.socket().display())],
+    );
     let wait = format!("cat '#U*{}' >/dev/null", gate.display());
     let commands = format!(
         "id=`{{cat new}}
@@ -398,8 +408,14 @@ fn files_of_a_bridge_that_is_not_there_answer_once_it_is_and_when_it_comes_back(
     );
     let mut running = inferno.shell(&home, &(mounted + &commands));
     let socket = home.socket().display().to_string();
-    expect_start(&mut running, &format!("cat: error reading 0/ask: {socket}: '"));
-    expect_start(&mut running, &format!("cat: error reading status: {socket}: '"));
+    expect_start(
+        &mut running,
+        &format!("cat: error reading 0/ask: {socket}: '"),
+    );
+    expect_start(
+        &mut running,
+        &format!("cat: error reading status: {socket}: '"),
+    );
     let mut bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
     open(&gate);
     running.expect("xyz");
@@ -412,7 +428,9 @@ fn files_of_a_bridge_that_is_not_there_answer_once_it_is_and_when_it_comes_back(
     process::wait_for_work(bridge.model_process(), 2);
     process::signal(bridge.pid(), "KILL");
     bridge.wait();
-    running.expect(&format!("cat: error reading 0/ask: unix!{socket}: the bridge hung up"));
+    running.expect(&format!(
+        "cat: error reading 0/ask: unix!{socket}: the bridge hung up"
+    ));
     let _bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
     open(&gate);
     running.expect("vwxyz");
@@ -431,7 +449,12 @@ fn another_inferno_may_ask_but_neither_load_nor_free() {
     inferno.compile_with_module(&home, &sources().join("llambofs.b"));
     fs::write(home.join("key"), "").expect("the file can be written");
     for (listen, mount, server, refusal) in [
-        ("-A", "-A", "-s", "permission denied: only who started llambofs, with -w, may do that"),
+        (
+            "-A",
+            "-A",
+            "-s",
+            "permission denied: only who started llambofs, with -w, may do that",
+        ),
         (
             "-k /dis/lib/key",
             "-k /dis/lib/key -C sha1",
@@ -525,7 +548,137 @@ fn an_embedding_is_read_where_its_text_was_written() {
     for number in numbers.split(',') {
         let expected: f32 = number.parse().expect("a number");
         let line = running.line().expect("a line for each number");
-        assert_eq!(line.parse::<f32>().expect("a number").to_bits(), expected.to_bits());
+        assert_eq!(
+            line.parse::<f32>().expect("a number").to_bits(),
+            expected.to_bits()
+        );
     }
     assert_eq!(running.line(), None);
+}
+
+/// The manual page.
+fn page() -> String {
+    fs::read_to_string(sources().join("llambofs.4")).expect("the page is there")
+}
+
+#[test]
+fn the_manual_page_of_the_files_tells_of_each() {
+    let page = page();
+    let source = fs::read_to_string(sources().join("llambofs.b")).expect("the source is there");
+    let names: Vec<&str> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("\tFile(\"")?.split('"').next())
+        .collect();
+    assert_eq!(names.len(), 14, "{names:?}");
+    for name in names {
+        let told = [".TP\n.B", ".B"]
+            .iter()
+            .any(|mark| page.contains(&format!("\n{mark} {name}\n")));
+        assert!(told, "llambofs.4 does not tell of {name}");
+    }
+}
+
+#[test]
+fn the_chat_of_the_manual_page_runs_as_it_stands() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let page = page();
+    let chat = page
+        .split("Chat until the end of the input:\n.IP\n.EX\n")
+        .nth(1)
+        .and_then(|rest| rest.split(".EE").next())
+        .expect("the page has a chat");
+    assert_eq!(chat.lines().count(), 5, "{chat}");
+    fs::write(home.join("chat"), chat.replace("/mnt/llm", "/chan")).expect("a file");
+    fs::write(home.join("said"), "w\nwhat came before u\n").expect("a file");
+    let running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "",
+        "sh /dis/lib/chat </dis/lib/said; echo; ls",
+    );
+    let files = ["ctl", "embed", "new", "status"];
+    expect(running, &[&["> xyz", "> vwxyz", "> "], &files[..]].concat());
+}
+
+#[test]
+fn an_answer_of_500_kb_arrives_whole() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    // A model takes minutes for that; this bridge has it all at once, in pieces of 1,000 bytes.
+    let home = Directory::new();
+    let port = scripted(|request| match request {
+        "PING" => ok("pong"),
+        "INFO" => r#"{"status":"ok","message":"Model loaded","context_size":600000}"#.into(),
+        _ => {
+            let piece = "0123456789".repeat(100);
+            let statistics = r#""finish_reason":"stop","prompt_tokens":1,"cached_tokens":0,"completion_tokens":500000,"prompt_ms":1,"completion_ms":1,"seed":1"#;
+            let partial = format!(r#"{{"status":"partial","message":"token","data":"{piece}"}}"#);
+            let whole = piece.repeat(500);
+            [
+                vec![partial; 500].join("\n"),
+                format!(r#"{{"status":"ok","message":"done","data":"{whole}",{statistics}}}"#),
+            ]
+            .join("\n")
+        }
+    });
+    let address = format!("'tcp!127.0.0.1!{port}'");
+    let mounted = mount(&inferno, &home, "", &[&address]);
+    let commands = "id=`{cat new}
+         echo z >$id/ask; cat $id/ask >/dis/lib/ask; cat $id/stream >/dis/lib/stream
+         echo read; cat $id/usage";
+    for file in ["ask", "stream"] {
+        fs::write(home.join(file), "").expect("the file can be written");
+    }
+    let running = inferno.shell(&home, &(mounted + commands));
+    expect(running, &["read", "500001/600000"]);
+    let text = "0123456789".repeat(50_000);
+    let read = |name| fs::read_to_string(home.join(name)).expect("the file is there");
+    assert!(read("stream") == text, "{} bytes", read("stream").len());
+    assert!(read("ask") == text + "\n", "{} bytes", read("ask").len());
+}
+
+/// A bridge that answers each line as it is told, on the port that it tells.
+fn scripted(reply: impl Fn(&str) -> String + Send + 'static) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+    let port = listener.local_addr().expect("it is bound").port();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let lines = BufReader::new(client.try_clone().expect("a connection can be shared"));
+            for line in lines.lines().map_while(Result::ok) {
+                if writeln!(client, "{}", reply(&line)).is_err() {
+                    break;
+                }
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn a_message_of_many_fragments_arrives_as_one() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = bridge_with(
+        &home,
+        &Tiny::alphabet().context(60_000),
+        &["--ctx-size", "0"],
+    );
+    fs::write(home.join("long"), "word ".repeat(6_000) + "w").expect("the file can be written");
+    let running = start(
+        &inferno,
+        &home,
+        &bridge,
+        "",
+        "id=`{cat new}
+         cat /dis/lib/long >$id/ask; cat $id/ask $id/usage",
+    );
+    expect(running, &["xyz", "30005/60000"]);
 }

@@ -2,7 +2,8 @@ implement LlamboFFITest;
 
 #
 # Tests LlamboFFI: the module itself against a scripted bridge inside Inferno,
-# then both against a real one.  The last line is the verdict.
+# then both against a real one, and the files of llambofs if they are mounted.
+# The last line is the verdict.
 #
 
 include "sys.m";
@@ -45,14 +46,16 @@ init(ctx: ref Draw->Context, args: list of string)
 	}
 	ffi->init(ctx, nil);
 
-	addr := "";
+	addr, root: string;
 	others: list of string;
 	arg->init(args);
-	arg->setusage("llambo-ffi-test [-a address] [-o other-address-of-the-same-bridge]... [model]");
+	arg->setusage("llambo-ffi-test [-a address] [-o other-address-of-the-same-bridge]... [-m mountpoint] [model]");
 	while((c := arg->opt()) != 0)
 		case c {
 		'a' =>
 			addr = arg->earg();
+		'm' =>
+			root = arg->earg();
 		'o' =>
 			others = arg->earg() :: others;
 		* =>
@@ -79,7 +82,7 @@ init(ctx: ref Draw->Context, args: list of string)
 	killing();
 	conversation();
 	pooltest();
-	live(addr, others, model);
+	live(addr, others, root, model);
 
 	# The scripted bridges would serve for ever.
 	ctl := sys->open(sprint("#p/%d/ctl", pid), Sys->OWRITE);
@@ -552,7 +555,7 @@ acquirer(p: ref Pool, got: chan of ref Bridge)
 # a real bridge: connection, model loading, inference, cleanup
 #
 
-live(addr: string, others: list of string, model: string)
+live(addr: string, others: list of string, root, model: string)
 {
 	unreachable("/nowhere/llama-cpp-bridge.sock", "does not exist");
 	unreachable("unix!relative.sock", "must begin with /");
@@ -594,6 +597,11 @@ live(addr: string, others: list of string, model: string)
 	if(model != nil){
 		inference(b);
 		chatting(b);
+	}
+	if(root != nil){
+		b.disconnect();
+		files(root, model);
+		b = Bridge.connect(addr);
 	}
 	cleanup(b);
 	restored(addr, before);
@@ -746,6 +754,58 @@ join(pieces, joined: chan of string)
 	while((p := <-pieces) != nil)
 		s += p;
 	joined <-= s;
+}
+
+# What llambofs serves at this place.
+files(root, model: string)
+{
+	(number, err) := readall(root+"/new");
+	check("reading new begins a conversation", len number > 1 && err == nil, err);
+	if(len number < 2)
+		return;
+	conversation := root+"/"+number[0:len number-1];
+	(status, why) := readall(root+"/status");
+	check("status tells the version", contains(status, "version "), why);
+	writeall(conversation+"/ctl", "set max_tokens 8");
+	writeall(conversation+"/ctl", "set ignore_eos true");
+	err = writeall(conversation+"/ask", "Name a colour.\n");
+	answer: string;
+	(answer, why) = readall(conversation+"/ask");
+	if(model == nil)
+		check("ask without a model is refused", err == nil && contains(why, "No model loaded"), answer+why);
+	else{
+		check("ask is answered", err == nil && len answer > 1, why);
+		context: string;
+		(context, why) = readall(conversation+"/context");
+		check("context has what was said", contains(context, "\"Name a colour.\""), context+why);
+	}
+	err = writeall(root+"/ctl", "free");
+	check("free is refused", contains(err, "permission denied"), err);
+	writeall(conversation+"/ctl", "close");
+	(nil, why) = readall(conversation+"/ask");
+	check("a closed conversation is gone", contains(why, "does not exist"), why);
+}
+
+readall(path: string): (string, string)
+{
+	fd := sys->open(path, Sys->OREAD);
+	if(fd == nil)
+		return (nil, sprint("%r"));
+	buf := array[64*1024] of byte;
+	end := 0;
+	while((n := sys->read(fd, buf[end:], len buf-end)) > 0)
+		end += n;
+	if(n < 0)
+		return (string buf[0:end], sprint("%r"));
+	return (string buf[0:end], nil);
+}
+
+writeall(path, text: string): string
+{
+	fd := sys->open(path, Sys->OWRITE);
+	if(fd == nil || sys->fprint(fd, "%s", text) < 0)
+		return sprint("%r");
+	return nil;
 }
 
 cleanup(b: ref Bridge)

@@ -293,6 +293,8 @@ fn a_killed_reader_that_waits_for_a_busy_bridge_leaves_nothing_to_it() {
     expect_among_killed(&mut running, "killed");
     expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
     holder.vanish();
+    open(&home.join("gate"));
+    running.expect("");
     expect_among_killed(&mut running, "xyz");
 }
 
@@ -318,8 +320,8 @@ fn a_killed_reader_stops_a_prompt_that_is_still_evaluated_over_a_network() {
     expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
 }
 
-/// Kills a reader of this file of a conversation when the gate opens, then reads the answer,
-/// and asks once more.
+/// Kills a reader of this file of a conversation when the gate opens, then reads the answer;
+/// asks once more when the gate opens again.
 fn kill_reader(inferno: &Inferno, home: &Directory, address: &str, file: &str) -> Running {
     kill_reader_of(inferno, home, address, file, "w")
 }
@@ -343,7 +345,8 @@ fn kill_reader_of(
          echo kill >/prog/$reader/ctl
          echo killed
          cat $id/ask
-         echo w >$id/ask; cat $id/ask",
+         {{cat '#U*{}'; echo w >$id/ask; cat $id/ask}}",
+        gate.display(),
         gate.display()
     );
     let mut running = inferno.shell(home, &(mounted + &commands));

@@ -80,11 +80,12 @@ compile_limbo() {
 	need_inferno limbo "$limbo"
 	objects=$target/inferno
 	mkdir -p "$objects" || fail "cannot make the directory $objects"
-	for module in llambo-ffi llambo-ffi-test; do
-		"$limbo" "-I$inferno_root/module" "-I$here" -gw -o "$objects/$module.dis" "$here/$module.b" >&2 ||
+	# The sources first: an older llambo-ffi.m may be installed among Inferno's own.
+	for module in llambo-ffi llambo-ffi-test llambofs; do
+		"$limbo" "-I$here" "-I$inferno_root/module" -gw -o "$objects/$module.dis" "$here/$module.b" >&2 ||
 			fail "$module.b does not compile"
 	done
-	say "compiled $objects/llambo-ffi.dis and llambo-ffi-test.dis"
+	say "compiled $objects/llambo-ffi.dis, llambo-ffi-test.dis and llambofs.dis"
 	[ -z "$install" ] || install_limbo "${1:-$inferno_root}"
 }
 
@@ -92,8 +93,10 @@ compile_limbo() {
 install_limbo() {
 	put "$objects/llambo-ffi.dis" "$1/dis/lib"
 	put "$objects/llambo-ffi-test.dis" "$1/dis"
+	put "$objects/llambofs.dis" "$1/dis"
 	put "$here/llambo-ffi.m" "$1/module"
 	put "$here/llambo-ffi.2" "$1/man/2" llambo-ffi
+	put "$here/llambofs.4" "$1/man/4" llambofs
 }
 
 # put FILE DIRECTORY [NAME]
@@ -149,7 +152,8 @@ run_ffi_test() {
 	timeout -k 5 "$ffi_limit" "$emu" "-r$inferno_root" -c0 /dis/sh.dis -c "
 		echo nobroken >/dev/sysctl
 		bind -b $(inferno_quote "#U*$objects") /dis/lib
-		/dis/lib/llambo-ffi-test.dis -a $(inferno_quote "unix!$socket") ${model:+$(inferno_quote "$model")}
+		/dis/lib/llambofs.dis -m /chan $(inferno_quote "unix!$socket")
+		/dis/lib/llambo-ffi-test.dis -a $(inferno_quote "unix!$socket") -m /chan ${model:+$(inferno_quote "$model")}
 		echo halt >/dev/sysctl
 	" </dev/null 2>&1 &
 	wait $! 2>/dev/null || :

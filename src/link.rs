@@ -55,6 +55,12 @@ impl Link {
 
     /// Puts a message behind those that are still to be written.
     pub(crate) fn queue<M: Message>(&mut self, message: M) {
+        // What is written goes even if there is always something left; not before it is the larger
+        // part, so that no byte is moved more than once or twice.
+        if self.written > self.outgoing.len() / 2 {
+            self.outgoing.drain(..self.written);
+            self.written = 0;
+        }
         self.outgoing
             .extend_from_slice(json::to_string(&message.write()).as_bytes());
         self.outgoing.push(b'\n');

@@ -217,6 +217,35 @@ fn a_hundred_thousand_requests_in_flight_take_no_memory() {
 }
 
 #[test]
+fn long_requests_one_behind_the_other_take_no_memory_once_they_are_answered() {
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let mut client = bridge.connect();
+    client.exchange("INFER y", &completed("z"));
+    let before = process::peak_memory(bridge.pid());
+    let count = 150;
+    std::thread::scope(|scope| {
+        let mut sender = client.second_handle();
+        scope.spawn(move || {
+            use std::io::Write;
+            let request = format!("DETOKENIZE {}260\n", "100 ".repeat(250_000));
+            for _ in 0..count {
+                sender
+                    .write_all(request.as_bytes())
+                    .expect("all can be sent");
+            }
+        });
+        let message = "260 is not a token of the model; its tokens are 0 to 259";
+        for _ in 0..count {
+            client.expect(&failure("bad_request", message));
+        }
+    });
+    // All of them together are 150 MB, those in flight 8 MB.
+    let more = process::peak_memory(bridge.pid()) - before;
+    assert!(more < 48 << 20, "{more} bytes more");
+}
+
+#[test]
 fn a_request_that_takes_too_long_leaves_the_others_alone() {
     let home = Directory::new();
     let options = ["-n", "-1", "-c", "0", "--request-timeout", "2"];

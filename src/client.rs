@@ -156,7 +156,8 @@ impl Client {
             self.output = Vec::new();
             self.written = 0;
             self.served = now;
-        } else if self.written >= OUTPUT_LIMIT {
+        } else if self.written >= OUTPUT_LIMIT.max(self.output.len() / 2) {
+            // The larger part, or most of a very long reply would be moved again and again.
             self.output.drain(..self.written);
             self.written = 0;
         }

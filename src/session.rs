@@ -171,12 +171,12 @@ impl Session {
     pub(crate) fn advance(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
         self.end_late_requests(slot, options, now);
         loop {
-            let mut moved = self.take_requests(options);
+            let mut moved = self.take_requests(options, now);
             // Before the model is asked: what is told at the head of the queue is not to show
             // what a request behind it has changed.
             moved |= self.give_answers(slot, options, now);
             if !self.client.gone() {
-                moved |= self.ask_model(slot, options, now);
+                moved |= self.ask_model(slot, now);
             }
             moved |= self.client.flush(now);
             if !moved {
@@ -195,7 +195,7 @@ impl Session {
             && !self.requests.back().is_some_and(Request::is_barrier)
     }
 
-    fn take_requests(&mut self, options: &Options) -> bool {
+    fn take_requests(&mut self, options: &Options, now: Instant) -> bool {
         let mut moved = false;
         while self.may_take(options)
             && let Some(framed) = self.client.next()
@@ -213,19 +213,23 @@ impl Session {
                 Ok(action) => State::Waiting(action),
                 Err(failure) => State::Answered(reply::line(&Err(failure))),
             };
-            self.requests.push_back(Request::new(state));
+            let mut request = Request::new(state);
+            if request.is_question() {
+                // Its time runs even if one before it has to wake the model first.
+                request.begin(options, now);
+            }
+            self.requests.push_back(request);
         }
         moved
     }
 
     /// Gives the model all questions that wait for it, if it can take them.
-    fn ask_model(&mut self, slot: &mut Slot, options: &Options, now: Instant) -> bool {
+    fn ask_model(&mut self, slot: &mut Slot, now: Instant) -> bool {
         let mut moved = false;
         for request in &mut self.requests {
             if !matches!(request.state, State::Waiting(Action::Ask(_))) {
                 continue;
             }
-            request.begin(options, now);
             match slot.prepare(now) {
                 Ok(Readiness::NotYet) => break,
                 Ok(Readiness::Ready) => request.ask(slot, now),

@@ -1,6 +1,6 @@
 //! Time limits: of a request, of a silent model process, of a load, of a client's turn.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::harness::{
     Bridge, Client, Directory, Tiny, completed, failure, ok, process, wait_until,
@@ -73,6 +73,26 @@ fn a_request_for_a_model_that_takes_too_long_to_load_is_given_up() {
     wait_until("the process that loaded is gone", || {
         process::children(bridge.pid()).len() == 1
     });
+}
+
+#[test]
+fn requests_that_wait_for_the_same_load_are_all_given_up_when_their_time_is_over() {
+    let home = Directory::new();
+    let bridge = bridge_with(&home, Tiny::alphabet(), &["--request-timeout", "2"]);
+    let child = bridge.model_process();
+    process::signal(child, "KILL");
+    process::wait_for_end(child);
+    Tiny::slow_to_load().write(home.join("tiny.gguf"));
+    let mut client = bridge.connect();
+    client.send("INFER a\n".repeat(8));
+    let late = failure("timeout", "Not answered within 2 seconds");
+    client.expect(&late);
+    let first = Instant::now();
+    for _ in 1..8 {
+        client.expect(&late);
+    }
+    let between = first.elapsed();
+    assert!(between < Duration::from_secs(2), "{between:?} apart");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod bound;
 mod cache;
+mod cells;
 #[cfg(feature = "chat-template")]
 mod chat;
 #[cfg(not(feature = "chat-template"))]

@@ -7,6 +7,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
 use super::cache::Cache;
+use super::cells::Cells;
 use super::sequence::Sequence;
 
 /// Tokens that a request which has to generate so many or more must find room for beside its
@@ -209,7 +210,7 @@ impl Queue {
             };
             let leader = self.running.iter().find(|s| s.id == leader);
             let ahead = leader.is_some_and(|leader| {
-                leader.evaluated() < shared && Cache::whole(context, leader.place)
+                leader.evaluated() < shared && Cells::whole(context, leader.place)
             });
             if ahead {
                 continue;

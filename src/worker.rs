@@ -119,13 +119,13 @@ impl Worker {
 
     /// Ends it if it is stuck, or if ending it is quicker than waiting for it to give up what was
     /// cancelled: that is so if somebody waits for it (`wanted`) and it takes less time to load
-    /// the model again (`reload`) than it will be busy. `stall` is how long it may say nothing
-    /// about the requests that it has.
+    /// the model again (`reload`) than it will be busy. `stall` is how long it may say nothing,
+    /// beyond the step that it announced, while it has requests.
     pub(crate) fn check(&mut self, now: Instant, wanted: bool, reload: Duration, stall: Duration) {
         if self.process.ending() {
             return;
         }
-        if !self.live.is_empty() && now >= self.heard + stall {
+        if !self.live.is_empty() && now >= self.silence_ends(stall) {
             let message = format!(
                 "The model process gave no sign of life for {} seconds",
                 stall.as_secs()
@@ -145,9 +145,14 @@ impl Worker {
         if self.process.ending() {
             return None;
         }
-        let stall = (!self.live.is_empty()).then_some(self.heard + stall);
+        let stall = (!self.live.is_empty()).then(|| self.silence_ends(stall));
         let cancel = (!self.cancelled.is_empty()).then(|| self.patience_ends());
         stall.into_iter().chain(cancel).min()
+    }
+
+    /// Until when it may say nothing: what it announced does not count as silence.
+    fn silence_ends(&self, stall: Duration) -> Instant {
+        self.busy_until.max(self.heard) + stall
     }
 
     fn patience_ends(&self) -> Instant {

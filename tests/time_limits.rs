@@ -159,15 +159,16 @@ fn an_idle_model_process_may_be_silent() {
 #[test]
 fn a_client_that_leaves_a_stopped_model_process_behind_costs_the_next_one_two_seconds() {
     let home = Directory::new();
-    let bridge = bridge_with(&home, Tiny::alphabet(), &[]);
+    let bridge = bridge_with(&home, Tiny::endless(), &["-n", "-1", "-c", "0"]);
     let child = bridge.model_process();
-    process::signal(child, "STOP");
     let mut client = bridge.connect();
-    client.ask("INFER w");
+    client.ask("INFER a");
+    process::wait_for_work(child, UNDER_WAY);
+    process::signal(child, "STOP");
     client.vanish();
     let mut next = bridge.connect();
     next.exchange("PING", &ok("pong"));
-    next.exchange("INFER w", &completed("xyz"));
+    next.exchange("INFER !", &completed(""));
     process::wait_for_end(child);
 }
 

@@ -39,7 +39,12 @@ impl Shelved {
         prompt: usize,
         whole: bool,
     ) -> Option<Self> {
-        let state = context.state_seq_get(place, LlamaStateSeqFlags::empty());
+        let flags = LlamaStateSeqFlags::empty();
+        // One that has no room here would be copied in vain, and push all others out.
+        if context.state_seq_get_size_ext(place, flags) > LARGEST {
+            return None;
+        }
+        let state = context.state_seq_get(place, flags);
         Some(Self {
             tokens,
             prompt,

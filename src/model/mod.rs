@@ -97,7 +97,10 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         .and_then(|mut engine| engine.try_out().map(|()| engine));
     match engine {
         Ok(mut engine) => {
-            if let (Some(before), Some(now)) = (before, system::data_size()) {
+            // A GPU's driver takes memory of its own, as much as it likes.
+            if !backend.supports_gpu_offload()
+                && let (Some(before), Some(now)) = (before, system::data_size())
+            {
                 system::limit_data(now + now.saturating_sub(before) + ROOM);
             }
             let ready = describe(&model, load, context_size);

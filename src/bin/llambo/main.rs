@@ -9,8 +9,8 @@ mod failure;
 mod generate;
 mod help;
 mod input;
-// What only the bridge and the tests use of the table.
 mod interrupt;
+// What only the bridge and the tests use of the table.
 #[allow(dead_code)]
 #[path = "../../limits.rs"]
 mod limits;

@@ -1,14 +1,17 @@
 //! `llama-cpp-bridge` serves a llama.cpp model over a Unix socket.
 //!
-//! The way of a request: [`bridge`] takes a client and lets [`request`] cut its bytes into
-//! requests; [`command`] looks each up and handles it, for a model through [`slot`] and
-//! [`process`]; behind the socket pair of [`link`], in a process of its own, [`model`] runs
-//! llama.cpp; [`reply`] writes what comes back.
+//! The way of a request: [`bridge`] is the loop, which waits in one place and hands what happens
+//! to the state that it belongs to. [`client`] takes bytes in, [`request`] cuts them into requests,
+//! [`command`] says for each what is to be done, and [`session`] has it done, in order, as one
+//! [`flight`] beside others: for a model through [`slot`], [`worker`] and [`process`]; behind the
+//! socket pair of [`link`], in a process of its own, [`model`] runs llama.cpp; [`reply`] writes what
+//! comes back.
 
 mod bridge;
 mod client;
 mod command;
 mod failure;
+mod flight;
 mod generate;
 mod identity;
 mod json;

@@ -5,12 +5,13 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::client::Client;
-use crate::command::{self, Action, MakeReply, Question};
+use crate::command::{self, Action, MakeReply};
 use crate::failure::{Code, Failure};
+use crate::flight::{Flight, State, loaded};
 use crate::options::Options;
-use crate::reply::{self, Reply};
+use crate::reply;
 use crate::request::Framed;
-use crate::slot::{Begun, Event, Readiness, Slot};
+use crate::slot::{Event, Readiness, Slot};
 use crate::system::PollFd;
 use crate::worker::Heard;
 
@@ -22,101 +23,16 @@ const QUEUE_LIMIT: usize = 256;
 /// Bytes of answers that may wait for their turn before no further request is taken.
 const HELD_LIMIT: usize = 1 << 20;
 
-/// Pieces of a stream that are kept apart while they wait.
-const PIECES_LIMIT: usize = 256;
-
 /// A client and its requests.
 pub(crate) struct Session {
     client: Client,
-    requests: VecDeque<Request>,
+    requests: VecDeque<Flight>,
     /// When the client came.
     began: Instant,
     /// No further request is taken, and the connection closes when those under way are answered.
     closing: bool,
     /// Its QUIT was carried out.
     quit: bool,
-}
-
-/// A request under way.
-struct Request {
-    state: State,
-    /// The pieces of a stream that have not left yet.
-    pieces: VecDeque<String>,
-    /// When it has to be answered.
-    deadline: Option<Instant>,
-}
-
-enum State {
-    /// Not begun: a question until the model can take it, anything else until its turn.
-    Waiting(Action),
-    /// The model works on it, by this number, and this makes a reply of its answer.
-    Asked(u64, MakeReply),
-    /// Its LOAD is under way.
-    Loading,
-    /// Its FREE is under way.
-    Freeing,
-    /// Answered by this line.
-    Answered(String),
-}
-
-impl Request {
-    fn new(state: State) -> Self {
-        Self {
-            state,
-            pieces: VecDeque::new(),
-            deadline: None,
-        }
-    }
-
-    fn answer(&mut self, outcome: &Result<Reply, Failure>) {
-        self.state = State::Answered(reply::line(outcome));
-    }
-
-    fn is_answered(&self) -> bool {
-        matches!(self.state, State::Answered(_))
-    }
-
-    /// Whether it is, or soon will be, with the model.
-    fn is_question(&self) -> bool {
-        matches!(
-            self.state,
-            State::Waiting(Action::Ask(_)) | State::Asked(..)
-        )
-    }
-
-    /// Whether it waits for all before it, and all behind it wait for it.
-    fn is_barrier(&self) -> bool {
-        matches!(
-            self.state,
-            State::Waiting(Action::Load(_) | Action::Free | Action::Quit)
-                | State::Loading
-                | State::Freeing
-        )
-    }
-
-    fn held(&self) -> usize {
-        let answer = match &self.state {
-            State::Answered(line) => line.len(),
-            _ => 0,
-        };
-        answer + self.pieces.iter().map(String::len).sum::<usize>()
-    }
-
-    /// Keeps a piece until it can leave. A stream that is too far ahead of its reader gets longer
-    /// pieces instead of more of them.
-    fn hold(&mut self, piece: String) {
-        let many = self.pieces.len() >= PIECES_LIMIT;
-        match self.pieces.back_mut() {
-            Some(last) if many => last.push_str(&piece),
-            _ => self.pieces.push_back(piece),
-        }
-    }
-
-    /// Sets when it has to be answered, the first time that something is done for it.
-    fn begin(&mut self, options: &Options, now: Instant) {
-        let limit = options.request_timeout;
-        self.deadline = self.deadline.or(limit.map(|limit| now + limit));
-    }
 }
 
 impl Session {
@@ -157,7 +73,7 @@ impl Session {
 
     /// Whether a request waits for the model.
     pub(crate) fn wants_model(&self) -> bool {
-        let waits = |request: &Request| matches!(request.state, State::Waiting(Action::Ask(_)));
+        let waits = |request: &Flight| matches!(request.state, State::Waiting(Action::Ask(_)));
         self.requests.iter().any(waits)
     }
 
@@ -187,12 +103,12 @@ impl Session {
 
     fn may_take(&self, options: &Options) -> bool {
         let questions = self.requests.iter().filter(|r| r.is_question()).count();
-        let held: usize = self.requests.iter().map(Request::held).sum();
+        let held: usize = self.requests.iter().map(Flight::held).sum();
         !self.closing
             && self.requests.len() < QUEUE_LIMIT
             && questions < options.load.parallel as usize
             && held < HELD_LIMIT
-            && !self.requests.back().is_some_and(Request::is_barrier)
+            && !self.requests.back().is_some_and(Flight::is_barrier)
     }
 
     fn take_requests(&mut self, options: &Options, now: Instant) -> bool {
@@ -213,7 +129,7 @@ impl Session {
                 Ok(action) => State::Waiting(action),
                 Err(failure) => State::Answered(reply::line(&Err(failure))),
             };
-            let mut request = Request::new(state);
+            let mut request = Flight::new(state);
             if request.is_question() {
                 // Its time runs even if one before it has to wake the model first.
                 request.begin(options, now);
@@ -287,7 +203,7 @@ impl Session {
         true
     }
 
-    fn asked(&mut self, id: u64) -> Option<(&mut Request, MakeReply)> {
+    fn asked(&mut self, id: u64) -> Option<(&mut Flight, MakeReply)> {
         self.requests
             .iter_mut()
             .find_map(|request| match request.state {
@@ -299,12 +215,12 @@ impl Session {
     /// A LOAD is answered. Where the model could not be brought back, the request that needed it
     /// first is; those behind find the slot empty.
     fn load_ended(&mut self, outcome: Result<(), Failure>) -> bool {
-        let loads = |r: &&mut Request| matches!(r.state, State::Loading);
+        let loads = |r: &&mut Flight| matches!(r.state, State::Loading);
         if let Some(request) = self.requests.iter_mut().find(loads) {
             request.answer(&outcome.map(|()| loaded()));
             return true;
         }
-        let waits = |r: &&mut Request| matches!(r.state, State::Waiting(Action::Ask(_)));
+        let waits = |r: &&mut Flight| matches!(r.state, State::Waiting(Action::Ask(_)));
         match (outcome, self.requests.iter_mut().find(waits)) {
             (Err(failure), Some(request)) => request.answer(&Err(failure)),
             (Err(_), None) => return false,
@@ -366,72 +282,11 @@ impl Session {
 
     /// Tells the client, if it waits for an answer, that none will come.
     pub(crate) fn say_goodbye(&mut self, now: Instant) {
-        let waits = |request: &Request| !request.is_answered();
+        let waits = |request: &Flight| !request.is_answered();
         if self.requests.front().is_some_and(waits) {
             let failure = Failure::new(Code::Internal, "The bridge is stopping");
             self.client.push(&reply::line(&Err(failure)), now);
         }
         self.client.flush(now);
     }
-}
-
-impl Request {
-    /// Gives the question to the model, which is ready for it.
-    fn ask(&mut self, slot: &mut Slot, now: Instant) {
-        let placeholder = State::Freeing;
-        self.state = match std::mem::replace(&mut self.state, placeholder) {
-            State::Waiting(Action::Ask(Question { work, reply })) => {
-                State::Asked(slot.ask(work, now), reply)
-            }
-            other => other,
-        };
-    }
-
-    /// Does what the request at the head of the queue asks for, or goes on with it; for a client
-    /// that is `gone` only what is done at once. Tells whether that was QUIT.
-    fn carry_out(&mut self, slot: &mut Slot, options: &Options, now: Instant, gone: bool) -> bool {
-        match &self.state {
-            State::Waiting(Action::Tell(tell)) => {
-                let reply = tell(slot, options);
-                self.answer(&Ok(reply));
-            }
-            State::Waiting(Action::Load(_)) if gone => (),
-            State::Waiting(Action::Load(path)) => match slot.load(path, now) {
-                Ok(Begun::Loaded) => self.answer(&Ok(loaded())),
-                Ok(Begun::UnderWay) => {
-                    self.begin(options, now);
-                    self.state = State::Loading;
-                }
-                Ok(Begun::NotYet) => (),
-                Err(failure) => self.answer(&Err(failure)),
-            },
-            State::Waiting(Action::Free) => {
-                slot.free();
-                self.state = State::Freeing;
-            }
-            State::Waiting(Action::Quit) => {
-                slot.free();
-                self.answer(&Ok(Reply::message("Goodbye")));
-                return true;
-            }
-            _ => (),
-        }
-        if matches!(self.state, State::Freeing) && slot.is_free() {
-            self.answer(&Ok(Reply::message("Resources freed")));
-        }
-        false
-    }
-
-    /// Has it end, wherever it is.
-    fn give_up(&mut self, slot: &mut Slot, now: Instant) {
-        match self.state {
-            State::Asked(id, _) => slot.cancel(id, now),
-            State::Loading => slot.abort_load(),
-            _ => (),
-        }
-    }
-}
-
-fn loaded() -> Reply {
-    Reply::message("Model loaded successfully")
 }

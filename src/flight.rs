@@ -1,0 +1,167 @@
+//! A request under way: where it is, what is still to leave of it, and how it goes on when it is its
+//! turn. Nothing here waits.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use crate::command::{Action, MakeReply, Question};
+use crate::failure::Failure;
+use crate::options::Options;
+use crate::reply::{self, Reply};
+use crate::slot::{Begun, Slot};
+
+/// Pieces of a stream that are kept apart while they wait.
+const PIECES_LIMIT: usize = 256;
+
+/// A request under way.
+pub(crate) struct Flight {
+    pub(crate) state: State,
+    /// The pieces of a stream that have not left yet.
+    pub(crate) pieces: VecDeque<String>,
+    /// When it has to be answered.
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// How far a request is.
+pub(crate) enum State {
+    /// Not begun: a question until the model can take it, anything else until its turn.
+    Waiting(Action),
+    /// The model works on it, by this number, and this makes a reply of its answer.
+    Asked(u64, MakeReply),
+    /// Its LOAD is under way.
+    Loading,
+    /// Its FREE is under way.
+    Freeing,
+    /// Answered by this line.
+    Answered(String),
+}
+
+impl Flight {
+    /// A request that is there.
+    pub(crate) fn new(state: State) -> Self {
+        Self {
+            state,
+            pieces: VecDeque::new(),
+            deadline: None,
+        }
+    }
+
+    /// Answers it; the line leaves when it is its turn.
+    pub(crate) fn answer(&mut self, outcome: &Result<Reply, Failure>) {
+        self.state = State::Answered(reply::line(outcome));
+    }
+
+    /// Whether its answer is there.
+    pub(crate) fn is_answered(&self) -> bool {
+        matches!(self.state, State::Answered(_))
+    }
+
+    /// Whether it is, or soon will be, with the model.
+    pub(crate) fn is_question(&self) -> bool {
+        matches!(
+            self.state,
+            State::Waiting(Action::Ask(_)) | State::Asked(..)
+        )
+    }
+
+    /// Whether it waits for all before it, and all behind it wait for it.
+    pub(crate) fn is_barrier(&self) -> bool {
+        matches!(
+            self.state,
+            State::Waiting(Action::Load(_) | Action::Free | Action::Quit)
+                | State::Loading
+                | State::Freeing
+        )
+    }
+
+    /// Bytes of it that wait to leave.
+    pub(crate) fn held(&self) -> usize {
+        let answer = match &self.state {
+            State::Answered(line) => line.len(),
+            _ => 0,
+        };
+        answer + self.pieces.iter().map(String::len).sum::<usize>()
+    }
+
+    /// Keeps a piece until it can leave. A stream that is too far ahead of its reader gets longer
+    /// pieces instead of more of them.
+    pub(crate) fn hold(&mut self, piece: String) {
+        let many = self.pieces.len() >= PIECES_LIMIT;
+        match self.pieces.back_mut() {
+            Some(last) if many => last.push_str(&piece),
+            _ => self.pieces.push_back(piece),
+        }
+    }
+
+    /// Sets when it has to be answered, the first time that something is done for it.
+    pub(crate) fn begin(&mut self, options: &Options, now: Instant) {
+        let limit = options.request_timeout;
+        self.deadline = self.deadline.or(limit.map(|limit| now + limit));
+    }
+
+    /// Gives the question to the model, which is ready for it.
+    pub(crate) fn ask(&mut self, slot: &mut Slot, now: Instant) {
+        let placeholder = State::Freeing;
+        self.state = match std::mem::replace(&mut self.state, placeholder) {
+            State::Waiting(Action::Ask(Question { work, reply })) => {
+                State::Asked(slot.ask(work, now), reply)
+            }
+            other => other,
+        };
+    }
+
+    /// Does what the request at the head of the queue asks for, or goes on with it; for a client
+    /// that is `gone` only what is done at once. Tells whether that was QUIT.
+    pub(crate) fn carry_out(
+        &mut self,
+        slot: &mut Slot,
+        options: &Options,
+        now: Instant,
+        gone: bool,
+    ) -> bool {
+        match &self.state {
+            State::Waiting(Action::Tell(tell)) => {
+                let reply = tell(slot, options);
+                self.answer(&Ok(reply));
+            }
+            State::Waiting(Action::Load(_)) if gone => (),
+            State::Waiting(Action::Load(path)) => match slot.load(path, now) {
+                Ok(Begun::Loaded) => self.answer(&Ok(loaded())),
+                Ok(Begun::UnderWay) => {
+                    self.begin(options, now);
+                    self.state = State::Loading;
+                }
+                Ok(Begun::NotYet) => (),
+                Err(failure) => self.answer(&Err(failure)),
+            },
+            State::Waiting(Action::Free) => {
+                slot.free();
+                self.state = State::Freeing;
+            }
+            State::Waiting(Action::Quit) => {
+                slot.free();
+                self.answer(&Ok(Reply::message("Goodbye")));
+                return true;
+            }
+            _ => (),
+        }
+        if matches!(self.state, State::Freeing) && slot.is_free() {
+            self.answer(&Ok(Reply::message("Resources freed")));
+        }
+        false
+    }
+
+    /// Has it end, wherever it is.
+    pub(crate) fn give_up(&mut self, slot: &mut Slot, now: Instant) {
+        match self.state {
+            State::Asked(id, _) => slot.cancel(id, now),
+            State::Loading => slot.abort_load(),
+            _ => (),
+        }
+    }
+}
+
+/// What answers a LOAD that succeeded.
+pub(crate) fn loaded() -> Reply {
+    Reply::message("Model loaded successfully")
+}

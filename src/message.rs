@@ -1,6 +1,4 @@
-//! What the bridge and its model process say to each other. How it is written stands in [`wire`].
-//!
-//! [`wire`]: crate::wire
+//! What the bridge and its model process say to each other. How it is written stands in wire.rs.
 
 use std::time::Duration;
 

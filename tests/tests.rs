@@ -32,6 +32,7 @@ mod llambo_map;
 mod load;
 mod long_texts;
 mod manuals;
+mod mixtures;
 mod model_options;
 mod options;
 mod processes;

@@ -192,7 +192,12 @@ impl Session {
             },
             Event::Heard(Heard::Answer(id, outcome)) => match self.asked(id) {
                 Some((request, reply)) => {
-                    let other = || Failure::new(Code::Internal, "Not an answer to the question");
+                    let other = || {
+                        Failure::new(
+                            Code::Internal,
+                            "The model process gave another kind of answer than was asked for",
+                        )
+                    };
                     let outcome = outcome.and_then(|answer| reply(answer).ok_or_else(other));
                     request.answer(&outcome);
                 }
@@ -239,7 +244,7 @@ impl Session {
                 continue;
             }
             request.give_up(slot, now);
-            let message = format!("Not answered within {} seconds", limit.as_secs());
+            let message = format!("Not answered within {} s", limit.as_secs());
             request.answer(&Err(Failure::new(Code::Timeout, message)));
         }
     }

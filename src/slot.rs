@@ -209,10 +209,7 @@ impl Slot {
         }
         if late {
             let seconds = self.limits.load.as_secs();
-            loading.refuse(
-                Code::Timeout,
-                &format!("not loaded within {seconds} seconds"),
-            );
+            loading.refuse(Code::Timeout, &format!("not loaded within {seconds} s"));
         }
         let died = loading.process.buried()?;
         let reason = loading.process.first_error().unwrap_or(died);

@@ -127,7 +127,7 @@ impl Worker {
         }
         if !self.live.is_empty() && now >= self.silence_ends(stall) {
             let message = format!(
-                "The model process gave no sign of life for {} seconds",
+                "The model process gave no sign of life for {} s",
                 stall.as_secs()
             );
             self.end(Some(Failure::new(Code::Timeout, message)));

@@ -251,7 +251,7 @@ fn a_request_that_takes_too_long_leaves_the_others_alone() {
     let mut client = bridge.connect();
     client.send("INFER !\nINFER a\nINFER !\nGENERATE {\"prompt\":\"a\",\"max_tokens\":3}\n");
     client.expect(&completed(""));
-    client.expect(&failure("timeout", "Not answered within 2 seconds"));
+    client.expect(&failure("timeout", "Not answered within 2 s"));
     client.expect(&completed(""));
     assert_eq!(client.answer().text, "bcd");
     assert_eq!(bridge.model_process(), child);

@@ -21,10 +21,7 @@ fn a_request_that_takes_too_long_is_given_up_and_the_model_stays() {
     let bridge = bridge_with(&home, Tiny::endless(), &options);
     let child = bridge.model_process();
     let mut client = bridge.connect();
-    client.exchange(
-        "INFER a",
-        &failure("timeout", "Not answered within 1 seconds"),
-    );
+    client.exchange("INFER a", &failure("timeout", "Not answered within 1 s"));
     client.exchange("INFER !", &completed(""));
     assert_eq!(bridge.model_process(), child);
 }
@@ -40,7 +37,7 @@ fn a_stream_that_takes_too_long_ends_with_the_error() {
     while line.starts_with(r#"{"status":"partial""#) {
         line = client.receive();
     }
-    assert_eq!(line, failure("timeout", "Not answered within 1 seconds"));
+    assert_eq!(line, failure("timeout", "Not answered within 1 s"));
     client.exchange("PING", &ok("pong"));
 }
 
@@ -51,10 +48,7 @@ fn a_request_whose_process_does_not_give_it_up_costs_the_process() {
     let child = bridge.model_process();
     process::signal(child, "STOP");
     let mut client = bridge.connect();
-    client.exchange(
-        "INFER w",
-        &failure("timeout", "Not answered within 1 seconds"),
-    );
+    client.exchange("INFER w", &failure("timeout", "Not answered within 1 s"));
     process::wait_for_end(child);
     client.exchange("INFER w", &completed("xyz"));
 }
@@ -67,7 +61,7 @@ fn a_request_for_a_model_that_takes_too_long_to_load_is_given_up() {
     let mut client = bridge.connect();
     client.exchange(
         &format!("LOAD {}", slow.display()),
-        &failure("timeout", "Not answered within 1 seconds"),
+        &failure("timeout", "Not answered within 1 s"),
     );
     client.exchange("INFER w", &completed("xyz"));
     wait_until("the process that loaded is gone", || {
@@ -85,7 +79,7 @@ fn requests_that_wait_for_the_same_load_are_all_given_up_when_their_time_is_over
     Tiny::slow_to_load().write(home.join("tiny.gguf"));
     let mut client = bridge.connect();
     client.send("INFER a\n".repeat(8));
-    let late = failure("timeout", "Not answered within 2 seconds");
+    let late = failure("timeout", "Not answered within 2 s");
     client.expect(&late);
     let first = Instant::now();
     for _ in 1..8 {
@@ -102,7 +96,7 @@ fn a_load_that_takes_too_long_is_ended_and_the_model_before_stays() {
     let bridge = bridge_with(&home, Tiny::alphabet(), &["--load-timeout", "1"]);
     let mut client = bridge.connect();
     let reason = format!(
-        "Failed to load model: {}: not loaded within 1 seconds",
+        "Failed to load model: {}: not loaded within 1 s",
         slow.display()
     );
     client.exchange(
@@ -127,7 +121,7 @@ fn a_model_process_that_stops_at_work_is_ended_and_the_request_told() {
     process::signal(child, "STOP");
     client.expect(&failure(
         "timeout",
-        "The model process gave no sign of life for 2 seconds",
+        "The model process gave no sign of life for 2 s",
     ));
     process::wait_for_end(child);
     client.exchange("INFER !", &completed(""));

@@ -11,7 +11,8 @@ use super::vocabulary;
 use crate::failure::Failure;
 use crate::message::Generate;
 
-/// llama.cpp takes the one seed above it for a wish for a random one; here every seed is one.
+/// The largest seed that llama.cpp uses as it is. It takes 4294967295 to mean a random one; here
+/// that is a seed like any other, and gives the text of this one.
 const LARGEST_SEED: u32 = u32::MAX - 1;
 
 /// Chooses tokens for one request.

@@ -243,6 +243,30 @@ fn long_requests_one_behind_the_other_take_no_memory_once_they_are_answered() {
 }
 
 #[test]
+fn large_requests_and_large_answers_that_cross_do_not_wait_for_each_other() {
+    let home = Directory::new();
+    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
+    let mut client = bridge.connect();
+    // More than the sockets between the processes hold, in both directions at once.
+    let count = 250_000;
+    let request = format!("DETOKENIZE{}\n", " 100".repeat(count));
+    let text = "a".repeat(count);
+    let reply =
+        format!(r#"{{"status":"ok","message":"Detokenization completed","data":"{text}"}}"#);
+    std::thread::scope(|scope| {
+        let mut sender = client.second_handle();
+        scope.spawn(move || {
+            use std::io::Write;
+            let all = request.repeat(2 * TOGETHER);
+            sender.write_all(all.as_bytes()).expect("all can be sent");
+        });
+        for _ in 0..2 * TOGETHER {
+            client.expect(&reply);
+        }
+    });
+}
+
+#[test]
 fn a_request_that_takes_too_long_leaves_the_others_alone() {
     let home = Directory::new();
     let options = ["-n", "-1", "-c", "0", "--request-timeout", "2"];

@@ -336,11 +336,18 @@ serve(fd: ref Sys->FD, navigator: ref Navigator, started: chan of int)
 		{
 			message(t);
 		}exception e{
-		"out of memory*" =>
+		"*" =>		# such as an exhausted heap: one request fails, not all of them
+			sys->fprint(stderr, "llambofs: %s\n", e);
 			srv.reply(ref Rmsg.Error(t.tag, e));
 		}
 	e := <-events =>
-		event(e);
+		{
+			event(e);
+		}exception ex{
+		"*" =>
+			sys->fprint(stderr, "llambofs: %s\n", ex);
+			stop(e.job, ex);
+		}
 	}
 }
 
@@ -451,13 +458,13 @@ read(m: ref Tmsg.Read, o: ref Open)
 		}
 	Qstatus or Qmodel or Qusage =>
 		if(o.body == nil || m.offset == big 0)
-			inquire(m, o);
+			inquire(m, o, nil);
 		else
 			srv.reply(styxservers->readbytes(m, o.body));
 	Qembed =>
 		if(o.body == nil){
 			o.base = m.offset;
-			inquire(m, o);
+			inquire(m, o, nil);
 		}else
 			reply(m, o);
 	* =>
@@ -553,13 +560,20 @@ write(m: ref Tmsg.Write, o: ref Open)
 	Qprefill =>
 		keep(o, m.data);
 		o.c.prefill = chomp(written(o));
-	Qtemperature =>
-		err = settemperature(o.c, string m.data);
-	Qctl =>
-		settle(o.c, o);
-		err = control(o.c, chomp(string m.data));
-	Qmodel or Qrootctl =>
-		return inquire(m, o);
+	Qtemperature or Qctl or Qmodel or Qrootctl =>
+		keep(o, m.data);
+		if(!o.short)
+			break;		# the rest of the command follows
+		text := chomp(written(o));
+		drop(o);
+		if(o.kind == Qmodel || o.kind == Qrootctl)
+			return inquire(m, o, text);
+		if(o.kind == Qtemperature)
+			err = settemperature(o.c, text);
+		else{
+			settle(o.c, o);
+			err = control(o.c, text);
+		}
 	* =>
 		err = styxservers->Eperm;
 	}
@@ -681,7 +695,6 @@ forget(job: ref Job, tag: int)
 
 settemperature(c: ref Conversation, s: string): string
 {
-	s = chomp(s);
 	value := parse(s);
 	if(s == "default" || s == nil)
 		setfield(c, "temperature", nil);
@@ -908,8 +921,13 @@ generate(job: ref Job)
 	if(b == nil)
 		return;
 	(ok, nil, fields) := b.info();
-	if(ok == LlamboFFI->DONE)
-		events <-= ref Event.Info(job, fields);
+	if(ok != LlamboFFI->DONE){
+		err := sprint("%r");
+		giveback(job, b);
+		events <-= ref Event.Ended(job, err, nil, nil);
+		return;
+	}
+	events <-= ref Event.Info(job, fields);
 	pieces := chan of string;
 	relayed := chan of int;
 	spawn relay(job, pieces, relayed);
@@ -1020,19 +1038,17 @@ resume(c: ref Conversation)
 # questions about the bridge
 #
 
-# Reads and writes that are answered when a bridge was asked.
-inquire(t: ref Tmsg, o: ref Open)
+# Reads and writes that are answered when a bridge was asked; text is what was written.
+inquire(t: ref Tmsg, o: ref Open, text: string)
 {
 	if(o.kind == Qrootctl || o.kind == Qembed){
-		text: string;
 		pick m := t {
 		Write =>
 			if(!writable || o.user != user)
-				return fail(t, "permission denied: only who started llambofs, with -w, may do that");
-			text = chomp(string m.data);
+				return fail(m, "permission denied: only who started llambofs, with -w, may do that");
 			(verb, path) := str->splitl(text, " ");
 			if(text != "free" && (verb != "load" || len path < 2))
-				return fail(t, sprint("%q is no command: load PATH or free", text));
+				return fail(m, sprint("%q is no command: load PATH or free", text));
 		Read =>
 			if(o.size == 0){
 				srv.reply(ref Rmsg.Read(t.tag, nil));

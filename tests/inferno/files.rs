@@ -269,12 +269,18 @@ fn a_killed_reader_stops_its_generation_and_frees_the_bridge() {
         let home = Directory::new();
         let options = ["--ctx-size", "0", "--max-tokens", "-1"];
         let bridge = bridge_with(&home, &Tiny::endless(), &options);
-        let mut running = kill_reader(&inferno, &home, &address(&bridge), file);
+        let mut running = kill_reader(
+            &inferno,
+            &home,
+            &address(&bridge),
+            ["a", file, "WAIT; cat $id/ask"],
+        );
         process::wait_for_work(bridge.model_process(), 2);
         open(&home.join("gate"));
         expect_among_killed(&mut running, "killed");
         // It serves one client at a time.
         bridge.connect().exchange("PING", &ok("pong"));
+        open(&home.join("gate"));
         expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
     }
 }
@@ -288,14 +294,17 @@ fn a_killed_reader_that_waits_for_a_busy_bridge_leaves_nothing_to_it() {
     let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
     let mut holder = bridge.connect();
     holder.exchange("PING", &ok("pong"));
-    let mut running = kill_reader(&inferno, &home, &address(&bridge), "ask");
+    // The conversation takes another message once it has given up the first.
+    let again = "while {! {echo u >$id/ask} >[2] /dev/null} {}
+         echo asked; cat $id/ask $id/context";
+    let commands = ["w", "ask", again];
+    let mut running = kill_reader(&inferno, &home, &address(&bridge), commands);
     open(&home.join("gate"));
     expect_among_killed(&mut running, "killed");
-    expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
+    expect_among_killed(&mut running, "asked");
     holder.vanish();
-    open(&home.join("gate"));
-    running.expect("");
-    expect_among_killed(&mut running, "xyz");
+    expect_among_killed(&mut running, "vwxyz");
+    running.expect(r#"[{"role":"user","content":"u"},{"role":"assistant","content":"vwxyz"}]"#);
 }
 
 #[test]
@@ -306,48 +315,43 @@ fn a_killed_reader_stops_a_prompt_that_is_still_evaluated_over_a_network() {
     let home = Directory::new();
     let bridge = bridge_with(&home, &Tiny::slow(), &["--ctx-size", "0"]);
     let port = relay(bridge.socket());
-    let mut running = kill_reader_of(
+    let mut running = kill_reader(
         &inferno,
         &home,
         &format!("'tcp!127.0.0.1!{port}'"),
-        "ask",
-        &"a".repeat(3000),
+        [&"a".repeat(3000), "ask", "WAIT; cat $id/ask"],
     );
     process::wait_for_work(bridge.model_process(), 20);
     open(&home.join("gate"));
     expect_among_killed(&mut running, "killed");
     bridge.connect().exchange("PING", &ok("pong"));
+    open(&home.join("gate"));
     expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
 }
 
-/// Kills a reader of this file of a conversation when the gate opens, then reads the answer;
-/// asks once more when the gate opens again.
-fn kill_reader(inferno: &Inferno, home: &Directory, address: &str, file: &str) -> Running {
-    kill_reader_of(inferno, home, address, file, "w")
-}
-
-fn kill_reader_of(
+/// Asks this, kills a reader of this file of the conversation when the gate opens, and goes on
+/// with these commands, in which `WAIT` waits for the gate once more.
+fn kill_reader(
     inferno: &Inferno,
     home: &Directory,
     address: &str,
-    file: &str,
-    message: &str,
+    [message, file, rest]: [&str; 3],
 ) -> Running {
     let gate = fifo(home);
     let mounted = mount(inferno, home, "", &[address]);
     inferno.compile(home, "-gw", &program("reader.b"));
+    let wait = format!("cat '#U*{}' >/dev/null", gate.display());
+    let rest = rest.replace("WAIT", &wait);
     let commands = format!(
-        "id=`{{cat new}}
+        "load std
+         id=`{{cat new}}
          echo {message} >$id/ask
          /dis/lib/reader.dis $id/{file} &
          reader=$apid
-         cat '#U*{}' >/dev/null
+         {wait}
          echo kill >/prog/$reader/ctl
          echo killed
-         cat $id/ask
-         {{cat '#U*{}'; echo w >$id/ask; cat $id/ask}}",
-        gate.display(),
-        gate.display()
+         {rest}"
     );
     let mut running = inferno.shell(home, &(mounted + &commands));
     running.expect("reading");
@@ -664,7 +668,7 @@ fn scripted(reply: impl Fn(&str) -> String + Send + 'static) -> u16 {
 }
 
 #[test]
-fn a_message_of_many_fragments_arrives_as_one() {
+fn a_message_and_a_command_of_many_fragments_arrive_as_one() {
     let Some(inferno) = Inferno::or_skip() else {
         return;
     };
@@ -675,13 +679,16 @@ fn a_message_of_many_fragments_arrives_as_one() {
         &["--ctx-size", "0"],
     );
     fs::write(home.join("long"), "word ".repeat(6_000) + "w").expect("the file can be written");
+    let command = format!("set stop [\"y\"{}]\n", " ".repeat(20_000));
+    fs::write(home.join("command"), command).expect("the file can be written");
     let running = start(
         &inferno,
         &home,
         &bridge,
         "",
         "id=`{cat new}
-         cat /dis/lib/long >$id/ask; cat $id/ask $id/usage",
+         cat /dis/lib/long >$id/ask; cat $id/ask $id/usage
+         cat /dis/lib/command >$id/ctl; echo w >$id/ask; cat $id/ask",
     );
-    expect(running, &["xyz", "30005/60000"]);
+    expect(running, &["xyz", "30005/60000", "x"]);
 }

@@ -451,56 +451,90 @@ fn another_inferno_may_ask_but_neither_load_nor_free() {
     let Some(inferno) = Inferno::or_skip() else {
         return;
     };
+    ask_from_another(&inferno, "", "-A", "-s");
+}
+
+#[test]
+fn a_user_with_a_key_may_ask_but_neither_load_nor_free() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    // With -w, which is for the user who started llambofs; the key's user is another.
+    let key = "auth/createsignerkey -b 256 -f /dis/lib/key visitor";
+    ask_from_another(&inferno, key, "-k /dis/lib/key", "-s -w");
+}
+
+/// Asks from one Inferno what another one serves, over a connection of this kind.
+fn ask_from_another(inferno: &Inferno, prepare: &str, kind: &str, options: &str) {
     let home = Directory::new();
     let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
     inferno.compile_with_module(&home, &sources().join("llambofs.b"));
+    inferno.compile(&home, "-gw", &program("conversations.b"));
     fs::write(home.join("key"), "").expect("the file can be written");
-    for (listen, mount, server, refusal) in [
-        (
-            "-A",
-            "-A",
-            "-s",
-            "permission denied: only who started llambofs, with -w, may do that",
-        ),
-        (
-            "-k /dis/lib/key",
-            "-k /dis/lib/key -C sha1",
-            "-s -w",
-            "permission denied: only who started llambofs, with -w, may do that",
-        ),
-    ] {
-        let _ = fs::remove_file(home.join("gate"));
-        let gate = fifo(&home);
-        let port = free_port();
-        let serve = format!(
-            "bind -a '#I' /net >[2] /dev/null
-             auth/createsignerkey -f /dis/lib/key visitor
-             styxlisten {listen} 'tcp!127.0.0.1!{port}' {{/dis/lib/llambofs.dis {server} {}}}
-             echo listening
-             cat '#U*{}'",
-            address(&bridge),
-            gate.display()
-        );
-        let mut server = inferno.shell(&home, &serve);
-        server.expect("listening");
-        let ask = format!(
-            "mount {mount} 'tcp!127.0.0.1!{port}' /chan
-             cd /chan; id=`{{cat new}}; echo w >$id/ask; cat $id/ask
-             echo free >ctl
-             cat $id/context"
-        );
-        let client = inferno.shell(&home, &ask);
-        expect(
-            client,
-            &[
-                "xyz",
-                &format!("echo: write error: {refusal}"),
-                r#"[{"role":"user","content":"w"},{"role":"assistant","content":"xyz"}]"#,
-            ],
-        );
-        let loaded = format!("Model loaded: {}", home.join("model.gguf").display());
-        bridge.connect().exchange("STATUS", &ok(&loaded));
-    }
+    let port = free_port();
+    let serve = format!(
+        "{prepare}
+         styxlisten {kind} 'tcp!127.0.0.1!{port}' {{/dis/lib/llambofs.dis {options} {}}}
+         echo listening
+         cat '#U*{}'",
+        address(&bridge),
+        fifo(&home).display()
+    );
+    let mut server = inferno.shell(&home, &serve);
+    server.expect("listening");
+    let algorithm = if kind == "-A" { "" } else { "-C rc4_256/sha1" };
+    let ask = format!(
+        "mount {kind} {algorithm} 'tcp!127.0.0.1!{port}' /chan
+         cd /chan; id=`{{cat new}}; echo w >$id/ask; cat $id/ask
+         echo free >ctl
+         cat $id/context
+         /dis/lib/conversations.dis /chan"
+    );
+    let refusal = "permission denied: only who started llambofs, with -w, may do that";
+    expect(
+        inferno.shell(&home, &ask),
+        &[
+            "xyz",
+            &format!("echo: write error: {refusal}"),
+            r#"[{"role":"user","content":"w"},{"role":"assistant","content":"xyz"}]"#,
+            "20 of 20 right",
+        ],
+    );
+    let loaded = format!("Model loaded: {}", home.join("model.gguf").display());
+    bridge.connect().exchange("STATUS", &ok(&loaded));
+}
+
+#[test]
+fn what_another_inferno_had_asked_stops_when_it_is_gone() {
+    let Some(inferno) = Inferno::or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let options = ["--ctx-size", "0", "--max-tokens", "-1"];
+    let bridge = bridge_with(&home, &Tiny::endless(), &options);
+    inferno.compile_with_module(&home, &sources().join("llambofs.b"));
+    inferno.compile(&home, "-gw", &program("reader.b"));
+    let port = free_port();
+    let serve = format!(
+        "styxlisten -A 'tcp!127.0.0.1!{port}' {{/dis/lib/llambofs.dis -s {}}}
+         echo listening
+         cat '#U*{}'",
+        address(&bridge),
+        fifo(&home).display()
+    );
+    let mut server = inferno.shell(&home, &serve);
+    server.expect("listening");
+    let ask = format!(
+        "mount -A 'tcp!127.0.0.1!{port}' /chan
+         cd /chan; id=`{{cat new}}; echo a >$id/ask
+         /dis/lib/reader.dis $id/stream"
+    );
+    let mut client = inferno.shell(&home, &ask);
+    client.expect("reading");
+    process::wait_for_work(bridge.model_process(), 2);
+    drop(client);
+    // It serves one client at a time.
+    bridge.connect().exchange("PING", &ok("pong"));
 }
 
 #[test]

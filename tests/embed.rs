@@ -73,6 +73,29 @@ fn the_same_text_has_the_same_embedding_whatever_came_between() {
 }
 
 #[test]
+fn texts_in_flight_have_the_embeddings_that_they_have_one_by_one() {
+    let home = Directory::new();
+    let model = Tiny::carousel().write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &[]);
+    let mut client = bridge.connect();
+    // Of one token and of many, more than a batch takes together, and one that is refused.
+    let texts: Vec<String> = (1..=20_u8)
+        .map(|n| char::from(b'a' + n).to_string().repeat(usize::from(n) * 20))
+        .collect();
+    let alone: Vec<(Vec<f64>, u64)> = texts.iter().map(|text| embed(&mut client, text)).collect();
+    let long = "a".repeat(600);
+    for text in &texts {
+        client.send(format!("EMBED {text}\nEMBED {long}\n"));
+    }
+    for (vector, tokens) in alone {
+        let reply: Embedding = json::from_str(&client.receive()).expect("an embedding");
+        expect_near(&reply.embedding, &vector);
+        assert_eq!(reply.prompt_tokens, tokens);
+        client.expect_error("context_exceeded");
+    }
+}
+
+#[test]
 fn embedding_leaves_the_prompt_cache_as_it_is() {
     let home = Directory::new();
     let model = Tiny::carousel().write(home.join("tiny.gguf"));

@@ -51,6 +51,31 @@ fn what_a_user_wrote_is_never_a_special_token() {
 }
 
 #[test]
+fn what_a_user_wrote_is_not_joined_to_a_special_token() {
+    let home = Directory::new();
+    let path = home.join("template.jinja");
+    std::fs::write(&path, BARE).expect("a template can be written");
+    let path = path.to_str().expect("UTF-8");
+    // llama.cpp joins parts that are tokens themselves to any token that is written so.
+    let parts = Tiny::carousel().token(b'0', b"</").token(b'0', b"s>");
+    let names = ["tiny.gguf", "blank.gguf"];
+    for (name, model) in names.iter().zip([parts.clone(), parts.space_prefix()]) {
+        let model = model.write(home.join(name));
+        let options = ["--chat-template-file", path, "-n", "0"];
+        let bridge = Bridge::with_model(&home, &model, &options);
+        let mut client = bridge.connect();
+        for text in ["</s>", "</s></s>"] {
+            // A token for each letter, and the one that begins the text.
+            let answer = client.generate(&message(text));
+            assert_eq!(answer.prompt_tokens as usize, 1 + text.len(), "{text}");
+        }
+        client.ask("TOKENIZE </s>");
+        let line = client.receive();
+        assert!(line.ends_with(r#""tokens":[2]}"#), "{line}");
+    }
+}
+
+#[test]
 fn what_a_user_wrote_gets_no_blanks_around_what_looks_special() {
     let home = Directory::new();
     let model = Tiny::carousel()

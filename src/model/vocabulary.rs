@@ -82,6 +82,32 @@ pub(super) fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
 /// Tokens, with none added around them. The texts of special tokens stand for these only where
 /// `special` says so; those that llama.cpp calls user-defined always do.
 fn tokens_of(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
+    let tokens = sliced(model, text, special);
+    let vocabulary = model.vocab();
+    if special || !tokens.iter().any(|token| vocabulary.is_control(*token)) {
+        return tokens;
+    }
+    let apart = |token: LlamaToken| match vocabulary.is_control(token) {
+        true => letters(model, &token_text(model, token)),
+        false => vec![token],
+    };
+    tokens.into_iter().flat_map(apart).collect()
+}
+
+/// The tokens of each character alone: llama.cpp joins the parts of a text to any token that is
+/// written so, control tokens not excepted, where all that comes in between is a token as well.
+fn letters(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+    let tokens = |text: &str| model.vocab().tokenize(text.as_bytes(), false, false);
+    let newline = tokens("\n");
+    let alone = |letter: char| match tokens(&format!("\n{letter}")).strip_prefix(&newline[..]) {
+        Some(rest) => rest.to_vec(),
+        None => tokens(&letter.to_string()),
+    };
+    text.chars().flat_map(alone).collect()
+}
+
+/// The tokens of a text, by slices where that saves time.
+fn sliced(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
     let vocabulary = model.vocab();
     let tokens = |text: &str| vocabulary.tokenize(text.as_bytes(), false, special);
     if text.len() <= SLICE {

@@ -157,6 +157,22 @@ fn a_property_with_the_name_of_a_rule_is_no_such_rule() {
 }
 
 #[test]
+fn a_schema_can_contain_itself_where_another_of_its_types_ends() {
+    let home = Directory::new();
+    let bridge = carousel(&home, &["-n", "40"]);
+    let mut client = bridge.connect();
+    for schema in [
+        r##"{"type":["object","null"],"properties":{"next":{"$ref":"#"}},"required":["next"]}"##,
+        r##"{"type":["array","null"],"items":{"$ref":"#"},"minItems":1}"##,
+        r##"{"type":["null","array"],"prefixItems":[{"$ref":"#"}]}"##,
+        r##"{"type":["array","object"],"properties":{"a":{"$ref":"#"}},"required":["a"]}"##,
+    ] {
+        let answer = client.generate(&with_schema("a", schema, ""));
+        assert!(!answer.text.is_empty(), "{schema}");
+    }
+}
+
+#[test]
 fn half_a_character_does_not_count_as_one() {
     let home = Directory::new();
     let model = Tiny::mute()

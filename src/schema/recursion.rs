@@ -56,6 +56,32 @@ fn ends(schema: &Value<'_>, ending: &HashSet<&str>) -> bool {
     if let Some(choices) = choices(schema) {
         return choices.items.iter().any(|choice| ends(choice, ending));
     }
+    let named = field(schema, "type").into_iter();
+    let mut types = named.flat_map(|named| match named.kind {
+        Kind::Array => named.items.iter().filter_map(text).collect(),
+        _ => Vec::from_iter(text(named)),
+    });
+    // Of several types it is enough if the values of one do; without any there is no `$ref`.
+    field(schema, "type").is_none()
+        || types.any(|name| match name {
+            "object" => object_ends(schema, ending),
+            "array" => array_ends(schema, ending),
+            _ => true,
+        })
+}
+
+fn object_ends(schema: &Value<'_>, ending: &HashSet<&str>) -> bool {
+    let required: HashSet<&str> = match field(schema, "required") {
+        Some(names) => names.items.iter().filter_map(text).collect(),
+        None => HashSet::new(),
+    };
+    field(schema, "properties").is_none_or(|properties| {
+        let mut fields = properties.fields();
+        fields.all(|(name, value)| !required.contains(name) || ends(value, ending))
+    })
+}
+
+fn array_ends(schema: &Value<'_>, ending: &HashSet<&str>) -> bool {
     let known = |name: &str| field(schema, name);
     let some = known("minItems").is_some_and(|least| least.kind != Kind::Number(0.0));
     let all = |value: &Value<'_>| value.items.iter().all(|item| ends(item, ending));
@@ -63,16 +89,7 @@ fn ends(schema: &Value<'_>, ending: &HashSet<&str>) -> bool {
         Kind::Array => all(items),
         _ => !some || ends(items, ending),
     });
-    let tuple = known("prefixItems").is_none_or(all);
-    let required: HashSet<&str> = match known("required") {
-        Some(names) => names.items.iter().filter_map(text).collect(),
-        None => HashSet::new(),
-    };
-    let properties = known("properties").is_none_or(|properties| {
-        let mut fields = properties.fields();
-        fields.all(|(name, value)| !required.contains(name) || ends(value, ending))
-    });
-    items && tuple && properties
+    items && known("prefixItems").is_none_or(all)
 }
 
 /// Whether a value of the schema begins with something of its own, if those of the definitions

@@ -136,6 +136,11 @@ fn temperature_flattens_what_is_likely() {
     assert!(a > 40 && a > b && b + c + d > 0, "{:?}", [a, b, c, d]);
     let cold = first_letters(2.0, r#""temperature":0.1"#);
     assert_eq!(cold, [60, 0, 0, 0]);
+    // By these a logit is divided to more than a number can hold.
+    for cold in ["1e-29", "1e-31", "1e-37", "1e-40", "1e-45", "1e-300"] {
+        let letters = first_letters(2.0, &format!(r#""temperature":{cold}"#));
+        assert_eq!(letters, [60, 0, 0, 0], "{cold}");
+    }
     let [a, b, c, d] = first_letters(2.0, r#""temperature":30,"top_k":4"#);
     assert!(a < 35 && b > 5 && c > 5 && d > 5, "{:?}", [a, b, c, d]);
 }

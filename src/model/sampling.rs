@@ -15,6 +15,10 @@ use crate::message::Generate;
 /// that is a seed like any other, and gives the text of this one.
 const LARGEST_SEED: u32 = u32::MAX - 1;
 
+/// Temperatures below this one take the likeliest token, as they would anyway: llama.cpp divides
+/// by them, and by less than some 1e-37 the logits become infinite, one like the other.
+const LEAST_TEMPERATURE: f32 = 1e-30;
+
 /// Chooses tokens for one request.
 pub(super) struct Chooser {
     chain: LlamaSampler,
@@ -120,7 +124,7 @@ fn chain(model: &LlamaModel, request: &Generate, context_size: u32) -> LlamaSamp
         sampling.frequency_penalty,
         sampling.presence_penalty,
     ));
-    if sampling.temperature > 0.0 {
+    if sampling.temperature >= LEAST_TEMPERATURE {
         samplers.extend([
             LlamaSampler::top_k(sampling.top_k),
             LlamaSampler::top_p(sampling.top_p, 0),

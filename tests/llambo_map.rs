@@ -10,7 +10,7 @@ use crate::llambo::{Running, ask, bridge_with, expect_failure, expect_text, feed
 use crate::llambo_faults::{line_of, respond};
 
 /// Runs `llambo map` with the bridge of `home`.
-fn map(home: &Directory, options: &[&str], input: impl AsRef<[u8]>) -> Ended {
+pub(crate) fn map(home: &Directory, options: &[&str], input: impl AsRef<[u8]>) -> Ended {
     feed(&mut llambo(home, &[&["map"], options].concat()), input)
 }
 
@@ -23,7 +23,7 @@ fn sockets(homes: &[&Directory]) -> Vec<String> {
 }
 
 /// A `llambo map` over several bridges.
-fn map_over(homes: &[&Directory], options: &[&str]) -> Command {
+pub(crate) fn map_over(homes: &[&Directory], options: &[&str]) -> Command {
     let sockets = sockets(homes);
     let mut arguments: Vec<&str> = sockets.iter().map(String::as_str).collect();
     arguments.push("map");
@@ -32,7 +32,7 @@ fn map_over(homes: &[&Directory], options: &[&str]) -> Command {
 }
 
 /// The letters in turn, each the last of a prompt, a line each.
-fn prompts(count: usize) -> String {
+pub(crate) fn prompts(count: usize) -> String {
     (0..count)
         .map(|number| format!("{number} {}\n", letter(number)))
         .collect()
@@ -44,7 +44,7 @@ fn letter(number: usize) -> char {
 }
 
 /// What a carousel says to the prompts in so many tokens.
-fn carousel_answers(count: usize, tokens: usize) -> String {
+pub(crate) fn carousel_answers(count: usize, tokens: usize) -> String {
     let answer = |number: usize| {
         (1..=tokens)
             .map(|step| letter(number + step))
@@ -286,7 +286,7 @@ fn parallel(
 }
 
 /// The numbers up to this one, a line each, between these.
-fn numbers(count: usize, before: &str, after: &str) -> String {
+pub(crate) fn numbers(count: usize, before: &str, after: &str) -> String {
     (0..count)
         .map(|n| format!("{before}{n}{after}\n"))
         .collect()

@@ -65,7 +65,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => USAGE,
             Failure::Connect(_) => NO_CONNECTION,
-            Failure::Bridge { code, .. } if code == "model_died" => RETRY,
+            Failure::Bridge { code, .. } if passes(code) => RETRY,
             Failure::Bridge { .. } => REFUSED,
             Failure::Silence(_) | Failure::Lost(_) => RETRY,
             Failure::Busy(_) => BUSY,
@@ -89,7 +89,7 @@ impl Failure {
     /// True if the bridge may soon be there again, with all that it had.
     pub(crate) fn may_pass(&self) -> bool {
         match self {
-            Failure::Bridge { code, .. } => code == "model_died",
+            Failure::Bridge { code, .. } => passes(code),
             _ => matches!(self, Failure::Lost(_) | Failure::Connect(_)),
         }
     }
@@ -100,12 +100,18 @@ impl Failure {
             Failure::Bridge { code, .. } => {
                 matches!(
                     code.as_str(),
-                    "no_model" | "model_died" | "denied" | "unknown_command"
+                    "no_model" | "model_died" | "denied" | "unknown_command" | "internal"
                 )
             }
             _ => true,
         }
     }
+}
+
+/// True if this code of an error reply stands for what may be over soon: a model that died, or
+/// `internal`, which a bridge that is stopped says to whoever waits for an answer.
+fn passes(code: &str) -> bool {
+    matches!(code, "model_died" | "internal")
 }
 
 /// The message; empty where there is nothing to tell.

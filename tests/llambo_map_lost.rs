@@ -1,0 +1,37 @@
+//! `llambo map` with bridges that are stopped, fall ill or take their time: no line is lost.
+
+use crate::harness::{Bridge, Tiny, process};
+use crate::llambo::{Running, bridge_with, llambo};
+use crate::llambo_map::{carousel_answers, map_over, prompts};
+
+#[test]
+fn a_bridge_that_is_stopped_leaves_its_lines_to_the_others() {
+    let (one, mut bridge) = bridge_with(&Tiny::carousel());
+    let (two, _two) = bridge_with(&Tiny::carousel());
+    let mut running = Running::start(&mut map_over(&[&one, &two], &["-n", "300"]));
+    running.write(&prompts(40));
+    running.wait_for("\n");
+    process::signal(bridge.pid(), "TERM");
+    bridge.wait();
+    running.write(&prompts(40));
+    drop(running.child.stdin.take());
+    let expected = carousel_answers(40, 300).repeat(2);
+    assert_eq!(running.wait_for(&expected), expected);
+    assert_eq!(running.child.wait().expect("llambo ends").code(), Some(0));
+}
+
+#[test]
+fn a_bridge_that_is_restarted_goes_on_with_its_lines() {
+    let (home, mut bridge) = bridge_with(&Tiny::carousel());
+    let mut running = Running::start(&mut llambo(&home, &["map", "-n", "300", "--retry", "50"]));
+    running.write(&prompts(20));
+    running.wait_for("\n");
+    process::signal(bridge.pid(), "TERM");
+    bridge.wait();
+    running.write(&prompts(20));
+    let _again = Bridge::with_model(&home, &home.join("model.gguf"), &[]);
+    drop(running.child.stdin.take());
+    let expected = carousel_answers(20, 300).repeat(2);
+    assert_eq!(running.wait_for(&expected), expected);
+    assert_eq!(running.child.wait().expect("llambo ends").code(), Some(0));
+}

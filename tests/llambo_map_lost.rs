@@ -1,7 +1,7 @@
 //! `llambo map` with bridges that are stopped, fall ill or take their time: no line is lost.
 
 use crate::harness::{Bridge, Tiny, process};
-use crate::llambo::{Running, bridge_with, llambo};
+use crate::llambo::{Running, bridge_with, feed, llambo};
 use crate::llambo_map::{carousel_answers, map_over, prompts};
 
 #[test]
@@ -34,4 +34,21 @@ fn a_bridge_that_is_restarted_goes_on_with_its_lines() {
     let expected = carousel_answers(20, 300).repeat(2);
     assert_eq!(running.wait_for(&expected), expected);
     assert_eq!(running.child.wait().expect("llambo ends").code(), Some(0));
+}
+
+#[test]
+fn a_model_that_died_and_cannot_be_loaded_again_costs_no_line() {
+    let (one, bridge) = bridge_with(&Tiny::carousel());
+    let (two, _two) = bridge_with(&Tiny::carousel());
+    std::fs::remove_file(one.join("model.gguf")).expect("the model is there");
+    let model = bridge.model_process();
+    process::signal(model, "KILL");
+    process::wait_for_end(model);
+    let ended = feed(&mut map_over(&[&one, &two], &["-n", "3"]), prompts(50));
+    assert_eq!(
+        (ended.code, ended.output.as_str()),
+        (Some(0), carousel_answers(50, 3).as_str()),
+        "{ended:?}"
+    );
+    assert!(ended.errors.contains("Failed to load model"), "{ended:?}");
 }

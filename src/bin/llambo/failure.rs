@@ -100,8 +100,8 @@ impl Failure {
             Failure::Bridge { code, .. } => {
                 matches!(
                     code.as_str(),
-                    "no_model" | "model_died" | "denied" | "unknown_command" | "internal"
-                )
+                    "no_model" | "load_failed" | "denied" | "unknown_command"
+                ) || passes(code)
             }
             _ => true,
         }

@@ -1,8 +1,13 @@
 //! `llambo map` with bridges that are stopped, fall ill or take their time: no line is lost.
 
-use crate::harness::{Bridge, Tiny, process};
+use std::io::{BufRead, BufReader, Write};
+use std::thread;
+use std::time::Duration;
+
+use crate::harness::{Bridge, Directory, Tiny, process};
 use crate::llambo::{Running, bridge_with, feed, llambo};
-use crate::llambo_map::{carousel_answers, map_over, prompts};
+use crate::llambo_faults::{line_of, respond};
+use crate::llambo_map::{carousel_answers, map, map_over, prompts};
 
 #[test]
 fn a_bridge_that_is_stopped_leaves_its_lines_to_the_others() {
@@ -51,4 +56,31 @@ fn a_model_that_died_and_cannot_be_loaded_again_costs_no_line() {
         "{ended:?}"
     );
     assert!(ended.errors.contains("Failed to load model"), "{ended:?}");
+}
+
+#[test]
+fn a_bridge_at_work_may_leave_the_next_lines_unread_for_longer_than_the_timeout() {
+    let home = Directory::new();
+    let _requests = respond(&home, |mut stream, _| {
+        line_of(&stream);
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\"}\n");
+        let mut reader = BufReader::new(stream.try_clone().expect("a socket can be shared"));
+        while matches!(reader.skip_until(b'\n'), Ok(1..)) {
+            // The work: pieces in less than the timeout, all of them in more.
+            for _ in 0..12 {
+                thread::sleep(Duration::from_millis(100));
+                let _ = stream
+                    .write_all(b"{\"status\":\"partial\",\"message\":\"x\",\"data\":\"y\"}\n");
+            }
+            let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\",\"data\":\"y\"}\n");
+        }
+    });
+    // More than a socket holds.
+    let line = "a".repeat(1024 * 1024) + "\n";
+    let ended = map(&home, &["--timeout", "0.6"], line.repeat(3));
+    assert_eq!(
+        (ended.code, ended.output.as_str()),
+        (Some(0), "y\ny\ny\n"),
+        "{ended:?}"
+    );
 }

@@ -166,6 +166,10 @@ impl Connection {
     pub(crate) fn sending(&self) -> Result<mpsc::Sender<Vec<u8>>, Failure> {
         let (sender, requests) = mpsc::channel::<Vec<u8>>();
         let mut stream = self.sender()?;
+        // A bridge at work need not read; how long it may be silent, whoever reads its replies knows.
+        stream
+            .set_write_timeout(None)
+            .map_err(|error| self.lost(&error.to_string()))?;
         thread::spawn(move || {
             let mut requests = requests.iter();
             requests.all(|request| stream.write_all(&request).is_ok())

@@ -258,6 +258,10 @@ fn raw_counts_silence_only_while_a_reply_is_due() {
     let _requests = respond(&silent, move |stream, _| held.push(stream));
     let ended = feed(&mut llambo(&silent, &["--timeout", "0.3", "raw"]), "PING\n");
     expect_failure(&ended, 4, "said nothing for 0.3 s");
+    // A request that the bridge does not even read to its end.
+    let long = format!("INFER {}\n", "a".repeat(1024 * 1024));
+    let ended = feed(&mut llambo(&silent, &["--timeout", "0.3", "raw"]), long);
+    expect_failure(&ended, 4, "said nothing for 0.3 s");
 }
 
 #[test]

@@ -313,6 +313,6 @@ pub(crate) fn is_end(kind: ErrorKind) -> bool {
 }
 
 /// Reports of a socket whose timeout has run out: Linux says one, other systems the other.
-fn is_timeout(error: &io::Error) -> bool {
+pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

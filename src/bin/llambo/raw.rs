@@ -22,8 +22,34 @@ struct Progress {
     requests: usize,
     /// When the last of them was sent.
     sent: Option<Instant>,
+    /// True while the bridge takes nothing of what is sent, for as long as it may be silent.
+    stuck: bool,
     /// Why standard input could not be read, if so.
     problem: Option<String>,
+}
+
+/// The bridge as it is written to. One that is at work need not read: only if it says nothing
+/// either is that a silence, so a write that waited for too long is noted and goes on.
+struct Patient<'a> {
+    bridge: &'a UnixStream,
+    progress: &'a Mutex<Progress>,
+}
+
+impl Write for Patient<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        loop {
+            let outcome = self.bridge.write(bytes);
+            let stuck = outcome.as_ref().is_err_and(connection::is_timeout);
+            locked(self.progress).stuck = stuck;
+            if !stuck {
+                return outcome;
+            }
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.bridge.flush()
+    }
 }
 
 /// Copies until the bridge has answered everything. A silence counts only while a reply is due.
@@ -69,7 +95,7 @@ impl Progress {
     /// True if nothing is due, or was sent so lately that the silence is younger than it may be.
     fn excuses(&self, answered: usize, options: &Options) -> bool {
         let silence = self.sent.map(|sent| sent.elapsed());
-        answered >= self.requests || silence < options.timeout
+        !self.stuck && (answered >= self.requests || silence < options.timeout)
     }
 }
 
@@ -79,10 +105,14 @@ fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 }
 
 /// Sends standard input, counting the requests in it.
-fn copy(mut bridge: UnixStream, progress: &Mutex<Progress>) {
+fn copy(bridge: UnixStream, progress: &Mutex<Progress>) {
     let mut input = io::stdin().lock();
+    let mut patient = Patient {
+        bridge: &bridge,
+        progress,
+    };
     loop {
-        match pass(&mut input, &mut bridge) {
+        match pass(&mut input, &mut patient) {
             Ok(Some(requests)) => {
                 let mut progress = locked(progress);
                 progress.requests += requests;

@@ -186,6 +186,35 @@ fn half_a_character_does_not_count_as_one() {
 }
 
 #[test]
+fn bytes_that_are_no_character_do_not_count_as_one() {
+    let home = Directory::new();
+    let schema = r#"{"type":"string","minLength":1,"maxLength":1}"#;
+    // What the model likes best is U+140000, which is none, U+0080 and a slash in a byte too many,
+    // and half a pair; what it likes next is one.
+    for (name, best, next) in [
+        ("large", "F5808080", "61"),
+        ("padded", "E08280", "E0A480"),
+        ("slash", "C0AF", "2F"),
+        ("half", "EDA080", "ED9FBF"),
+    ] {
+        let bytes = |hex: &str| -> Vec<u8> {
+            let digits = (0..hex.len()).step_by(2).map(|at| &hex[at..at + 2]);
+            let byte = |digits| u8::from_str_radix(digits, 16).expect("hexadecimal");
+            [b"\"", &digits.map(byte).collect::<Vec<u8>>()[..], b"\""].concat()
+        };
+        let chain = |model: Tiny, bytes: &[u8], weight| {
+            let pairs = bytes.windows(2);
+            pairs.fold(model, |model, pair| model.weigh(pair[0], pair[1], weight))
+        };
+        let model = chain(Tiny::mute(), &bytes(next), 1.0);
+        let model = chain(model, &bytes(best), 2.0).write(home.join(name));
+        let bridge = Bridge::with_model(&home, &model, &[]);
+        let answer = bridge.connect().generate(&with_schema("a", schema, ""));
+        assert_eq!(answer.text.as_bytes(), bytes(next), "{name}");
+    }
+}
+
+#[test]
 fn tokens_that_are_no_text_do_not_count_as_text() {
     let home = Directory::new();
     let bridge = carousel(&home, &["-n", "40"]);

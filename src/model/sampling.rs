@@ -24,6 +24,8 @@ pub(super) struct Chooser {
     chain: LlamaSampler,
     /// What every token must follow.
     bound: Option<Bound>,
+    /// With a grammar, the bytes of a character that is not complete.
+    begun: Vec<u8>,
 }
 
 impl Chooser {
@@ -45,6 +47,7 @@ impl Chooser {
         Ok(Self {
             chain: chain(model, request, context_size).with_tokens(prompt),
             bound,
+            begun: Vec::new(),
         })
     }
 
@@ -65,13 +68,16 @@ impl Chooser {
         };
         let mut free = context.token_data_array_ith(index);
         self.chain.apply(&mut free);
-        let token = match free.selected_token() {
+        let fits = |token: &LlamaToken| goes_on(model, &self.begun, *token).is_some();
+        let token = match free.selected_token().filter(fits) {
             Some(token) if bound.allows(token)? => token,
             _ => {
                 let mut all = context.token_data_array_ith(index);
                 bound.restrict(&mut all)?;
                 all.data.retain(|d| {
-                    d.logit() != f32::NEG_INFINITY && !vocabulary::is_silent(model, d.id())
+                    d.logit() != f32::NEG_INFINITY
+                        && !vocabulary::is_silent(model, d.id())
+                        && fits(&d.id())
                 });
                 if all.data.is_empty() {
                     return Err(no_token());
@@ -83,9 +89,23 @@ impl Chooser {
                 all.selected_token().ok_or_else(no_token)?
             }
         };
+        self.begun = goes_on(model, &self.begun, token).unwrap_or_default();
         self.chain.accept(token);
         bound.accept(token)?;
         Ok(Some(token))
+    }
+}
+
+/// What a token leaves of a character that is not complete, if it can follow the bytes that were
+/// left before; `None` where that is no UTF-8. llama.cpp's grammars take most of that for
+/// characters, of which the answer would have others, and not as many.
+fn goes_on(model: &LlamaModel, begun: &[u8], token: LlamaToken) -> Option<Vec<u8>> {
+    let mut bytes = begun.to_vec();
+    bytes.extend(model.vocab().token_to_piece(token, false, None));
+    match std::str::from_utf8(&bytes) {
+        Ok(_) => Some(Vec::new()),
+        Err(error) if error.error_len().is_none() => Some(bytes.split_off(error.valid_up_to())),
+        Err(_) => None,
     }
 }
 

@@ -386,3 +386,29 @@ fn a_terminal_that_cannot_edit_refuses_control_characters() {
     running.write("\u{3}");
     assert_eq!(running.child.wait().expect("llambo ends").code(), Some(130));
 }
+
+#[test]
+fn a_line_that_is_no_text_is_dropped_and_the_chat_goes_on() {
+    use std::io::Write;
+    for (terminal, ready) in [("xterm", READY), ("dumb", "> ")] {
+        let home = Directory::new();
+        let requests = numbered(&home);
+        let mut running = Running::start(at_a_terminal(&home, "").env("TERM", terminal));
+        running.next("Ctrl-D ends.");
+        running.next(ready);
+        running.write("one\r");
+        running.next("answer 1");
+        running.next(ready);
+        let mut keys = running.child.stdin.as_ref().expect("it is a pipe");
+        keys.write_all(b"\xe9t\xe9\r").expect("llambo reads");
+        running.next("llambo: that line is not valid UTF-8");
+        running.next(ready);
+        running.write("\u{15}two\r");
+        running.next("answer 2");
+        assert_eq!(
+            asked(&requests)[1],
+            ["one", "answer 1", "two"],
+            "{terminal}"
+        );
+    }
+}

@@ -26,11 +26,18 @@ pub(crate) enum Typed {
 pub(crate) enum Line {
     /// Without its newline. One that was pasted may hold more of them.
     Text(String),
-    /// Ctrl-C; true if there was nothing to drop.
-    #[cfg_attr(not(feature = "line-editing"), allow(dead_code))]
+    /// Ctrl-C, or what else drops what is typed; true if there was nothing to drop.
     Interrupt(bool),
     /// Ctrl-D.
     End,
+}
+
+impl Line {
+    /// One that is no text: it is told, and dropped with what was typed before it.
+    pub(crate) fn not_text() -> Line {
+        output::tell("that line is not valid UTF-8");
+        Line::Interrupt(false)
+    }
 }
 
 /// Reads messages.
@@ -108,10 +115,7 @@ fn plain(prompt: &str) -> Result<Line, Failure> {
             Ok(Line::End)
         }
         Ok(_) => Ok(Line::Text(line.trim_end_matches(['\n', '\r']).to_string())),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-            output::tell("that line is not valid UTF-8");
-            Ok(Line::Text(String::new()))
-        }
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Line::not_text()),
         Err(error) => Err(Failure::Usage(format!(
             "cannot read standard input: {error}"
         ))),

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::env;
 use std::fs::DirBuilder;
+use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 
@@ -95,6 +96,9 @@ impl Lines {
                 ))
             }
             Err(ReadlineError::Eof) => Ok(Line::End),
+            Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
+                Ok(Line::not_text())
+            }
             Err(error) => Err(Failure::Usage(format!("cannot read the terminal: {error}"))),
         }
     }

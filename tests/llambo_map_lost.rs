@@ -84,3 +84,61 @@ fn a_bridge_at_work_may_leave_the_next_lines_unread_for_longer_than_the_timeout(
         "{ended:?}"
     );
 }
+
+/// A reply of a bridge whose model dies.
+const DIED: &[u8] =
+    b"{\"status\":\"error\",\"message\":\"Model process died\",\"code\":\"model_died\"}\n";
+
+#[test]
+fn a_bridge_that_always_fails_spoils_no_line_that_another_can_answer() {
+    let (ill, home) = (Directory::new(), Directory::new());
+    let _ill = respond(&ill, |mut stream, _| {
+        line_of(&stream);
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\"}\n");
+        line_of(&stream);
+        let _ = stream.write_all(DIED);
+    });
+    // Takes longer over a line than the other takes to be asked again.
+    let _well = respond(&home, |mut stream, _| {
+        line_of(&stream);
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\"}\n");
+        while line_of(&stream).ends_with('\n') {
+            thread::sleep(Duration::from_millis(250));
+            let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\",\"data\":\"y\"}\n");
+        }
+    });
+    let ended = feed(&mut map_over(&[&ill, &home], &[]), prompts(12));
+    assert_eq!(
+        (ended.code, ended.output.as_str()),
+        (Some(0), "y\n".repeat(12).as_str()),
+        "{ended:?}"
+    );
+}
+
+#[test]
+fn a_line_that_kills_the_model_slower_than_retry_leaves_the_rest_to_the_bridge() {
+    let home = Directory::new();
+    let _requests = respond(&home, |mut stream, _| {
+        line_of(&stream);
+        let _ = stream.write_all(b"{\"status\":\"ok\",\"message\":\"x\"}\n");
+        loop {
+            let line = line_of(&stream);
+            if line.contains("deadly") {
+                thread::sleep(Duration::from_millis(400));
+                let _ = stream.write_all(DIED);
+                return;
+            }
+            if stream
+                .write_all(b"{\"status\":\"ok\",\"message\":\"x\",\"data\":\"y\"}\n")
+                .is_err()
+                || line.is_empty()
+            {
+                return;
+            }
+        }
+    });
+    let ended = map(&home, &["--retry", "0.3"], "one\ndeadly\ntwo\n");
+    let error = "error: a bridge failed 2 times at this line: Model process died";
+    assert_eq!(ended.output, format!("y\n{error}\ny\n"), "{ended:?}");
+    assert_eq!(ended.code, Some(1), "{ended:?}");
+}

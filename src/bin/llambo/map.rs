@@ -26,6 +26,11 @@ const PIPELINED: usize = 2;
 /// How often a bridge that was lost is looked for.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
+/// How often a bridge may be back and fail again, without an answer in between, and still gets the
+/// whole of --retry to come back: a line that kills it slowly is not the end of all others, but one
+/// that always fails at work is given up.
+const RELAPSES: usize = 10;
+
 /// How long a bridge is held before others that wait for it get their turn: it serves one client
 /// at a time, and a nightly batch should not keep a person waiting until morning.
 const TURN: Duration = Duration::from_secs(10);
@@ -50,9 +55,9 @@ pub(crate) fn run(options: Options) -> Result<(), Failure> {
         let work = Arc::clone(&work);
         thread::spawn(move || read(&work));
     }
-    for address in sockets {
+    for (number, address) in sockets.into_iter().enumerate() {
         let work = Arc::clone(&work);
-        thread::spawn(move || ask(&work, &address));
+        thread::spawn(move || ask(&work, number, &address));
     }
     write(&work)
 }
@@ -111,28 +116,58 @@ struct Visit {
     asked: VecDeque<Line>,
     /// How many requests it works on at once.
     parallel: usize,
+    /// Which bridge it is, counted from 0.
+    number: usize,
     /// True once it was there.
     reached: bool,
-    /// Since when it fails without an answer in between, and the exit status of the first failure.
-    failing: Option<(Instant, u8)>,
+    /// True if it was there the last time that it was looked for.
+    there: bool,
+    /// What is known while it fails without an answer in between.
+    failing: Option<Failing>,
+}
+
+/// A bridge that fails.
+struct Failing {
+    /// Since when it is lost.
+    since: Instant,
+    /// The exit status of the first failure.
+    status: u8,
+    /// How often it was back and failed again.
+    relapses: usize,
 }
 
 /// Asks one bridge until no line is left or it fails for good.
-fn ask(work: &Work, address: &Address) {
-    let mut visit = Visit::default();
-    while work.queue.wait_for_line() {
-        let Err(failure) = hold(work, address, &mut visit) else {
+fn ask(work: &Work, number: usize, address: &Address) {
+    let mut visit = Visit {
+        number,
+        ..Visit::default()
+    };
+    while work.queue.wait_for_line(number) {
+        visit.there = false;
+        let outcome = hold(work, address, &mut visit);
+        if visit.there {
+            work.queue.release();
+        }
+        let Err(failure) = outcome else {
             visit.failing = None;
             continue;
         };
         let asked = std::mem::take(&mut visit.asked);
-        work.queue.give_back(asked, visit.parallel, &failure);
+        work.queue
+            .give_back(asked, number, visit.parallel, &failure);
         let message = failure.of(address);
-        let first = (Instant::now(), failure.status());
-        let (since, status) = *visit.failing.get_or_insert(first);
+        let failing = visit.failing.get_or_insert_with(|| Failing {
+            since: Instant::now(),
+            status: failure.status(),
+            relapses: 0,
+        });
+        if visit.there && failing.relapses < RELAPSES {
+            failing.since = Instant::now();
+            failing.relapses += 1;
+        }
         let patience = work.options.retry;
-        if !visit.reached || !failure.may_pass() || since.elapsed() >= patience {
-            return work.queue.retire(Some((message, status)));
+        if !visit.reached || !failure.may_pass() || failing.since.elapsed() >= patience {
+            return work.queue.retire(Some((message, failing.status)));
         }
         if !matches!(failure, Failure::Connect(_)) {
             let seconds = patience.as_secs_f64();
@@ -152,6 +187,8 @@ fn hold(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure
     visit.parallel = usize::try_from(parallel).unwrap_or(1).max(1);
     visit.reached = true;
     let requests = connection.sending()?;
+    visit.there = true;
+    work.queue.hold();
     let begin = Instant::now();
     loop {
         let asked = &mut visit.asked;
@@ -159,7 +196,7 @@ fn hold(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure
             if asked.front().is_some_and(|line| line.suspect) {
                 break;
             }
-            let Some(line) = work.queue.take(asked.is_empty()) else {
+            let Some(line) = work.queue.take(visit.number, asked.is_empty()) else {
                 break;
             };
             // A bridge that is gone takes nothing; reading tells.

@@ -31,6 +31,8 @@ pub(crate) struct Line {
     /// True if a bridge failed while it was at this line among others. It is asked alone from then
     /// on, so that none of them is blamed for another.
     pub suspect: bool,
+    /// The number of the bridge that failed last while it was at this line.
+    failed_at: Option<usize>,
 }
 
 /// An answer on its way out.
@@ -56,6 +58,8 @@ struct State {
     problem: Option<String>,
     /// Lines that are with a bridge.
     asked: usize,
+    /// Bridges that are held: each asks lines as long as it finds any.
+    held: usize,
     answers: BTreeMap<usize, Answer>,
     /// What the person should know of the bridges.
     messages: VecDeque<String>,
@@ -138,6 +142,7 @@ impl Queue {
                     text,
                     attempts: 0,
                     suspect: false,
+                    failed_at: None,
                 });
             }
             Err(answer) => {
@@ -156,12 +161,12 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits until there is a line to ask. False once there will be none, not even one that
-    /// another bridge leaves unfinished.
-    pub(crate) fn wait_for_line(&self) -> bool {
+    /// Waits until there is a line to ask the bridge of this number. False once there will be none,
+    /// not even one that another bridge leaves unfinished.
+    pub(crate) fn wait_for_line(&self, bridge: usize) -> bool {
         let mut state = self.state();
         loop {
-            if state.is_ready() {
+            if state.is_ready(bridge, state.held) {
                 return true;
             }
             if state.ended && state.waiting.is_empty() && state.asked == 0 {
@@ -171,10 +176,22 @@ impl Queue {
         }
     }
 
-    /// Takes a line if there is one; `alone` if it will be the only one with its bridge.
-    pub(crate) fn take(&self, alone: bool) -> Option<Line> {
+    /// Says that a bridge is held from now on. Only those take lines.
+    pub(crate) fn hold(&self) {
+        self.state().held += 1;
+    }
+
+    /// Says that a bridge is held no more.
+    pub(crate) fn release(&self) {
+        self.state().held -= 1;
+        self.changed.notify_all();
+    }
+
+    /// Takes a line for the bridge of this number if there is one; `alone` if it will be the only one
+    /// with it.
+    pub(crate) fn take(&self, bridge: usize, alone: bool) -> Option<Line> {
         let mut state = self.state();
-        if !state.is_ready() || (state.waiting.front()?.suspect && !alone) {
+        if !state.is_ready(bridge, state.held - 1) || (state.waiting.front()?.suspect && !alone) {
             return None;
         }
         let line = state.waiting.pop_front()?;
@@ -193,14 +210,24 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Gives lines back that a bridge left unfinished; it was at work on the first so many of them.
-    pub(crate) fn give_back(&self, lines: VecDeque<Line>, parallel: usize, failure: &Failure) {
+    /// Gives lines back that the bridge of this number left unfinished; it was at work on the first
+    /// so many of them.
+    pub(crate) fn give_back(
+        &self,
+        lines: VecDeque<Line>,
+        bridge: usize,
+        parallel: usize,
+        failure: &Failure,
+    ) {
         let mut state = self.state();
         let at_work = parallel.min(lines.len());
         for (position, mut line) in lines.into_iter().enumerate().rev() {
             state.asked -= 1;
             line.attempts += usize::from(position == 0 && at_work == 1);
-            line.suspect |= position < at_work;
+            if position < at_work {
+                line.suspect = true;
+                line.failed_at = Some(bridge);
+            }
             if line.attempts == ATTEMPTS {
                 let message = format!("a bridge failed {ATTEMPTS} times at this line: {failure}");
                 state.done += 1;
@@ -288,9 +315,12 @@ impl Queue {
 }
 
 impl State {
-    /// True if a line may be taken.
-    fn is_ready(&self) -> bool {
-        let first = self.waiting.front();
-        first.is_some_and(|line| line.index < self.written + AHEAD)
+    /// True if the bridge of this number may take a line. One over which it failed itself it leaves
+    /// to others, where there are some at work: it may be the bridge that is ill, and not the line.
+    fn is_ready(&self, bridge: usize, others: usize) -> bool {
+        self.waiting.front().is_some_and(|line| {
+            let failed = line.failed_at == Some(bridge) && others > 0;
+            line.index < self.written + AHEAD && !failed
+        })
     }
 }

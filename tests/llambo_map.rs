@@ -249,7 +249,7 @@ fn a_line_over_which_bridges_failed_twice_is_not_tried_a_third_time() {
 
 /// A bridge of several requests at once: each is answered with its prompt in angle brackets.
 /// `dies` is asked before a reply, with the prompts in hand, whether the bridge dies instead.
-fn parallel(
+pub(crate) fn parallel(
     home: &Directory,
     count: usize,
     mut dies: impl FnMut(&[String]) -> bool + Send + 'static,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::harness::{Bridge, Directory, Tiny, process};
 use crate::llambo::{Running, bridge_with, feed, llambo};
 use crate::llambo_faults::{line_of, respond};
-use crate::llambo_map::{carousel_answers, map, map_over, prompts};
+use crate::llambo_map::{carousel_answers, map, map_over, numbers, parallel, prompts};
 
 #[test]
 fn a_bridge_that_is_stopped_leaves_its_lines_to_the_others() {
@@ -141,4 +141,12 @@ fn a_line_that_kills_the_model_slower_than_retry_leaves_the_rest_to_the_bridge()
     let error = "error: a bridge failed 2 times at this line: Model process died";
     assert_eq!(ended.output, format!("y\n{error}\ny\n"), "{ended:?}");
     assert_eq!(ended.code, Some(1), "{ended:?}");
+}
+
+#[test]
+fn any_number_of_requests_that_a_bridge_works_on_is_believed() {
+    let home = Directory::new();
+    let _requests = parallel(&home, 1 << 63, |_| false);
+    let ended = map(&home, &["--timeout", "30"], numbers(5, "", ""));
+    assert_eq!((ended.code, ended.output), (Some(0), numbers(5, "<", ">")));
 }

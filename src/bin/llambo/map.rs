@@ -192,7 +192,7 @@ fn hold(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure
     let begin = Instant::now();
     loop {
         let asked = &mut visit.asked;
-        while asked.len() < PIPELINED * visit.parallel && begin.elapsed() < TURN {
+        while asked.len() < visit.parallel.saturating_mul(PIPELINED) && begin.elapsed() < TURN {
             if asked.front().is_some_and(|line| line.suspect) {
                 break;
             }

@@ -12,7 +12,8 @@ import json, re, sys
 from datetime import datetime
 from jsonschema import Draft202012Validator, FormatChecker
 
-checker = FormatChecker(["date", "time", "date-time", "uuid"])
+# Debian 12 has a version without the other two.
+checker = FormatChecker(["date", "uuid"])
 
 def moment(text):
     if not isinstance(text, str):
@@ -59,7 +60,10 @@ pub(crate) fn violations(pairs: &[(String, String)]) -> Vec<String> {
     let writer = thread::spawn(move || input.write_all(lines.as_bytes()));
     let output = python.wait_with_output().expect("python3 ends");
     let _ = writer.join();
-    assert!(output.status.success(), "Python's jsonschema is missing");
+    assert!(
+        output.status.success(),
+        "Python's jsonschema is missing, or too old"
+    );
     let output = String::from_utf8(output.stdout).expect("JSON is UTF-8");
     let found: Vec<String> = output
         .lines()

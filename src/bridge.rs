@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::options::Options;
+use crate::poll::{PollFd, poll};
 use crate::session::Session;
+use crate::signals::Signals;
 use crate::slot::{Begun, Event, Limits, Slot};
 use crate::socket::{Claim, Socket};
-use crate::system::{self, PollFd, Signals};
+use crate::system;
 
 /// How long to wait before accepting again after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -162,7 +164,7 @@ impl Bridge {
         let socket = self.socket.as_ref().filter(|_| listens);
         let knocks = socket.map(|_| fds.len());
         fds.extend(socket.map(|socket| PollFd::readable(socket.listener.as_fd())));
-        system::poll(
+        poll(
             &mut fds,
             deadline.map(|at| at.saturating_duration_since(now)),
         )?;

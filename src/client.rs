@@ -5,8 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::poll::PollFd;
 use crate::request::{Framed, Framer};
-use crate::system::PollFd;
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;

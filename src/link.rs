@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use miniserde::json;
 
-use crate::system::{self, PollFd};
+use crate::poll::{PollFd, poll};
 use crate::wire::Message;
 
 /// One end of the socket pair.
@@ -103,7 +103,7 @@ impl Link {
             if !self.has_outgoing() {
                 return Ok(());
             }
-            system::poll(&mut [PollFd::writable(self.fd())], None)?;
+            poll(&mut [PollFd::writable(self.fd())], None)?;
         }
     }
 

@@ -23,6 +23,7 @@ mod log;
 mod message;
 mod model;
 mod options;
+mod poll;
 mod process;
 mod program;
 mod reply;
@@ -30,9 +31,11 @@ mod request;
 mod schema;
 mod session;
 mod settings;
+mod signals;
 mod slot;
 mod socket;
-#[allow(unsafe_code)]
+// What only llambo uses.
+#[allow(dead_code, unsafe_code)]
 mod system;
 mod wire;
 mod worker;

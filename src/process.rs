@@ -11,8 +11,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use crate::link::{Link, Received};
 use crate::log;
 use crate::message::{FromModel, ToModel};
+use crate::poll::PollFd;
 use crate::program;
-use crate::system::{self, PollFd};
+use crate::signals;
+use crate::system;
 
 /// The argument that makes this program a model process. It is not for users.
 pub(crate) const MODEL_PROCESS_ARGUMENT: &str = "--model-process";
@@ -181,7 +183,7 @@ impl Drop for ModelProcess {
 
 fn describe(status: ExitStatus) -> String {
     match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("killed by {}", system::signal_name(signal)),
+        (Some(signal), _) => format!("killed by {}", signals::name(signal)),
         (None, Some(code)) => format!("exit status {code}"),
         (None, None) => status.to_string(),
     }

@@ -9,10 +9,10 @@ use crate::command::{self, Action, MakeReply};
 use crate::failure::{Code, Failure};
 use crate::flight::{Flight, State, loaded};
 use crate::options::Options;
+use crate::poll::PollFd;
 use crate::reply;
 use crate::request::Framed;
 use crate::slot::{Event, Readiness, Slot};
-use crate::system::PollFd;
 use crate::worker::Heard;
 
 /// Requests of one client that are under way at the most, answered ones that wait for their turn

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use crate::failure::{Code, Failure};
 use crate::identity::Identity;
 use crate::message::{FromModel, Ready, ToModel, Work};
+use crate::poll::PollFd;
 use crate::process::ModelProcess;
 use crate::settings::Load;
-use crate::system::{self, PollFd};
+use crate::system;
 use crate::worker::{Heard, Worker};
 
 /// How long the model process may take.

@@ -1,126 +1,36 @@
-//! The few system calls that the standard library does not offer: poll(2), signals, umask(2),
-//! the group database, and what ties the model process to the bridge.
+//! The few system calls that the standard library does not offer: poll(2), signals, umask(2), the
+//! group database, and what ties the model process to the bridge.
 //!
-//! All `unsafe` of the program is here; every function below is safe to call.
+//! All `unsafe` of the bridge and of llambo is here; every function is safe to call.
 
 use std::ffi::CString;
 #[cfg(target_os = "linux")]
 use std::ffi::{CStr, OsStr};
 use std::io::{self, Read, Write};
-use std::marker::PhantomData;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
-/// The signals that end the bridge, with their names.
-const STOP_SIGNALS: [(libc::c_int, &str); 3] = [
-    (libc::SIGTERM, "SIGTERM"),
-    (libc::SIGINT, "SIGINT"),
-    (libc::SIGHUP, "SIGHUP"),
-];
-
-/// Write end of the pipe that the signal handler writes to; -1 before [`Signals::catch`].
+/// Write end of the pipe that the signal handler writes to; -1 before [`signals_to`].
 static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 
 /// Whether a signal has asked to stop: the pipe may be full and lose one.
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
 
-/// One descriptor to wait for, and after [`poll`] what happened to it.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-pub(crate) struct PollFd<'a> {
-    inner: libc::pollfd,
-    owner: PhantomData<BorrowedFd<'a>>,
-}
-
-impl<'a> PollFd<'a> {
-    fn new(fd: BorrowedFd<'a>, events: libc::c_short) -> Self {
-        let inner = libc::pollfd {
-            fd: fd.as_raw_fd(),
-            events,
-            revents: 0,
-        };
-        Self {
-            inner,
-            owner: PhantomData,
-        }
-    }
-
-    /// Waits until there is something to read, the end of the stream included.
-    pub(crate) fn readable(fd: BorrowedFd<'a>) -> Self {
-        Self::new(fd, libc::POLLIN)
-    }
-
-    /// Waits until there is room to write.
-    pub(crate) fn writable(fd: BorrowedFd<'a>) -> Self {
-        Self::new(fd, libc::POLLOUT)
-    }
-
-    /// Also waits until there is something to read, if `wanted`.
-    pub(crate) fn or_readable(mut self, wanted: bool) -> Self {
-        self.inner.events |= if wanted { libc::POLLIN } else { 0 };
-        self
-    }
-
-    /// Also waits until there is room to write, if `wanted`.
-    pub(crate) fn or_writable(mut self, wanted: bool) -> Self {
-        self.inner.events |= if wanted { libc::POLLOUT } else { 0 };
-        self
-    }
-
-    /// Waits for nothing but the other side going away for good (POLLHUP, POLLERR). A peer that
-    /// has only ended its own sending is not gone.
-    pub(crate) fn hangup(fd: BorrowedFd<'a>) -> Self {
-        Self::new(fd, 0)
-    }
-
-    /// Whether anything was reported.
-    pub(crate) fn ready(&self) -> bool {
-        self.inner.revents != 0
-    }
-
-    /// Whether there is something to read.
-    pub(crate) fn has_input(&self) -> bool {
-        self.inner.revents & libc::POLLIN != 0
-    }
-
-    /// Whether the other side is gone.
-    pub(crate) fn gone(&self) -> bool {
-        self.inner.revents & (libc::POLLHUP | libc::POLLERR) != 0
-    }
-}
-
-/// Waits until one of the descriptors is ready or the time is over; without a time, for ever.
-/// An interruption by a signal is reported as nothing being ready.
+/// poll(2), with a time in milliseconds; -1 is for ever.
 ///
 /// # Errors
-/// Those of poll(2), EINTR excepted.
-pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
-    // Rounded up, so that a wait never ends a fraction of a millisecond before its deadline.
-    let milliseconds = timeout.map_or(-1, |time| {
-        libc::c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
-    });
-    // SAFETY: PollFd is a transparent wrapper of pollfd, and the length is that of the slice.
-    let count = unsafe {
-        libc::poll(
-            fds.as_mut_ptr().cast::<libc::pollfd>(),
-            fds.len() as libc::nfds_t,
-            milliseconds,
-        )
-    };
-    if count >= 0 {
-        return Ok(());
+/// Those of poll(2).
+pub(crate) fn poll(fds: &mut [libc::pollfd], milliseconds: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of the slice.
+    let count = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds) };
+    if count < 0 {
+        return Err(io::Error::last_os_error());
     }
-    for fd in fds {
-        fd.inner.revents = 0;
-    }
-    match io::Error::last_os_error() {
-        error if error.kind() == io::ErrorKind::Interrupted => Ok(()),
-        error => Err(error),
-    }
+    Ok(())
 }
 
 extern "C" fn on_signal(signal: libc::c_int) {
@@ -151,55 +61,30 @@ unsafe fn errno_location() -> *mut libc::c_int {
     unsafe { libc::__errno_location() }
 }
 
-/// The signals that the bridge acts on, SIGTERM, SIGINT, SIGHUP and SIGCHLD, as something that can
-/// be waited for beside the sockets.
-pub(crate) struct Signals {
-    reader: UnixStream,
+/// Has the signals that are [caught](catch_signal) write a byte to this stream, for as long as the
+/// process lives.
+pub(crate) fn signals_to(writer: UnixStream) {
+    SIGNAL_PIPE.store(writer.into_raw_fd(), Ordering::Relaxed);
 }
 
-impl Signals {
-    /// Catches them from now on. To be called once, before any other process is started.
-    ///
-    /// Of what the program was started with, only an ignored SIGHUP stays, as nohup(1) sets it,
-    /// for the model process too. A blocked signal would be kept from the handler, and with
-    /// SIGCHLD ignored nobody could tell what the model process died of.
-    ///
-    /// # Errors
-    /// Those of socketpair(2) and sigaction(2).
-    pub(crate) fn catch() -> io::Result<Self> {
-        let (reader, writer) = UnixStream::pair()?;
-        reader.set_nonblocking(true)?;
-        writer.set_nonblocking(true)?;
-        SIGNAL_PIPE.store(writer.as_raw_fd(), Ordering::Relaxed);
-        // The handler needs the descriptor for as long as the process lives.
-        std::mem::forget(writer);
-        let handler = on_signal as *const () as libc::sighandler_t;
-        for (signal, _) in STOP_SIGNALS {
-            if signal != libc::SIGHUP || !is_ignored(signal)? {
-                handle(signal, handler)?;
-            }
-        }
-        handle(libc::SIGCHLD, handler)?;
-        // After the handlers: a signal that waited for this stops the bridge in an orderly way.
-        unblock_signals()?;
-        Ok(Self { reader })
-    }
+/// Whether a signal has come that asks to stop.
+pub(crate) fn stop_requested() -> bool {
+    STOP_REQUESTED.load(Ordering::Relaxed)
+}
 
-    /// Readable when a signal has come.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.reader.as_fd()
-    }
-
-    /// Takes note of the signals that have come; tells whether one of all so far asks to stop.
-    pub(crate) fn stop_requested(&mut self) -> bool {
-        let mut bytes = [0; 64];
-        while matches!(self.reader.read(&mut bytes), Ok(1..)) {}
-        STOP_REQUESTED.load(Ordering::Relaxed)
-    }
+/// Catches a signal.
+///
+/// # Errors
+/// Those of sigaction(2).
+pub(crate) fn catch_signal(signal: libc::c_int) -> io::Result<()> {
+    handle(signal, on_signal as *const () as libc::sighandler_t)
 }
 
 /// Whether a signal is ignored.
-fn is_ignored(signal: libc::c_int) -> io::Result<bool> {
+///
+/// # Errors
+/// Those of sigaction(2).
+pub(crate) fn is_ignored(signal: libc::c_int) -> io::Result<bool> {
     // SAFETY: the structure is plain data, which the call fills.
     let (result, action) = unsafe {
         let mut action: libc::sigaction = std::mem::zeroed();
@@ -229,7 +114,10 @@ fn handle(signal: libc::c_int, handler: libc::sighandler_t) -> io::Result<()> {
 }
 
 /// Lets every signal through. A blocked one stays so over fork(2) and execve(2).
-fn unblock_signals() -> io::Result<()> {
+///
+/// # Errors
+/// Those of sigprocmask(2).
+pub(crate) fn unblock_signals() -> io::Result<()> {
     // SAFETY: the set is plain data, which sigemptyset fills.
     let result = unsafe {
         let mut none: libc::sigset_t = std::mem::zeroed();
@@ -240,25 +128,6 @@ fn unblock_signals() -> io::Result<()> {
         return Err(io::Error::last_os_error());
     }
     Ok(())
-}
-
-/// The name of a signal that a process can die of, `SIGSEGV` for instance.
-pub(crate) fn signal_name(signal: i32) -> String {
-    let name = match signal {
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGILL => "SIGILL",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGSYS => "SIGSYS",
-        libc::SIGXCPU => "SIGXCPU",
-        other => match STOP_SIGNALS.iter().find(|(number, _)| *number == other) {
-            Some((_, name)) => name,
-            None => return format!("signal {other}"),
-        },
-    };
-    name.to_string()
 }
 
 /// Connects to a Unix socket and hangs up again, without ever waiting for the one that listens.
@@ -506,7 +375,64 @@ pub(crate) fn message(text: &str) {
     let _ = writeln!(io::stderr(), "llama-cpp-bridge: {text}");
 }
 
-// The unwinder goes into the program, as the C++ library and OpenMP do: libgcc_s.so.1 would be the
+/// True if the process was started without a standard output, as by `>&-`.
+static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
+
+/// Has [`look`] called before the standard library's own start, which opens /dev/null in place of a
+/// closed standard output, so that nobody can tell any more.
+#[used]
+#[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
+#[cfg_attr(not(target_os = "macos"), unsafe(link_section = ".init_array"))]
+static LOOK: extern "C" fn() = look;
+
+extern "C" fn look() {
+    // SAFETY: fcntl(2) with F_GETFD takes plain numbers and changes nothing.
+    let flags = unsafe { libc::fcntl(libc::STDOUT_FILENO, libc::F_GETFD) };
+    OUTPUT_CLOSED.store(flags == -1, Ordering::Relaxed);
+}
+
+/// Whether the process was started without a standard output.
+pub(crate) fn output_is_closed() -> bool {
+    OUTPUT_CLOSED.load(Ordering::Relaxed)
+}
+
+/// Keeps SIGINT from ending the process, or lets it again: for this thread and those that it starts
+/// from now on. One that comes meanwhile waits for [`wait_for_interrupt`].
+pub(crate) fn hold_interrupts(hold: bool) {
+    let how = if hold {
+        libc::SIG_BLOCK
+    } else {
+        libc::SIG_UNBLOCK
+    };
+    let set = interrupt();
+    // SAFETY: the set is a local that outlives the call; there is no way to fail with these arguments.
+    unsafe {
+        libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Waits for a SIGINT that is held.
+pub(crate) fn wait_for_interrupt() {
+    let set = interrupt();
+    let mut signal = 0;
+    // SAFETY: both pointers are to locals that outlive the call.
+    unsafe {
+        libc::sigwait(&raw const set, &raw mut signal);
+    }
+}
+
+/// The set of signals that holds SIGINT alone.
+fn interrupt() -> libc::sigset_t {
+    // SAFETY: a set is plain data, which sigemptyset fills.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigaddset(&raw mut set, libc::SIGINT);
+        set
+    }
+}
+
+// The unwinder goes into the programs, as the C++ library and OpenMP do: libgcc_s.so.1 would be the
 // one library to load that a minimal host may lack.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[link(name = "gcc_eh", kind = "static", modifiers = "+whole-archive")]

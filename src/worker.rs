@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::failure::{Code, Failure};
 use crate::message::{Answer, FromModel, ToModel, Work};
+use crate::poll::PollFd;
 use crate::process::ModelProcess;
-use crate::system::PollFd;
 
 /// How long a cancelled request may go on behind the step that was announced, before the process
 /// is ended instead. A step of more than a tenth of a second is announced, so one that says nothing

@@ -37,9 +37,10 @@ use llama_cpp_2::model::LlamaModel;
 
 use crate::link::{Link, Received};
 use crate::message::{FromModel, Ready, ToModel};
+use crate::poll::{PollFd, poll};
 use crate::process::MODEL_PROCESS_ARGUMENT;
 use crate::settings::Load;
-use crate::system::{self, PollFd};
+use crate::system;
 use chat::Template;
 use engine::Engine;
 
@@ -145,7 +146,7 @@ fn next_message(link: &mut Link, wait: bool) -> Result<Received<ToModel>, String
         match link.receive().map_err(|error| error.to_string())? {
             Received::Nothing if wait => {
                 let mut fds = [PollFd::readable(link.fd())];
-                system::poll(&mut fds, None).map_err(|error| error.to_string())?;
+                poll(&mut fds, None).map_err(|error| error.to_string())?;
             }
             received => return Ok(received),
         }

@@ -26,7 +26,9 @@ mod progress;
 mod queue;
 mod raw;
 mod reply;
-#[allow(unsafe_code)]
+// What only the bridge uses.
+#[allow(dead_code, unsafe_code)]
+#[path = "../../system.rs"]
 mod system;
 mod table;
 mod verbs;

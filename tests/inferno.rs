@@ -3,6 +3,8 @@
 
 mod emulator;
 mod files;
+mod files_killed;
+mod files_remote;
 mod pool;
 
 use std::fmt::Write as _;

@@ -10,33 +10,40 @@ use crate::llambo_faults::{line_of, respond};
 use crate::llambo_map::{carousel_answers, map, map_over, numbers, parallel, prompts};
 
 #[test]
-fn a_bridge_that_is_stopped_leaves_its_lines_to_the_others() {
-    let (one, mut bridge) = bridge_with(&Tiny::carousel());
-    let (two, _two) = bridge_with(&Tiny::carousel());
-    let mut running = Running::start(&mut map_over(&[&one, &two], &["-n", "300"]));
-    running.write(&prompts(40));
-    running.wait_for("\n");
-    process::signal(bridge.pid(), "TERM");
-    bridge.wait();
-    running.write(&prompts(40));
-    drop(running.child.stdin.take());
-    let expected = carousel_answers(40, 300).repeat(2);
-    assert_eq!(running.wait_for(&expected), expected);
-    assert_eq!(running.child.wait().expect("llambo ends").code(), Some(0));
+fn a_bridge_that_is_killed_or_stopped_leaves_its_lines_to_the_others() {
+    for signal in ["KILL", "TERM"] {
+        let (one, mut bridge) = bridge_with(&Tiny::carousel());
+        let (two, _two) = bridge_with(&Tiny::carousel());
+        let mut running = Running::start(&mut map_over(&[&one, &two], &["-n", "300"]));
+        running.write(&prompts(40));
+        running.wait_for("\n");
+        process::signal(bridge.pid(), signal);
+        bridge.wait();
+        running.write(&prompts(40));
+        expect_all(running, 40);
+    }
 }
 
 #[test]
-fn a_bridge_that_is_restarted_goes_on_with_its_lines() {
-    let (home, mut bridge) = bridge_with(&Tiny::carousel());
-    let mut running = Running::start(&mut llambo(&home, &["map", "-n", "300", "--retry", "50"]));
-    running.write(&prompts(20));
-    running.wait_for("\n");
-    process::signal(bridge.pid(), "TERM");
-    bridge.wait();
-    running.write(&prompts(20));
-    let _again = Bridge::with_model(&home, &home.join("model.gguf"), &[]);
+fn a_bridge_that_comes_back_goes_on_with_its_lines() {
+    for signal in ["KILL", "TERM"] {
+        let (home, mut bridge) = bridge_with(&Tiny::carousel());
+        let mut map = llambo(&home, &["map", "-n", "300", "--retry", "50"]);
+        let mut running = Running::start(&mut map);
+        running.write(&prompts(20));
+        running.wait_for("\n");
+        process::signal(bridge.pid(), signal);
+        bridge.wait();
+        running.write(&prompts(20));
+        let _again = Bridge::with_model(&home, &home.join("model.gguf"), &[]);
+        expect_all(running, 20);
+    }
+}
+
+/// Expects the answers of so many prompts, written twice, each once and in order.
+fn expect_all(mut running: Running, count: usize) {
     drop(running.child.stdin.take());
-    let expected = carousel_answers(20, 300).repeat(2);
+    let expected = carousel_answers(count, 300).repeat(2);
     assert_eq!(running.wait_for(&expected), expected);
     assert_eq!(running.child.wait().expect("llambo ends").code(), Some(0));
 }

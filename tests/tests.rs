@@ -29,6 +29,7 @@ mod llambo_faults;
 mod llambo_input;
 mod llambo_manual;
 mod llambo_map;
+mod llambo_map_input;
 mod llambo_map_lost;
 mod load;
 mod long_texts;

@@ -2,17 +2,21 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::Path;
 use std::{fs, thread};
 
 use super::emulator::{Inferno, Running};
-use super::pool::{fifo, free_port, open};
+use super::pool::{fifo, open};
 use super::{address, program, sources};
 use crate::harness::{Bridge, Directory, Tiny, ok, process};
 
 /// Compiles all, and gives the command that mounts the files of these bridges on `/chan`, a
 /// directory that every Inferno has, and goes there.
-fn mount(inferno: &Inferno, home: &Directory, options: &str, addresses: &[&str]) -> String {
+pub(super) fn mount(
+    inferno: &Inferno,
+    home: &Directory,
+    options: &str,
+    addresses: &[&str],
+) -> String {
     inferno.compile_with_module(home, &sources().join("llambofs.b"));
     format!(
         "/dis/lib/llambofs.dis {options} -m /chan {}\ncd /chan\n",
@@ -21,7 +25,7 @@ fn mount(inferno: &Inferno, home: &Directory, options: &str, addresses: &[&str])
 }
 
 /// Starts a bridge whose model has a chat template: what was said, without anything between.
-fn bridge_with(home: &Directory, model: &Tiny, options: &[&str]) -> Bridge {
+pub(super) fn bridge_with(home: &Directory, model: &Tiny, options: &[&str]) -> Bridge {
     let template = home.join("template");
     fs::write(
         &template,
@@ -35,7 +39,7 @@ fn bridge_with(home: &Directory, model: &Tiny, options: &[&str]) -> Bridge {
 }
 
 /// Runs these commands in Inferno's shell, among the files of a bridge.
-fn start(
+pub(super) fn start(
     inferno: &Inferno,
     home: &Directory,
     bridge: &Bridge,
@@ -47,7 +51,7 @@ fn start(
 }
 
 /// Expects these lines and no others; of a line that ends in `*` only the start is given.
-fn expect(mut running: Running, lines: &[&str]) {
+pub(super) fn expect(mut running: Running, lines: &[&str]) {
     for line in lines {
         match line.strip_suffix('*') {
             Some(start) => expect_start(&mut running, start),
@@ -58,13 +62,13 @@ fn expect(mut running: Running, lines: &[&str]) {
 }
 
 /// Expects a line next that begins so.
-fn expect_start(running: &mut Running, start: &str) {
+pub(super) fn expect_start(running: &mut Running, start: &str) {
     let line = running.line().unwrap_or_default();
     assert!(line.starts_with(start), "{line:?} instead of {start:?}...");
 }
 
 /// Expects this line next, but for what the shell says of processes that were killed.
-fn expect_among_killed(running: &mut Running, line: &str) {
+pub(super) fn expect_among_killed(running: &mut Running, line: &str) {
     loop {
         match running.line() {
             Some(found) if found.starts_with("sh: ") && found.ends_with("killed") => {}
@@ -256,313 +260,6 @@ fn reading_writing_and_settings_go_on_while_a_text_is_generated() {
             "1",
             "cat: error reading 0/ask: stopped",
             "[]",
-        ],
-    );
-}
-
-#[test]
-fn a_killed_reader_stops_its_generation_and_frees_the_bridge() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    for file in ["ask", "stream"] {
-        let home = Directory::new();
-        let options = ["--ctx-size", "0", "--max-tokens", "-1"];
-        let bridge = bridge_with(&home, &Tiny::endless(), &options);
-        let mut running = kill_reader(
-            &inferno,
-            &home,
-            &address(&bridge),
-            ["a", file, "WAIT; cat $id/ask"],
-        );
-        process::wait_for_work(bridge.model_process(), 2);
-        open(&home.join("gate"));
-        expect_among_killed(&mut running, "killed");
-        // It serves one client at a time.
-        bridge.connect().exchange("PING", &ok("pong"));
-        open(&home.join("gate"));
-        expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
-    }
-}
-
-#[test]
-fn a_killed_reader_that_waits_for_a_busy_bridge_leaves_nothing_to_it() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    let home = Directory::new();
-    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
-    let mut holder = bridge.connect();
-    holder.exchange("PING", &ok("pong"));
-    // The conversation takes another message once it has given up the first.
-    let again = "while {! {echo u >$id/ask} >[2] /dev/null} {}
-         echo asked; cat $id/ask $id/context";
-    let commands = ["w", "ask", again];
-    let mut running = kill_reader(&inferno, &home, &address(&bridge), commands);
-    open(&home.join("gate"));
-    expect_among_killed(&mut running, "killed");
-    expect_among_killed(&mut running, "asked");
-    holder.vanish();
-    expect_among_killed(&mut running, "vwxyz");
-    running.expect(r#"[{"role":"user","content":"u"},{"role":"assistant","content":"vwxyz"}]"#);
-}
-
-#[test]
-fn a_killed_reader_stops_a_prompt_that_is_still_evaluated_over_a_network() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    let home = Directory::new();
-    let bridge = bridge_with(&home, &Tiny::slow(), &["--ctx-size", "0"]);
-    let port = relay(bridge.socket());
-    let mut running = kill_reader(
-        &inferno,
-        &home,
-        &format!("'tcp!127.0.0.1!{port}'"),
-        [&"a".repeat(3000), "ask", "WAIT; cat $id/ask"],
-    );
-    process::wait_for_work(bridge.model_process(), 20);
-    open(&home.join("gate"));
-    expect_among_killed(&mut running, "killed");
-    bridge.connect().exchange("PING", &ok("pong"));
-    open(&home.join("gate"));
-    expect_among_killed(&mut running, "cat: error reading 0/ask: stopped");
-}
-
-/// Asks this, kills a reader of this file of the conversation when the gate opens, and goes on
-/// with these commands, in which `WAIT` waits for the gate once more.
-fn kill_reader(
-    inferno: &Inferno,
-    home: &Directory,
-    address: &str,
-    [message, file, rest]: [&str; 3],
-) -> Running {
-    let gate = fifo(home);
-    let mounted = mount(inferno, home, "", &[address]);
-    inferno.compile(home, "-gw", &program("reader.b"));
-    let wait = format!("cat '#U*{}' >/dev/null", gate.display());
-    let rest = rest.replace("WAIT", &wait);
-    let commands = format!(
-        "load std
-         id=`{{cat new}}
-         echo {message} >$id/ask
-         /dis/lib/reader.dis $id/{file} &
-         reader=$apid
-         {wait}
-         echo kill >/prog/$reader/ctl
-         echo killed
-         {rest}"
-    );
-    let mut running = inferno.shell(home, &(mounted + &commands));
-    running.expect("reading");
-    running
-}
-
-/// Passes bytes between a port, which it tells, and a socket; it hangs up where the other does.
-fn relay(socket: &Path) -> u16 {
-    use std::io::copy;
-    use std::net::Shutdown;
-    use std::os::unix::net::UnixStream;
-
-    let listener = TcpListener::bind("127.0.0.1:0").expect("there is a free port");
-    let port = listener.local_addr().expect("it is bound").port();
-    let socket = socket.to_path_buf();
-    thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let Ok(mut bridge) = UnixStream::connect(&socket) else {
-                continue;
-            };
-            let mut replies = bridge.try_clone().expect("a connection can be shared");
-            let mut reader = client.try_clone().expect("a connection can be shared");
-            thread::spawn(move || {
-                let _ = copy(&mut reader, &mut bridge);
-                let _ = bridge.shutdown(Shutdown::Both);
-            });
-            thread::spawn(move || {
-                let _ = copy(&mut replies, &mut client);
-                let _ = client.shutdown(Shutdown::Both);
-            });
-        }
-    });
-    port
-}
-
-#[test]
-fn files_of_a_bridge_that_is_not_there_answer_once_it_is_and_when_it_comes_back() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    let home = Directory::new();
-    let gate = fifo(&home);
-    let mounted = mount(
-        &inferno,
-        &home,
-        "",
-        &[&format!("unix!{}", home.socket().display())],
-    );
-    let wait = format!("cat '#U*{}' >/dev/null", gate.display());
-    let commands = format!(
-        "id=`{{cat new}}
-         echo w >$id/ask; cat $id/ask; cat status
-         {wait}
-         echo w >$id/ask; cat $id/ask
-         {wait}
-         echo set ignore_eos true >$id/ctl; echo set max_tokens -1 >$id/ctl
-         echo w >$id/ask; echo asked; cat $id/ask
-         {wait}
-         echo set ignore_eos >$id/ctl; echo set max_tokens >$id/ctl
-         echo u >$id/ask; cat $id/ask $id/context"
-    );
-    let mut running = inferno.shell(&home, &(mounted + &commands));
-    let socket = home.socket().display().to_string();
-    expect_start(
-        &mut running,
-        &format!("cat: error reading 0/ask: {socket}: '"),
-    );
-    expect_start(
-        &mut running,
-        &format!("cat: error reading status: {socket}: '"),
-    );
-    let mut bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
-    open(&gate);
-    running.expect("xyz");
-    process::signal(bridge.pid(), "KILL");
-    bridge.wait();
-    let options = ["--ctx-size", "0", "--max-tokens", "-1"];
-    let mut bridge = bridge_with(&home, &Tiny::endless(), &options);
-    open(&gate);
-    running.expect("asked");
-    process::wait_for_work(bridge.model_process(), 2);
-    process::signal(bridge.pid(), "KILL");
-    bridge.wait();
-    running.expect(&format!(
-        "cat: error reading 0/ask: unix!{socket}: the bridge hung up"
-    ));
-    let _bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
-    open(&gate);
-    running.expect("vwxyz");
-    running.expect(
-        r#"[{"role":"user","content":"w"},{"role":"assistant","content":"xyz"},{"role":"user","content":"u"},{"role":"assistant","content":"vwxyz"}]"#,
-    );
-}
-
-#[test]
-fn another_inferno_may_ask_but_neither_load_nor_free() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    ask_from_another(&inferno, "", "-A", "-s");
-}
-
-#[test]
-fn a_user_with_a_key_may_ask_but_neither_load_nor_free() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    // With -w, which is for the user who started llambofs; the key's user is another.
-    let key = "auth/createsignerkey -b 256 -f /dis/lib/key visitor";
-    ask_from_another(&inferno, key, "-k /dis/lib/key", "-s -w");
-}
-
-/// Asks from one Inferno what another one serves, over a connection of this kind.
-fn ask_from_another(inferno: &Inferno, prepare: &str, kind: &str, options: &str) {
-    let home = Directory::new();
-    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
-    inferno.compile_with_module(&home, &sources().join("llambofs.b"));
-    inferno.compile(&home, "-gw", &program("conversations.b"));
-    fs::write(home.join("key"), "").expect("the file can be written");
-    let port = free_port();
-    let serve = format!(
-        "{prepare}
-         styxlisten {kind} 'tcp!127.0.0.1!{port}' {{/dis/lib/llambofs.dis {options} {}}}
-         echo listening
-         cat '#U*{}'",
-        address(&bridge),
-        fifo(&home).display()
-    );
-    let mut server = inferno.shell(&home, &serve);
-    server.expect("listening");
-    let algorithm = if kind == "-A" { "" } else { "-C rc4_256/sha1" };
-    let ask = format!(
-        "mount {kind} {algorithm} 'tcp!127.0.0.1!{port}' /chan
-         cd /chan; id=`{{cat new}}; echo w >$id/ask; cat $id/ask
-         echo free >ctl
-         cat $id/context
-         /dis/lib/conversations.dis /chan"
-    );
-    let refusal = "permission denied: only who started llambofs, with -w, may do that";
-    expect(
-        inferno.shell(&home, &ask),
-        &[
-            "xyz",
-            &format!("echo: write error: {refusal}"),
-            r#"[{"role":"user","content":"w"},{"role":"assistant","content":"xyz"}]"#,
-            "20 of 20 right",
-        ],
-    );
-    let loaded = format!("Model loaded: {}", home.join("model.gguf").display());
-    bridge.connect().exchange("STATUS", &ok(&loaded));
-}
-
-#[test]
-fn what_another_inferno_had_asked_stops_when_it_is_gone() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    let home = Directory::new();
-    let options = ["--ctx-size", "0", "--max-tokens", "-1"];
-    let bridge = bridge_with(&home, &Tiny::endless(), &options);
-    inferno.compile_with_module(&home, &sources().join("llambofs.b"));
-    inferno.compile(&home, "-gw", &program("reader.b"));
-    let port = free_port();
-    let serve = format!(
-        "styxlisten -A 'tcp!127.0.0.1!{port}' {{/dis/lib/llambofs.dis -s {}}}
-         echo listening
-         cat '#U*{}'",
-        address(&bridge),
-        fifo(&home).display()
-    );
-    let mut server = inferno.shell(&home, &serve);
-    server.expect("listening");
-    let ask = format!(
-        "mount -A 'tcp!127.0.0.1!{port}' /chan
-         cd /chan; id=`{{cat new}}; echo a >$id/ask
-         /dis/lib/reader.dis $id/stream"
-    );
-    let mut client = inferno.shell(&home, &ask);
-    client.expect("reading");
-    process::wait_for_work(bridge.model_process(), 2);
-    drop(client);
-    // It serves one client at a time.
-    bridge.connect().exchange("PING", &ok("pong"));
-}
-
-#[test]
-fn who_started_the_files_with_w_may_load_and_free() {
-    let Some(inferno) = Inferno::or_skip() else {
-        return;
-    };
-    let home = Directory::new();
-    let bridge = bridge_with(&home, &Tiny::alphabet(), &[]);
-    let model = home.join("model.gguf").display().to_string();
-    let running = start(
-        &inferno,
-        &home,
-        &bridge,
-        "-w",
-        &format!(
-            "id=`{{cat new}}
-             echo free >ctl; echo w >$id/ask; cat $id/ask
-             echo load /nowhere.gguf >ctl
-             echo load {model} >ctl; echo w >$id/ask; cat $id/ask"
-        ),
-    );
-    expect(
-        running,
-        &[
-            "cat: error reading 0/ask: No model loaded",
-            "echo: write error: Failed to load model: /nowhere.gguf: no such file",
-            "xyz",
         ],
     );
 }

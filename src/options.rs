@@ -1,11 +1,9 @@
 //! The command line: names, ranges and defaults of all options.
 
+mod values;
+
 use std::env;
-use std::ffi::OsString;
-use std::fmt::Display;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
 
 use lexopt::prelude::*;
@@ -13,6 +11,7 @@ use lexopt::prelude::*;
 use crate::limits::{self, Limit, MAX_CONTEXT};
 use crate::process::MODEL_PROCESS_ARGUMENT;
 use crate::settings::{Cache, FlashAttention, Load, MAX_PARALLEL, Sampling};
+use values::{choice, limited, mode, no_seconds, number, path, seconds, text};
 
 /// Where the bridge listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
@@ -20,60 +19,7 @@ pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
 pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 
 /// What `--help` prints.
-const HELP: &str = "\
-Usage: llama-cpp-bridge [OPTION]...
-Serve a llama.cpp model over a Unix socket: lines in, JSON lines out.
-
-  -s, --socket PATH        listen there (/tmp/llama-cpp-bridge.sock, or what
-                           LLAMA_CPP_BRIDGE_SOCKET says)
-  -m, --model PATH         load this GGUF file before serving
-  -c, --ctx-size N         context in tokens, 0 = the model's own (4096)
-  -t, --threads N          threads while generating (processors available)
-      --threads-batch N    threads while evaluating prompts (the same)
-  -b, --batch-size N       most tokens evaluated at a time (2048)
-      --ubatch-size N      most tokens computed at a time (512)
-      --gpu-layers N       layers kept on the GPU (all)
-  -n, --max-tokens N       most tokens of an answer, -1 = until the context is
-                           full (256)
-      --temp F             temperature, 0 = greedy (0.8)
-      --top-k N            sample from the N likeliest tokens, 0 = off (40)
-      --top-p F            ... from the likeliest that sum up to F (0.95)
-      --min-p F            ... from those at least F times as likely as the
-                           likeliest (0.05)
-      --repeat-penalty F   penalty of repeated tokens, 1 = none (1)
-      --repeat-last-n N    tokens looked back on for it, 0 = none, -1 = the
-                           whole context (64)
-      --presence-penalty F penalty of tokens that occurred, 0 = none (0)
-      --frequency-penalty F
-                           ... for each time that they did, 0 = none (0)
-      --seed N             seed of the sampling, -1 = a random one (-1)
-      --no-mmap            read the file into memory instead of mapping it
-      --mlock              keep the model from being swapped out
-      --flash-attn WHEN    on, off or auto (auto)
-      --cache-type-k TYPE  of the K cache: f32 f16 bf16 q8_0 q4_0 q4_1 iq4_nl
-                           q5_0 q5_1 (f16)
-      --cache-type-v TYPE  of the V cache, the same types (f16)
-      --chat-template-file PATH
-                           chat template (Jinja) instead of the model's own
-      --parallel N         most requests of a client worked on together (8)
-      --idle-timeout SECS  after that a client that is idle, or takes less than
-                           64 KiB of its answers, gives way to one that waits
-                           (60)
-      --turn-limit SECS    after that any client gives way to one that waits,
-                           its requests answered, 0 = never (0)
-      --request-timeout SECS
-                           longest time for a request, 0 = none (0)
-      --stall-timeout SECS longest silence of the model process at work (300)
-      --load-timeout SECS  longest time for loading a model (600)
-      --max-request BYTES  longest request (4194304)
-      --socket-mode OCTAL  permissions of the socket (0600)
-      --socket-group GROUP group of the socket, a name or a number
-  -v, --verbose            llama.cpp's own log on standard error
-  -h, --help               print this and exit
-  -V, --version            print the version and exit
-
-llama-cpp-bridge(1) is the manual, llama-cpp-bridge(7) the protocol.
-";
+const HELP: &str = include_str!("options/help.txt");
 
 /// What the program was started for.
 pub(crate) enum Invocation {
@@ -302,86 +248,5 @@ fn spelled(argument: &lexopt::Arg<'_>) -> String {
         Short(letter) => format!("-{letter}"),
         Long(name) => format!("--{name}"),
         lexopt::Arg::Value(value) => value.to_string_lossy().into_owned(),
-    }
-}
-
-fn wrong(option: &str, value: &str, takes: &str) -> lexopt::Error {
-    format!("{option}: '{value}' is not {takes}").into()
-}
-
-fn path(input: &mut lexopt::Parser, option: &str) -> Result<OsString, lexopt::Error> {
-    let value = input.value()?;
-    if value.is_empty() {
-        return Err(wrong(option, "", "a path or name"));
-    }
-    Ok(value)
-}
-
-/// Text, which is UTF-8 because replies must be.
-fn text(input: &mut lexopt::Parser, option: &str) -> Result<String, lexopt::Error> {
-    match path(input, option)?.into_string() {
-        Ok(text) => Ok(text),
-        Err(value) => Err(wrong(option, &value.to_string_lossy(), "valid UTF-8")),
-    }
-}
-
-fn number<T>(
-    input: &mut lexopt::Parser,
-    option: &str,
-    range: RangeInclusive<T>,
-) -> Result<T, lexopt::Error>
-where
-    T: FromStr + PartialOrd + Display,
-{
-    let value = input.value()?.to_string_lossy().into_owned();
-    match value.parse() {
-        Ok(number) if range.contains(&number) => Ok(number),
-        _ => {
-            let takes = format!("a number from {} to {}", range.start(), range.end());
-            Err(wrong(option, &value, &takes))
-        }
-    }
-}
-
-/// Whole seconds, up to a day.
-fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Duration, lexopt::Error> {
-    number(input, option, 1..=86_400).map(Duration::from_secs)
-}
-
-/// Whole seconds, up to a day; 0 is no limit.
-fn no_seconds(input: &mut lexopt::Parser, option: &str) -> Result<Option<Duration>, lexopt::Error> {
-    let seconds = number(input, option, 0..=86_400)?;
-    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
-}
-
-/// A number that an option of sampling takes.
-fn limited(input: &mut lexopt::Parser, option: &str, limit: &Limit) -> Result<f64, lexopt::Error> {
-    let value = input.value()?.to_string_lossy().into_owned();
-    limit
-        .parse(&value)
-        .ok_or_else(|| wrong(option, &value, &limit.takes()))
-}
-
-fn choice<T: Copy>(
-    input: &mut lexopt::Parser,
-    option: &str,
-    choices: &[(&str, T)],
-) -> Result<T, lexopt::Error> {
-    let value = input.value()?.to_string_lossy().into_owned();
-    match choices.iter().find(|(name, _)| *name == value) {
-        Some((_, choice)) => Ok(*choice),
-        None => {
-            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
-            let takes = format!("one of {}", names.join(", "));
-            Err(wrong(option, &value, &takes))
-        }
-    }
-}
-
-fn mode(input: &mut lexopt::Parser, option: &str) -> Result<u32, lexopt::Error> {
-    let value = input.value()?.to_string_lossy().into_owned();
-    match u32::from_str_radix(&value, 8) {
-        Ok(mode) if mode <= 0o777 && !value.starts_with('+') => Ok(mode),
-        _ => Err(wrong(option, &value, "an octal mode from 0000 to 0777")),
     }
 }

@@ -1,0 +1,97 @@
+//! The values that options take: each is read whole, or refused with what it should have been.
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::limits::Limit;
+
+fn wrong(option: &str, value: &str, takes: &str) -> lexopt::Error {
+    format!("{option}: '{value}' is not {takes}").into()
+}
+
+pub(super) fn path(input: &mut lexopt::Parser, option: &str) -> Result<OsString, lexopt::Error> {
+    let value = input.value()?;
+    if value.is_empty() {
+        return Err(wrong(option, "", "a path or name"));
+    }
+    Ok(value)
+}
+
+/// Text, which is UTF-8 because replies must be.
+pub(super) fn text(input: &mut lexopt::Parser, option: &str) -> Result<String, lexopt::Error> {
+    match path(input, option)?.into_string() {
+        Ok(text) => Ok(text),
+        Err(value) => Err(wrong(option, &value.to_string_lossy(), "valid UTF-8")),
+    }
+}
+
+pub(super) fn number<T>(
+    input: &mut lexopt::Parser,
+    option: &str,
+    range: RangeInclusive<T>,
+) -> Result<T, lexopt::Error>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let value = input.value()?.to_string_lossy().into_owned();
+    match value.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => {
+            let takes = format!("a number from {} to {}", range.start(), range.end());
+            Err(wrong(option, &value, &takes))
+        }
+    }
+}
+
+/// Whole seconds, up to a day.
+pub(super) fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Duration, lexopt::Error> {
+    number(input, option, 1..=86_400).map(Duration::from_secs)
+}
+
+/// Whole seconds, up to a day; 0 is no limit.
+pub(super) fn no_seconds(
+    input: &mut lexopt::Parser,
+    option: &str,
+) -> Result<Option<Duration>, lexopt::Error> {
+    let seconds = number(input, option, 0..=86_400)?;
+    Ok((seconds > 0).then(|| Duration::from_secs(seconds)))
+}
+
+/// A number that an option of sampling takes.
+pub(super) fn limited(
+    input: &mut lexopt::Parser,
+    option: &str,
+    limit: &Limit,
+) -> Result<f64, lexopt::Error> {
+    let value = input.value()?.to_string_lossy().into_owned();
+    limit
+        .parse(&value)
+        .ok_or_else(|| wrong(option, &value, &limit.takes()))
+}
+
+pub(super) fn choice<T: Copy>(
+    input: &mut lexopt::Parser,
+    option: &str,
+    choices: &[(&str, T)],
+) -> Result<T, lexopt::Error> {
+    let value = input.value()?.to_string_lossy().into_owned();
+    match choices.iter().find(|(name, _)| *name == value) {
+        Some((_, choice)) => Ok(*choice),
+        None => {
+            let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+            let takes = format!("one of {}", names.join(", "));
+            Err(wrong(option, &value, &takes))
+        }
+    }
+}
+
+pub(super) fn mode(input: &mut lexopt::Parser, option: &str) -> Result<u32, lexopt::Error> {
+    let value = input.value()?.to_string_lossy().into_owned();
+    match u32::from_str_radix(&value, 8) {
+        Ok(mode) if mode <= 0o777 && !value.starts_with('+') => Ok(mode),
+        _ => Err(wrong(option, &value, "an octal mode from 0000 to 0777")),
+    }
+}

@@ -56,7 +56,7 @@ struct Command {
 }
 
 /// All verbs, as in llama-cpp-bridge(7).
-static COMMANDS: [Command; 14] = [
+static COMMANDS: &[Command] = &[
     Command {
         name: "PING",
         argument: Argument::None,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::poll::PollFd;
 use crate::request::{Framed, Framer};
+use crate::system::peer::{self, Peer};
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -22,6 +23,7 @@ const SLOWEST: usize = 64 * 1024;
 /// A connected client.
 pub(crate) struct Client {
     stream: UnixStream,
+    peer: Peer,
     framer: Framer,
     /// It sends no more.
     at_end: bool,
@@ -40,11 +42,13 @@ impl Client {
     /// Takes a connection over.
     ///
     /// # Errors
-    /// Those of fcntl(2).
+    /// Those of fcntl(2), and of asking who it is.
     pub(crate) fn new(stream: UnixStream, max_request: usize, now: Instant) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
+        let peer = peer::of(&stream)?;
         Ok(Self {
             stream,
+            peer,
             framer: Framer::new(max_request),
             at_end: false,
             gone: false,
@@ -53,6 +57,11 @@ impl Client {
             served: now,
             slow: (now, 0),
         })
+    }
+
+    /// Who it is.
+    pub(crate) fn peer(&self) -> Peer {
+        self.peer
     }
 
     /// What to wait for: its going away always, input where it is wanted, room for what waits.

@@ -13,6 +13,7 @@ use crate::poll::PollFd;
 use crate::reply;
 use crate::request::Framed;
 use crate::slot::{Event, Readiness, Slot};
+use crate::system::peer::Peer;
 use crate::worker::Heard;
 
 /// Requests of one client that are under way at the most, answered ones that wait for their turn
@@ -45,6 +46,12 @@ impl Session {
             closing: false,
             quit: false,
         }
+    }
+
+    /// Who the client is.
+    #[allow(dead_code)]
+    pub(crate) fn peer(&self) -> Peer {
+        self.client.peer()
     }
 
     /// What to wait for.

@@ -1,7 +1,12 @@
 //! The few system calls that the standard library does not offer: poll(2), signals, umask(2), the
 //! group database, and what ties the model process to the bridge.
 //!
-//! All `unsafe` of the bridge and of llambo is here; every function is safe to call.
+//! All `unsafe` of the bridge and of llambo is here, and in the parts of this module; every function
+//! is safe to call.
+
+// This file is part of two programs, so where its parts are is said whole.
+#[path = "system/peer.rs"]
+pub(crate) mod peer;
 
 use std::ffi::CString;
 #[cfg(target_os = "linux")]

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::log::{self, Level};
 use crate::options::Options;
 use crate::poll::{PollFd, poll};
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::slot::{Begun, Event, Limits, Slot};
 use crate::socket::{Claim, Socket};
-use crate::system;
 
 /// How long to wait before accepting again after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -188,7 +188,7 @@ impl Bridge {
             let heard = self.session.as_mut().is_some_and(|s| s.hear(event));
             if let Some(failure) = unheard.filter(|_| !heard) {
                 if self.socket.is_some() {
-                    system::message(&failure.message);
+                    log::write(Level::Error, &failure.message);
                 } else {
                     self.refused = Some(failure);
                 }
@@ -213,7 +213,7 @@ impl Bridge {
                     | io::ErrorKind::ConnectionAborted => (),
                     // The host is short of something; it may pass.
                     _ => {
-                        system::message(&format!("accept: {error}"));
+                        log::write(Level::Error, &format!("accept: {error}"));
                         self.accept_again = Some(now + ACCEPT_PAUSE);
                     }
                 },

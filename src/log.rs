@@ -1,10 +1,62 @@
-//! The standard error of the model process: llama.cpp's log, which the process marks line by
-//! line, and between it the last words of a process that aborts, which nobody can mark.
+//! The log: what the bridge writes to its own standard error, and what it reads from that of the
+//! model process, which is llama.cpp's log, marked line by line by the process, and between it the
+//! last words of a process that aborts, which nobody can mark.
 
-use crate::system;
+use std::env;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+
+/// How much a message matters: syslog(3)'s level, by which the journal of systemd sorts.
+#[derive(Clone, Copy)]
+pub(crate) enum Level {
+    /// Something failed.
+    Error = 3,
+    /// Something is not as it was asked for.
+    Warning = 4,
+    /// Something happened, as it should.
+    Info = 6,
+}
+
+/// The environment variable in which systemd tells what its journal is connected to, as
+/// `DEVICE:INODE`.
+pub(crate) const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
+
+/// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is
+/// closed is no reason to stop serving.
+pub(crate) fn write(level: Level, text: &str) {
+    let mark = if goes_to_journal() {
+        format!("<{}>", level as u8)
+    } else {
+        String::new()
+    };
+    // A file's name may hold one, and is not to look like a message of its own.
+    let text = text.replace('\n', "\\n");
+    let line = format!("{mark}{}: {text}\n", env!("CARGO_PKG_NAME"));
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// Whether standard error leads to the journal, which takes a level in front of each line.
+fn goes_to_journal() -> bool {
+    static ANSWER: OnceLock<bool> = OnceLock::new();
+    *ANSWER.get_or_init(|| {
+        let (Some(named), Ok(errors)) = (
+            env::var_os(JOURNAL_VARIABLE),
+            io::stderr().as_fd().try_clone_to_owned(),
+        ) else {
+            return false;
+        };
+        let file = File::from(errors).metadata();
+        file.is_ok_and(|file| named == *format!("{}:{}", file.dev(), file.ino()))
+    })
+}
 
 /// Stands before a line that llama.cpp logged as an error.
 pub(crate) const ERROR_MARK: &str = "\u{1}error: ";
+/// Stands before a line that llama.cpp logged as a warning.
+pub(crate) const WARNING_MARK: &str = "\u{1}warning: ";
 /// Stands before any other line that llama.cpp logged.
 pub(crate) const OTHER_MARK: &str = "\u{1}llama.cpp: ";
 
@@ -67,12 +119,14 @@ impl Reader {
         let line = line.trim_end();
         if let Some(error) = line.strip_prefix(ERROR_MARK) {
             self.first_error.get_or_insert_with(|| error.to_string());
-            self.show(error);
+            self.show(Level::Error, error);
+        } else if let Some(warning) = line.strip_prefix(WARNING_MARK) {
+            self.show(Level::Warning, warning);
         } else if let Some(other) = line.strip_prefix(OTHER_MARK) {
-            self.show(other);
+            self.show(Level::Info, other);
         } else if !line.is_empty() {
             self.hear(line);
-            self.show(line);
+            self.show(Level::Error, line);
         }
     }
 
@@ -84,9 +138,9 @@ impl Reader {
         }
     }
 
-    fn show(&self, line: &str) {
+    fn show(&self, level: Level, line: &str) {
         if self.verbose {
-            system::message(line);
+            write(level, line);
         }
     }
 }

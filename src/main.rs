@@ -43,6 +43,7 @@ mod worker;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use log::Level;
 use options::Invocation;
 
 /// Exit status after a wrong command line.
@@ -58,14 +59,14 @@ fn main() -> ExitCode {
             printed.map_err(|error| format!("standard output: {error}"))
         }
         Err(error) => {
-            system::message(&format!("{error} (--help lists the options)"));
+            log::write(Level::Error, &format!("{error} (--help lists the options)"));
             return ExitCode::from(USAGE);
         }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            system::message(&message);
+            log::write(Level::Error, &message);
             ExitCode::FAILURE
         }
     }

@@ -9,12 +9,11 @@ use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use crate::link::{Link, Received};
-use crate::log;
+use crate::log::{self, Level};
 use crate::message::{FromModel, ToModel};
 use crate::poll::PollFd;
 use crate::program;
 use crate::signals;
-use crate::system;
 
 /// The argument that makes this program a model process. It is not for users.
 pub(crate) const MODEL_PROCESS_ARGUMENT: &str = "--model-process";
@@ -100,7 +99,9 @@ impl ModelProcess {
         self.read_errors();
         while !self.ending {
             match self.link.receive() {
-                Ok(Received::Message(FromModel::Notice(notice))) => system::message(&notice),
+                Ok(Received::Message(FromModel::Notice(notice))) => {
+                    log::write(Level::Warning, &notice);
+                }
                 Ok(Received::Message(message)) => messages.push(message),
                 Ok(Received::Nothing) => break,
                 Ok(Received::End) => self.end(),

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::failure::{Code, Failure};
 use crate::identity::Identity;
+use crate::log::{self, Level};
 use crate::message::{FromModel, Ready, ToModel, Work};
 use crate::poll::PollFd;
 use crate::process::ModelProcess;
 use crate::settings::Load;
-use crate::system;
 use crate::worker::{Heard, Worker};
 
 /// How long the model process may take.
@@ -172,7 +172,8 @@ impl Slot {
         worker.check(now, wanted, model.load_time, self.limits.stall);
         if let Some(death) = worker.buried() {
             let path = model.path();
-            system::message(&format!("{path}: model process died: {}", death.reason));
+            let message = format!("{path}: model process died: {}", death.reason);
+            log::write(Level::Error, &message);
             self.rest();
             let told = |id| Event::Heard(Heard::Answer(id, Err(death.told.clone())));
             events.extend(death.requests.into_iter().map(told));

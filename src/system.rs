@@ -11,7 +11,7 @@ pub(crate) mod peer;
 use std::ffi::CString;
 #[cfg(target_os = "linux")]
 use std::ffi::{CStr, OsStr};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
@@ -372,12 +372,6 @@ pub(crate) fn capture_errors<T>(work: impl FnOnce() -> T) -> (T, String) {
     let mut text = Vec::new();
     let _ = reader.read_to_end(&mut text);
     (result, String::from_utf8_lossy(&text).into_owned())
-}
-
-/// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is
-/// closed is no reason to stop serving.
-pub(crate) fn message(text: &str) {
-    let _ = writeln!(io::stderr(), "llama-cpp-bridge: {text}");
 }
 
 /// True if the process was started without a standard output, as by `>&-`.

@@ -22,6 +22,7 @@ mod grammar;
 mod grammar_limits;
 mod in_flight;
 mod inferno;
+mod journal;
 mod llambo;
 mod llambo_chat;
 mod llambo_completions;

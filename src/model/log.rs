@@ -9,7 +9,7 @@ use tracing_core::field::{Field, Visit};
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 
-use crate::log::{ERROR_MARK, OTHER_MARK};
+use crate::log::{ERROR_MARK, OTHER_MARK, WARNING_MARK};
 
 /// Sends llama.cpp's errors, and if it is to be `verbose` all that it logs, to standard error.
 pub(super) fn capture(verbose: bool) {
@@ -31,10 +31,10 @@ impl Subscriber for Log {
         let mut text = Text::default();
         event.record(&mut text);
         let line = text.0.trim_end().replace('\n', " ");
-        let mark = if *event.metadata().level() == Level::ERROR {
-            ERROR_MARK
-        } else {
-            OTHER_MARK
+        let mark = match *event.metadata().level() {
+            Level::ERROR => ERROR_MARK,
+            Level::WARN => WARNING_MARK,
+            _ => OTHER_MARK,
         };
         let _ = writeln!(io::stderr(), "{mark}{line}");
     }

@@ -92,12 +92,13 @@ missing_packages() {
 			python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 			;;
 		test)
-			for tool in fish git jq mandoc python3 shellcheck socat zsh; do
+			for tool in fish git haproxy jq mandoc openssl python3 shellcheck socat zsh; do
 				have "$tool" || echo "$tool"
 			done
 			python3 -c 'import jsonschema' 2>/dev/null || echo python3-jsonschema
 			have node || echo nodejs
 			have script || echo bsdutils
+			have ip || echo iproute2
 			# OpenBSD's: the documents' `nc -U` needs it.
 			nc -h 2>&1 | grep -q -e '-[0-9A-Za-z]*U' || echo netcat-openbsd
 			# Perl whole: perl-base has no JSON::PP.

@@ -64,6 +64,9 @@ misuse() {
 	exit 2
 }
 
+# Not in every user's PATH, and there are haproxy and ip.
+PATH=$PATH:/usr/sbin:/sbin
+
 have() {
 	command -v "$1" >/dev/null 2>&1
 }

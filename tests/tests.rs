@@ -20,6 +20,7 @@ mod generate_fields;
 mod generate_syntax;
 mod grammar;
 mod grammar_limits;
+mod haproxy;
 mod in_flight;
 mod inferno;
 mod journal;

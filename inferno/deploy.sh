@@ -28,10 +28,12 @@ usage: deploy.sh COMMAND [ARGUMENTS]
   build-bridge [--portable] [CARGO-OPTIONS]
                      build the bridge for this machine's processor; --portable:
                      for every x86-64-v3 machine, into target/portable
-  start-bridge [NAME] [-- BRIDGE-OPTIONS]
+  start-bridge [--instances N] [NAME] [-- BRIDGE-OPTIONS]
                      start a bridge in the background; returns when it serves
-  stop-bridge [NAME] stop it
-  status [NAME]      tell whether it answers, and what it says
+  stop-bridge [--instances N] [NAME]
+                     stop it
+  status [--instances N] [NAME]
+                     tell whether it answers, and what it says
   fetch-model        fetch SmolLM2-135M-Instruct once; prints the file's path
   demo [PROMPT]      build, fetch the model and ask it over a socket
   test               everything that CI runs
@@ -43,6 +45,7 @@ usage: deploy.sh COMMAND [ARGUMENTS]
 NAME stands for a further instance: the socket is then
 /tmp/llama-cpp-bridge-NAME.sock instead of /tmp/llama-cpp-bridge.sock, and the
 log /tmp/llama-cpp-bridge-NAME.log instead of /tmp/llama-cpp-bridge.log.
+With --instances, N bridges are meant, named NAME-1 to NAME-N, or just 1 to N.
 END
 }
 
@@ -155,6 +158,34 @@ request() {
 }
 
 # --- An instance in the background ---
+
+# Does what is to be done with one bridge; with --instances N, with N of them.
+# After a start that failed no further one is tried: it would fail likewise.
+instances() {
+	perform=$1
+	shift
+	[ "${1:-}" = --instances ] || {
+		"$perform" "$@"
+		return
+	}
+	instances=${2:-}
+	case $instances in
+	'' | 0* | *[!0-9]* | ???*) misuse "--instances takes a number from 1 to 99, not '$instances'" ;;
+	esac
+	shift 2
+	prefix=
+	if [ $# -gt 0 ] && [ "$1" != -- ]; then
+		prefix=$1-
+		shift
+	fi
+	number=0
+	failed=0
+	while [ "$number" -lt "$instances" ] && [ "$failed$perform" != 1start_bridge ]; do
+		number=$((number + 1))
+		("$perform" "$prefix$number" "$@") || failed=1
+	done
+	return "$failed"
+}
 
 # Whether process PID is a llama-cpp-bridge that was started on SOCKET: a number
 # in a pid file alone may meanwhile be any other process.
@@ -508,9 +539,9 @@ main() {
 	shift
 	case $command in
 	build-bridge) build_bridge "$@" ;;
-	start-bridge) start_bridge "$@" ;;
-	stop-bridge) stop_bridge "$@" ;;
-	status) show_status "$@" ;;
+	start-bridge) instances start_bridge "$@" ;;
+	stop-bridge) instances stop_bridge "$@" ;;
+	status) instances show_status "$@" ;;
 	fetch-model) fetch_model "$@" ;;
 	demo) demo "$@" ;;
 	test) run_tests "$@" ;;

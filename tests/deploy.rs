@@ -99,6 +99,41 @@ fn a_named_bridge_is_started_shown_and_stopped() {
 }
 
 #[test]
+fn several_instances_are_started_shown_and_stopped_at_once() {
+    let family = Instance::new("family");
+    let members = [1, 2, 3].map(|number| Instance(format!("{}-{number}", family.0)));
+    let all = |command: &str, options: &[&str]| {
+        deploy(&[&[command, "--instances", "3", &family.0], options].concat())
+    };
+    let started = all("start-bridge", &["--", "--threads", "1"]);
+    assert_eq!(started.code, Some(0), "{started:?}");
+    for member in &members {
+        Client::connect(&member.file("sock")).exchange("PING", &ok("pong"));
+    }
+    assert_eq!(all("status", &[]).code, Some(0));
+    assert_eq!(members[1].deploy("stop-bridge", &[]).code, Some(0));
+    let status = all("status", &[]);
+    assert_eq!(status.code, Some(1), "{status:?}");
+    assert_eq!(status.output.matches("answers: ").count(), 2, "{status:?}");
+    assert_eq!(all("stop-bridge", &[]).code, Some(0));
+    assert!(!members.iter().any(|member| member.file("sock").exists()));
+
+    let failed = all("start-bridge", &["--", "--threads", "none"]);
+    assert_eq!(failed.code, Some(1), "{failed:?}");
+    assert_eq!(
+        failed.errors.matches("did not start").count(),
+        1,
+        "{failed:?}"
+    );
+    for count in ["0", "100", "-1", "many", ""] {
+        let refused = deploy(&["start-bridge", "--instances", count]);
+        assert_eq!(refused.code, Some(2), "{refused:?}");
+        let reason = format!("--instances takes a number from 1 to 99, not '{count}'");
+        assert!(refused.errors.contains(&reason), "{refused:?}");
+    }
+}
+
+#[test]
 fn a_bridge_that_serves_is_not_started_twice() {
     let instance = Instance::new("twice");
     instance.start(&[]);

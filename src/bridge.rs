@@ -5,17 +5,21 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::access::Access;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::log::{self, Level};
 use crate::options::Options;
 use crate::poll::{PollFd, poll};
+use crate::refused::Refused;
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::slot::{Begun, Event, Limits, Slot};
 use crate::socket::{Claim, Socket};
+use crate::system;
 
 /// How long to wait before accepting again after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -28,8 +32,11 @@ struct Bridge {
     /// `None` until the model of the command line is loaded.
     socket: Option<Socket>,
     session: Option<Session>,
+    refused_clients: Refused,
     /// Until when no client is accepted, because that failed.
     accept_again: Option<Instant>,
+    /// Before that no token of a client is looked at, because one was wrong.
+    next_token: Instant,
     /// Why the model of the command line could not be loaded.
     refused: Option<Failure>,
     /// When the bridge stops, whether its last reply was taken or not.
@@ -47,6 +54,12 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
             .map_err(|error| format!("--chat-template-file: {}: {error}", path.display()))?;
         options.load.chat_template = Some(template);
     }
+    let tokens = options.auth_file.as_deref();
+    options.access = Access::open(&options.allow_uid, &options.allow_gid, tokens)?;
+    if tokens.is_some() {
+        // The tokens would stand in it.
+        system::leave_no_core();
+    }
     let claim = Claim::new(&options.socket)?;
     let limits = Limits {
         load: options.load_timeout,
@@ -57,7 +70,9 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         slot: Slot::new(options.load.clone(), limits),
         socket: None,
         session: None,
+        refused_clients: Refused::default(),
         accept_again: None,
+        next_token: Instant::now(),
         refused: None,
         stop_at: None,
         options,
@@ -129,6 +144,7 @@ impl Bridge {
             self.stop_at = Some(now);
             return Ok(());
         }
+        self.refused_clients.turn(now);
         self.hear_model(woken.model, now);
         if woken.knocking {
             self.somebody_waits(now);
@@ -141,6 +157,7 @@ impl Bridge {
     fn wait(&self) -> io::Result<Woken> {
         let now = Instant::now();
         let mut deadline = earliest(self.slot.deadline(), self.stop_at);
+        deadline = earliest(deadline, self.refused_clients.deadline());
         let mut fds = vec![PollFd::readable(self.signals.fd())];
         fds.extend(self.slot.polls());
         let model = 1..fds.len();
@@ -203,10 +220,7 @@ impl Bridge {
         } else if let Some(socket) = &self.socket {
             self.accept_again = None;
             match socket.listener.accept() {
-                Ok((stream, _)) => {
-                    let client = Client::new(stream, self.options.max_request, now);
-                    self.session = client.ok().map(|client| Session::new(client, now));
-                }
+                Ok((stream, _)) => self.welcome(stream, now),
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock
                     | io::ErrorKind::Interrupted
@@ -218,6 +232,20 @@ impl Bridge {
                     }
                 },
             }
+        }
+    }
+
+    fn welcome(&mut self, stream: UnixStream, now: Instant) {
+        let options = &self.options;
+        // It fails for one that is gone again.
+        let Ok(client) = Client::new(stream, options.max_request, now) else {
+            return;
+        };
+        if options.access.admits(client.peer(), || client.groups()) {
+            let session = Session::new(client, options, self.next_token, now);
+            self.session = Some(session);
+        } else {
+            self.refused_clients.add(client, now);
         }
     }
 
@@ -236,6 +264,7 @@ impl Bridge {
         }
         if session.over() {
             session.abandon(&mut self.slot, now);
+            self.next_token = session.next_token();
             self.session = None;
         }
     }

@@ -1,6 +1,7 @@
 //! One client: its requests as they come in, its replies as they go out. Nothing here waits.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -64,6 +65,11 @@ impl Client {
         self.peer
     }
 
+    /// Its further groups; none where they cannot be learnt.
+    pub(crate) fn groups(&self) -> Vec<u32> {
+        peer::groups(&self.stream).unwrap_or_default()
+    }
+
     /// What to wait for: its going away always, input where it is wanted, room for what waits.
     pub(crate) fn poll(&self, wants_input: bool) -> PollFd<'_> {
         let fd: BorrowedFd<'_> = self.stream.as_fd();
@@ -114,6 +120,12 @@ impl Client {
             }
         }
         true
+    }
+
+    /// Lets it know that nothing more comes.
+    pub(crate) fn finish(&self) {
+        // Of one that is gone already there is nothing to do.
+        let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Whether a further reply may be put behind those that wait.

@@ -26,6 +26,8 @@ pub(crate) enum Action {
     Free,
     /// Stop the bridge, likewise.
     Quit,
+    /// Look whether this token is one of those that the bridge knows, likewise.
+    Auth(String),
 }
 
 /// A question to the model.
@@ -141,19 +143,48 @@ static COMMANDS: &[Command] = &[
         usage: "QUIT: stop the bridge",
         handler: quit,
     },
+    Command {
+        name: "AUTH",
+        argument: Argument::Needed("No token provided"),
+        usage: "AUTH TOKEN: show that the bridge may be used",
+        handler: auth,
+    },
 ];
 
-/// What is to be done for a request.
+/// The verbs that every client may use that is served at all: to see that the bridge is there, and
+/// to get at the others.
+const ALWAYS: [&str; 2] = ["PING", "AUTH"];
+
+/// The names of all verbs, in upper case.
+pub(crate) fn verbs() -> Vec<&'static str> {
+    COMMANDS.iter().map(|command| command.name).collect()
+}
+
+/// What is to be done for a request of a client that has shown a token, or needs none, if `known`.
 ///
 /// # Errors
 /// The failure that answers it instead.
-pub(crate) fn prepare(request: &Request, options: &Options) -> Result<Action, Failure> {
+pub(crate) fn prepare(
+    request: &Request,
+    options: &Options,
+    known: bool,
+) -> Result<Action, Failure> {
     let (verb, argument) = request.split();
-    let command = lookup(verb, argument)?;
+    if !known && !ALWAYS.iter().any(|name| name.eq_ignore_ascii_case(verb)) {
+        let message = "Not authenticated: this bridge needs AUTH TOKEN first";
+        return Err(Failure::new(Code::Denied, message));
+    }
+    let command = lookup(verb, argument, options)?;
     (command.handler)(argument, options)
 }
 
-fn lookup(verb: &str, argument: &str) -> Result<&'static Command, Failure> {
+/// Whether the bridge was started with this verb allowed.
+fn is_allowed(name: &str, options: &Options) -> bool {
+    let listed = |allowed: &Vec<String>| allowed.iter().any(|verb| verb == name);
+    ALWAYS.contains(&name) || options.allow.as_ref().is_none_or(listed)
+}
+
+fn lookup(verb: &str, argument: &str, options: &Options) -> Result<&'static Command, Failure> {
     let known = COMMANDS
         .iter()
         .find(|command| command.name.eq_ignore_ascii_case(verb));
@@ -162,6 +193,10 @@ fn lookup(verb: &str, argument: &str) -> Result<&'static Command, Failure> {
         let message = format!("Unknown command: {word}");
         return Err(Failure::new(Code::UnknownCommand, message));
     };
+    if !is_allowed(command.name, options) {
+        let message = format!("{} is not allowed on this bridge", command.name);
+        return Err(Failure::new(Code::Denied, message));
+    }
     match command.argument {
         Argument::None if !argument.is_empty() => {
             let message = format!("{} takes no argument", command.name);
@@ -200,8 +235,9 @@ fn info(_: &str, _: &Options) -> Result<Action, Failure> {
 }
 
 fn help(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|_, _| {
-        let usages: Vec<&str> = COMMANDS.iter().map(|command| command.usage).collect();
+    Ok(Action::Tell(|_, options| {
+        let allowed = COMMANDS.iter().filter(|row| is_allowed(row.name, options));
+        let usages: Vec<&str> = allowed.map(|command| command.usage).collect();
         Reply::Data {
             message: "Commands",
             data: usages.join("\n"),
@@ -219,6 +255,10 @@ fn free(_: &str, _: &Options) -> Result<Action, Failure> {
 
 fn quit(_: &str, _: &Options) -> Result<Action, Failure> {
     Ok(Action::Quit)
+}
+
+fn auth(token: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Auth(token.to_string()))
 }
 
 fn infer(prompt: &str, options: &Options) -> Result<Action, Failure> {

@@ -32,6 +32,8 @@ pub(crate) enum State {
     Loading,
     /// Its FREE is under way.
     Freeing,
+    /// It was an AUTH with a wrong token, and is told so a little later.
+    Refused,
     /// Answered by this line.
     Answered(String),
 }
@@ -68,9 +70,10 @@ impl Flight {
     pub(crate) fn is_barrier(&self) -> bool {
         matches!(
             self.state,
-            State::Waiting(Action::Load(_) | Action::Free | Action::Quit)
+            State::Waiting(Action::Load(_) | Action::Free | Action::Quit | Action::Auth(_))
                 | State::Loading
                 | State::Freeing
+                | State::Refused
         )
     }
 

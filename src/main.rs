@@ -7,11 +7,13 @@
 //! socket pair of [`link`], in a process of its own, [`model`] runs llama.cpp; [`reply`] writes what
 //! comes back.
 
+mod access;
 mod bridge;
 mod client;
 mod command;
 mod failure;
 mod flight;
+mod gate;
 mod generate;
 mod identity;
 mod json;
@@ -26,6 +28,7 @@ mod options;
 mod poll;
 mod process;
 mod program;
+mod refused;
 mod reply;
 mod request;
 mod schema;
@@ -51,7 +54,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     program::remember();
-    let result = match options::parse() {
+    let result = match options::parse(&command::verbs()) {
         Ok(Invocation::Serve(options)) => bridge::run(*options),
         Ok(Invocation::ModelProcess) => model::run(),
         Ok(Invocation::Print(text)) => {

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use lexopt::prelude::*;
 
+use crate::access::Access;
 use crate::limits::{self, Limit, MAX_CONTEXT};
 use crate::process::MODEL_PROCESS_ARGUMENT;
 use crate::settings::{Cache, FlashAttention, Load, MAX_PARALLEL, Sampling};
-use values::{choice, limited, mode, no_seconds, number, path, seconds, text};
+use values::{choice, limited, list, mode, no_seconds, number, path, seconds, text};
 
 /// Where the bridge listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
@@ -60,6 +61,16 @@ pub(crate) struct Options {
     pub(crate) socket_mode: u32,
     /// A name or a number.
     pub(crate) socket_group: Option<String>,
+    /// The users that are served, names or numbers.
+    pub(crate) allow_uid: Vec<String>,
+    /// The groups whose members are served, likewise.
+    pub(crate) allow_gid: Vec<String>,
+    /// A file that holds the tokens of clients.
+    pub(crate) auth_file: Option<PathBuf>,
+    /// What comes of the three when the bridge starts.
+    pub(crate) access: Access,
+    /// The verbs that can be used, in upper case; `None` is all of them.
+    pub(crate) allow: Option<Vec<String>>,
 }
 
 const FLASH_ATTENTION: [(&str, FlashAttention); 3] = [
@@ -162,15 +173,21 @@ impl Options {
             max_request: 4 << 20,
             socket_mode: 0o600,
             socket_group: None,
+            allow_uid: Vec::new(),
+            allow_gid: Vec::new(),
+            auth_file: None,
+            access: Access::default(),
+            allow: None,
         }
     }
 }
 
-/// Reads the command line and the environment. Nothing is opened or looked up here.
+/// Reads the command line and the environment; `verbs` are those that there are. Nothing is opened
+/// or looked up here.
 ///
 /// # Errors
 /// A sentence that names the option and says what it takes.
-pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
+pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
     let mut options = Options::new();
     if let Some(path) = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()) {
         options.socket = PathBuf::from(path);
@@ -216,6 +233,13 @@ pub(crate) fn parse() -> Result<Invocation, lexopt::Error> {
             }
             Long("socket-mode") => options.socket_mode = mode(&mut input, &option)?,
             Long("socket-group") => options.socket_group = Some(text(&mut input, &option)?),
+            Long("allow-uid") => options.allow_uid.extend(list(&mut input, &option)?),
+            Long("allow-gid") => options.allow_gid.extend(list(&mut input, &option)?),
+            Long("auth-file") => options.auth_file = Some(path(&mut input, &option)?.into()),
+            Long("allow") => {
+                let more = values::verbs(&mut input, &option, verbs)?;
+                options.allow.get_or_insert_default().extend(more);
+            }
             Short('v') | Long("verbose") => load.verbose = true,
             Short('h') | Long("help") => return Ok(Invocation::Print(HELP.to_string())),
             Short('V') | Long("version") => return Ok(Invocation::Print(version())),

@@ -8,6 +8,7 @@ use crate::client::Client;
 use crate::command::{self, Action, MakeReply};
 use crate::failure::{Code, Failure};
 use crate::flight::{Flight, State, loaded};
+use crate::gate::Gate;
 use crate::options::Options;
 use crate::poll::PollFd;
 use crate::reply;
@@ -27,6 +28,7 @@ const HELD_LIMIT: usize = 1 << 20;
 /// A client and its requests.
 pub(crate) struct Session {
     client: Client,
+    gate: Gate,
     requests: VecDeque<Flight>,
     /// When the client came.
     began: Instant,
@@ -37,9 +39,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Welcomes a client.
-    pub(crate) fn new(client: Client, now: Instant) -> Self {
+    /// Welcomes a client. No token of it is looked at before `next_token`.
+    pub(crate) fn new(
+        client: Client,
+        options: &Options,
+        next_token: Instant,
+        now: Instant,
+    ) -> Self {
         Self {
+            gate: Gate::new(&options.access, next_token),
             client,
             requests: VecDeque::new(),
             began: now,
@@ -48,8 +56,12 @@ impl Session {
         }
     }
 
+    /// When a token may be looked at again.
+    pub(crate) fn next_token(&self) -> Instant {
+        self.gate.next()
+    }
+
     /// Who the client is.
-    #[allow(dead_code)]
     pub(crate) fn peer(&self) -> Peer {
         self.client.peer()
     }
@@ -125,7 +137,9 @@ impl Session {
         {
             moved = true;
             let prepared = match framed {
-                Framed::Request(request) => command::prepare(&request, options),
+                Framed::Request(request) => {
+                    command::prepare(&request, options, self.gate.is_open())
+                }
                 Framed::Rejected(failure) => Err(failure),
                 Framed::Broken(failure) => {
                     self.closing = true;
@@ -167,9 +181,11 @@ impl Session {
     /// Moves what is ready at the head of the queue to the client, as far as it takes it.
     fn give_answers(&mut self, slot: &mut Slot, options: &Options, now: Instant) -> bool {
         let mut moved = false;
+        let peer = self.peer();
         while self.client.has_room()
             && let Some(head) = self.requests.front_mut()
         {
+            self.gate.answer(head, &options.access, peer, now);
             self.quit |= head.carry_out(slot, options, now, self.client.gone());
             if let Some(piece) = head.pieces.pop_front() {
                 self.client.push(&reply::partial_line(&piece), now);
@@ -259,14 +275,21 @@ impl Session {
     /// When [`advance`](Self::advance) has to be called again at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let open = self.requests.iter().filter(|r| !r.is_answered());
-        open.filter_map(|request| request.deadline).min()
+        // Without room for its answer the client's reading is waited for.
+        let head = self.requests.front().filter(|_| self.client.has_room());
+        let token = head.and_then(|head| self.gate.deadline(head));
+        let deadlines = open.filter_map(|request| request.deadline);
+        deadlines.chain(token).min()
     }
 
     /// When the client has to give way to one that waits, if it does nothing until then.
     pub(crate) fn gives_way_at(&self, options: &Options) -> Option<Instant> {
         let turn = options.turn_limit.filter(|_| !self.closing);
         let turn = turn.map(|limit| self.began + limit);
-        self.patience_ends(options).into_iter().chain(turn).min()
+        // One that has shown no token gets no more time by asking again and again.
+        let stranger = (!self.gate.is_open()).then(|| self.began + options.idle_timeout);
+        let ends = self.patience_ends(options).into_iter();
+        ends.chain(turn).chain(stranger).min()
     }
 
     /// When it has been idle, or too slow, for too long.

@@ -8,9 +8,9 @@
 #[path = "system/peer.rs"]
 pub(crate) mod peer;
 
-use std::ffi::CString;
 #[cfg(target_os = "linux")]
-use std::ffi::{CStr, OsStr};
+use std::ffi::OsStr;
+use std::ffi::{CStr, CString};
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -205,27 +205,50 @@ pub(crate) fn set_umask(mask: u32) -> u32 {
 /// # Errors
 /// Those of getgrnam_r(3), when the group database cannot be read.
 pub(crate) fn group_id(name: &str) -> io::Result<Option<u32>> {
+    let mut found: *mut libc::group = std::ptr::null_mut();
+    // SAFETY: group is plain data, zeroed is its empty value.
+    let mut group: libc::group = unsafe { std::mem::zeroed() };
+    look_up(name, |name, buffer| {
+        // SAFETY: the buffer's length is its own; all pointers outlive the call.
+        unsafe {
+            let (start, length) = (buffer.as_mut_ptr(), buffer.len());
+            libc::getgrnam_r(name.as_ptr(), &raw mut group, start, length, &raw mut found)
+        }
+    })?;
+    Ok((!found.is_null()).then_some(group.gr_gid))
+}
+
+/// The number of a user of this host, by its name; `None` where there is no such user.
+///
+/// # Errors
+/// Those of getpwnam_r(3), when the user database cannot be read.
+pub(crate) fn user_id(name: &str) -> io::Result<Option<u32>> {
+    let mut found: *mut libc::passwd = std::ptr::null_mut();
+    // SAFETY: passwd is plain data, zeroed is its empty value.
+    let mut user: libc::passwd = unsafe { std::mem::zeroed() };
+    look_up(name, |name, buffer| {
+        // SAFETY: the buffer's length is its own; all pointers outlive the call.
+        unsafe {
+            let (start, length) = (buffer.as_mut_ptr(), buffer.len());
+            libc::getpwnam_r(name.as_ptr(), &raw mut user, start, length, &raw mut found)
+        }
+    })?;
+    Ok((!found.is_null()).then_some(user.pw_uid))
+}
+
+/// Looks a name up by a call that says ERANGE when it needs a larger buffer. A name that cannot be
+/// one is not looked up.
+fn look_up(
+    name: &str,
+    mut call: impl FnMut(&CStr, &mut [libc::c_char]) -> libc::c_int,
+) -> io::Result<()> {
     let Ok(name) = CString::new(name) else {
-        return Ok(None);
+        return Ok(());
     };
     let mut buffer = vec![0; 1024];
     loop {
-        let mut found: *mut libc::group = std::ptr::null_mut();
-        // SAFETY: group is plain data; the buffer's length is its own; all pointers outlive the
-        // call, and `found` is either null or points at `group`.
-        let (status, id) = unsafe {
-            let mut group: libc::group = std::mem::zeroed();
-            let status = libc::getgrnam_r(
-                name.as_ptr(),
-                &raw mut group,
-                buffer.as_mut_ptr(),
-                buffer.len(),
-                &raw mut found,
-            );
-            (status, group.gr_gid)
-        };
-        match status {
-            0 => return Ok((!found.is_null()).then_some(id)),
+        match call(&name, &mut buffer) {
+            0 => return Ok(()),
             libc::ERANGE if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
             error => return Err(io::Error::from_raw_os_error(error)),
         }
@@ -263,17 +286,23 @@ pub(crate) fn local_time(format: &str) -> String {
 /// own in lists of processes, and leave no core file: one would be as large as the model. The
 /// first two work on Linux only; elsewhere the end of the socket tells.
 pub(crate) fn live_and_die_with_parent() {
-    // SAFETY: both calls take plain numbers or a pointer to a local structure.
+    #[cfg(target_os = "linux")]
+    // SAFETY: both calls take plain numbers or a pointer to static text.
     unsafe {
-        #[cfg(target_os = "linux")]
-        {
-            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
-            libc::prctl(libc::PR_SET_NAME, c"llama-cpp-model".as_ptr());
-        }
-        let none = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_NAME, c"llama-cpp-model".as_ptr());
+    }
+    leave_no_core();
+}
+
+/// Makes this process, and those that it starts, leave no core file.
+pub(crate) fn leave_no_core() {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a local that outlives the call.
+    unsafe {
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
     }
 }

@@ -6,7 +6,9 @@ mod harness;
 #[path = "../src/limits.rs"]
 mod limits;
 
+mod access;
 mod answers;
+mod auth;
 mod batch;
 mod cancel;
 mod chat;

@@ -28,6 +28,36 @@ pub(super) fn text(input: &mut lexopt::Parser, option: &str) -> Result<String, l
     }
 }
 
+/// Words that are separated by commas.
+pub(super) fn list(input: &mut lexopt::Parser, option: &str) -> Result<Vec<String>, lexopt::Error> {
+    let value = text(input, option)?;
+    let words: Vec<String> = value.split(',').map(String::from).collect();
+    if words.iter().any(String::is_empty) {
+        return Err(wrong(
+            option,
+            &value,
+            "a list of words with commas between them",
+        ));
+    }
+    Ok(words)
+}
+
+/// Some of these verbs, in upper case.
+pub(super) fn verbs(
+    input: &mut lexopt::Parser,
+    option: &str,
+    known: &[&str],
+) -> Result<Vec<String>, lexopt::Error> {
+    let mut verbs = list(input, option)?;
+    for verb in &mut verbs {
+        verb.make_ascii_uppercase();
+        if !known.contains(&verb.as_str()) {
+            return Err(wrong(option, verb, &format!("one of {}", known.join(", "))));
+        }
+    }
+    Ok(verbs)
+}
+
 pub(super) fn number<T>(
     input: &mut lexopt::Parser,
     option: &str,

@@ -1,0 +1,79 @@
+//! The gate between a client and the verbs: AUTH opens it. Nothing here waits.
+
+use std::time::{Duration, Instant};
+
+use crate::access::Access;
+use crate::command::Action;
+use crate::failure::{Code, Failure};
+use crate::flight::{Flight, State};
+use crate::log::{self, Level};
+use crate::reply::Reply;
+use crate::system::peer::Peer;
+
+/// What a wrong token costs, in time. The next one is not looked at before that, whoever sends it:
+/// hanging up does not save the wait.
+const PENALTY: Duration = Duration::from_secs(1);
+
+/// The gate of one client.
+pub(crate) struct Gate {
+    open: bool,
+    /// When the next token is looked at.
+    next: Instant,
+}
+
+impl Gate {
+    /// The gate of a client that has said nothing yet. No token is looked at before `next`.
+    pub(crate) fn new(access: &Access, next: Instant) -> Self {
+        Self {
+            open: !access.needs_token(),
+            next,
+        }
+    }
+
+    /// Whether the client may use more than PING and AUTH.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// When the next token is looked at.
+    pub(crate) fn next(&self) -> Instant {
+        self.next
+    }
+
+    /// Answers an AUTH whose turn it is, if its time has come.
+    pub(crate) fn answer(&mut self, head: &mut Flight, access: &Access, peer: Peer, now: Instant) {
+        if now < self.next {
+            return;
+        }
+        match &head.state {
+            State::Waiting(Action::Auth(_)) if !access.needs_token() => {
+                head.answer(&Ok(Reply::message("No token is needed here")));
+            }
+            State::Waiting(Action::Auth(token)) if access.knows(token) => {
+                self.open = true;
+                head.answer(&Ok(Reply::message("Authenticated")));
+            }
+            State::Waiting(Action::Auth(_)) => {
+                let pid = peer.pid.map(|pid| format!(", process {pid}"));
+                let whose = format!("user {}{}", peer.uid, pid.unwrap_or_default());
+                log::write(
+                    Level::Warning,
+                    &format!("AUTH: a wrong token, from {whose}"),
+                );
+                self.next = now + PENALTY;
+                head.state = State::Refused;
+            }
+            State::Refused => {
+                let message = "Wrong token: it is not in the bridge's file";
+                head.answer(&Err(Failure::new(Code::Denied, message)));
+            }
+            _ => (),
+        }
+    }
+
+    /// When [`answer`](Self::answer) has to be called again for the request whose turn it is.
+    pub(crate) fn deadline(&self, head: &Flight) -> Option<Instant> {
+        let waits = matches!(head.state, State::Waiting(Action::Auth(_)) | State::Refused);
+        waits.then_some(self.next)
+    }
+}

@@ -15,6 +15,7 @@ pub(crate) fn llambo(home: &Directory, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_llambo"));
     command
         .env("LLAMA_CPP_BRIDGE_SOCKET", home.socket())
+        .env_remove("LLAMBO_AUTH_FILE")
         .current_dir(home.path())
         .args(arguments);
     command

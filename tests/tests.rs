@@ -27,6 +27,7 @@ mod in_flight;
 mod inferno;
 mod journal;
 mod llambo;
+mod llambo_auth;
 mod llambo_chat;
 mod llambo_completions;
 mod llambo_faults;

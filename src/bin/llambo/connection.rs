@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     /// Where it leads.
     pub address: Address,
     timeout: Option<Duration>,
+    /// True until the reply to the token was read, which is sent ahead of everything.
+    token_due: bool,
     /// Bytes that were received but not yet taken as lines.
     received: Vec<u8>,
     /// True until the bridge was heard or the person at the terminal was told of the wait.
@@ -89,10 +91,11 @@ impl Connection {
             .check_owner(&options.trusted)
             .map_err(Failure::Connect)?;
         let stream = connect(address, options.timeout)?;
-        let connection = Connection {
+        let mut connection = Connection {
             stream,
             address: address.clone(),
             timeout: options.timeout,
+            token_due: options.token.is_some(),
             received: Vec::new(),
             notice_due: io::stderr().is_terminal(),
         };
@@ -100,6 +103,9 @@ impl Connection {
             .stream
             .set_write_timeout(options.timeout)
             .map_err(|error| connection.lost(&error.to_string()))?;
+        if let Some(token) = &options.token {
+            connection.request("AUTH", token)?;
+        }
         Ok(connection)
     }
 
@@ -126,8 +132,24 @@ impl Connection {
             .ok_or_else(|| self.lost("it closed the connection before the answer was complete"))
     }
 
-    /// The next reply, or none when the bridge has closed the connection.
+    /// The next reply, or none when the bridge has closed the connection. A token that the bridge
+    /// does not know is a failure.
     pub(crate) fn next_reply(&mut self) -> Result<Option<Reply>, Failure> {
+        if self.token_due {
+            let Some(reply) = self.any_reply()? else {
+                return Ok(None);
+            };
+            self.token_due = false;
+            match reply.into_result() {
+                // An older bridge needs no token.
+                Err(Failure::Bridge { code, .. }) if code == "unknown_command" => (),
+                outcome => drop(outcome?),
+            }
+        }
+        self.any_reply()
+    }
+
+    fn any_reply(&mut self) -> Result<Option<Reply>, Failure> {
         let Some(line) = self.line()? else {
             return Ok(None);
         };

@@ -130,6 +130,11 @@ impl fmt::Display for Failure {
             Failure::Bridge { message, code } if code == "no_model" => {
                 write!(out, "{message}\nLoad one with: llambo load PATH")
             }
+            Failure::Bridge { message, code }
+                if code == "denied" && message.starts_with("Not authenticated") =>
+            {
+                write!(out, "{message}\nShow one with: llambo --auth-file FILE")
+            }
             Failure::Bridge { message, .. } => out.write_str(message),
             Failure::Told(_) => Ok(()),
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

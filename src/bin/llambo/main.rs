@@ -1,6 +1,7 @@
 //! llambo: asks a llama-cpp-bridge from the shell.
 
 mod address;
+mod auth;
 mod chat;
 mod completions;
 mod connection;
@@ -54,10 +55,15 @@ fn main() -> ExitCode {
 
 /// Reads the command line and does what it asks.
 fn run() -> Result<(), Failure> {
-    let options = options::parse(
+    let mut options = options::parse(
         env::args_os().skip(1),
         env::var_os(options::SOCKET_VARIABLE),
+        env::var_os(auth::FILE_VARIABLE),
     )?;
+    if let (Task::Interactive | Task::Command(_), Some(file)) = (&options.task, &options.auth_file)
+    {
+        options.token = Some(auth::token(file)?);
+    }
     match &options.task {
         Task::Help(command) => output::print(&help::text(*command)),
         Task::Version => output::print(concat!("llambo ", env!("CARGO_PKG_VERSION"), "\n")),

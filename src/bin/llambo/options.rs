@@ -70,6 +70,10 @@ pub(crate) struct Options {
     pub json: bool,
     /// Users whose sockets are trusted beside root's and the caller's own.
     pub trusted: Vec<u32>,
+    /// The file that holds the token for bridges which want one.
+    pub auth_file: Option<OsString>,
+    /// That token, once the file is read.
+    pub token: Option<String>,
     /// Fields of GENERATE with their JSON values, each at most once.
     pub fields: Vec<(&'static str, String)>,
     /// Stop strings.
@@ -90,13 +94,16 @@ pub(crate) struct Options {
     pub retry: Duration,
 }
 
-/// Reads a command line; `socket_variable` is the value of [`SOCKET_VARIABLE`].
+/// Reads a command line; `socket_variable` is the value of [`SOCKET_VARIABLE`], `auth_variable` that
+/// of [`FILE_VARIABLE`](crate::auth::FILE_VARIABLE).
 pub(crate) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     socket_variable: Option<OsString>,
+    auth_variable: Option<OsString>,
 ) -> Result<Options, Failure> {
     let mut options = Options {
         max_request: table::MAX_REQUEST,
+        auth_file: auth_variable.filter(|value| !value.is_empty()),
         history: true,
         retry: Duration::from_secs(10),
         ..Options::default()
@@ -176,6 +183,7 @@ impl Options {
             }
             Meaning::MaxRequest => self.max_request = number(option, value)? as u64,
             Meaning::Json => self.json = true,
+            Meaning::AuthFile => self.auth_file = value,
             Meaning::TrustUid => self.trusted.push(number(option, value)? as u32),
             Meaning::Field(name) => self.field(name, number(option, value)?.to_string()),
             Meaning::Switch(name) => self.field(name, "true".to_string()),

@@ -32,6 +32,8 @@ pub(crate) enum Meaning {
     MaxRequest,
     /// Replies as they came.
     Json,
+    /// The file of the token.
+    AuthFile,
     /// A user whose sockets are trusted; repeatable.
     TrustUid,
     /// A field of GENERATE with a number.
@@ -137,6 +139,8 @@ pub(crate) const OPTIONS: &[OptionRow] = &[
         "print the replies as the bridge wrote them"),
     row(Meaning::TrustUid, None, "trust-uid", Takes::Integer(0, u32::MAX as i64), &[],
         "trust this user's sockets too; repeatable"),
+    row(Meaning::AuthFile, None, "auth-file", Takes::Path("FILE"), &[],
+        "file with the token for bridges that want one"),
     row(Meaning::MaxRequest, None, "max-request", Takes::Integer(1024, MAX_REQUEST_LIMIT as i64), READING,
         "longest text to read; as the bridge's own option"),
     limited(&limits::MAX_TOKENS, Some('n'),

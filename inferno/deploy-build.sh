@@ -165,7 +165,9 @@ build_bridge() {
 	provide_build
 	cd "$root" || exit
 	if [ -z "$portable" ]; then
+		renew_llama_cpp "$target"
 		run_cargo build --release --locked "$@"
+		note_llama_cpp "$target"
 		say "built $target/release/llama-cpp-bridge"
 		return 0
 	fi
@@ -176,7 +178,9 @@ build_bridge() {
 	*) processor=generic ;;
 	esac
 	export RUSTFLAGS="${RUSTFLAGS:+$RUSTFLAGS }-C target-cpu=$processor"
+	renew_llama_cpp "$target/portable"
 	run_cargo build --release --locked --target-dir "$target/portable" "$@"
+	note_llama_cpp "$target/portable"
 	say "built $target/portable/release/llama-cpp-bridge for $processor"
 }
 

@@ -502,7 +502,9 @@ run_tests() {
 	# each other would then take the processors from those that calculate.
 	export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 	# The same profile as the program: llama.cpp is compiled once.
+	renew_llama_cpp "$target"
 	step 'cargo clippy' run_cargo clippy --release --locked --all-targets -- -D warnings
+	note_llama_cpp "$target"
 	step 'cargo test' cargo test --release --locked
 	say "all steps passed"
 }
@@ -556,6 +558,9 @@ main() {
 # What building needs, and the build; then compile, test-ffi and status's look at Inferno.
 # shellcheck source=inferno/deploy-build.sh
 . "$here/deploy-build.sh"
+# Whether llama.cpp has to be compiled again, and its kernels.
+# shellcheck source=inferno/deploy-kernels.sh
+. "$here/deploy-kernels.sh"
 # shellcheck source=inferno/deploy-inferno.sh
 . "$here/deploy-inferno.sh"
 

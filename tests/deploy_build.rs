@@ -9,12 +9,12 @@ use crate::deploy::script;
 use crate::harness::{Directory, Ended, run};
 
 /// What every Debian has and the script needs.
-const BASICS: [&str; 9] = [
-    "cat", "dirname", "grep", "id", "sed", "sort", "tee", "tr", "uname",
+const BASICS: [&str; 11] = [
+    "cat", "dirname", "env", "grep", "id", "ls", "sed", "sort", "tee", "tr", "uname",
 ];
 
 /// A folder of shell scripts that stand in for programs.
-pub(crate) struct StandIns(Directory);
+pub(crate) struct StandIns(pub(crate) Directory);
 
 impl StandIns {
     /// Those of a machine that has all that building needs.
@@ -53,8 +53,9 @@ impl StandIns {
             .env("LIBCLANG_PATH", self.0.path())
     }
 
-    /// Runs build-bridge with no programs but the stand-ins and the basic ones.
-    fn build_alone(&self, settings: &[(&str, &Path)]) -> Ended {
+    /// Runs build-bridge with no programs but the stand-ins and the basic ones, into the folder
+    /// `target` beside the stand-ins.
+    pub(crate) fn build_alone(&self, settings: &[(&str, &Path)]) -> Ended {
         for tool in BASICS {
             let find = format!("command -v {tool}");
             let found = run(Command::new("sh").args(["-c", &find])).output;
@@ -65,7 +66,8 @@ impl StandIns {
         command.arg(script()).arg("build-bridge").env_clear();
         command
             .env("PATH", self.0.path())
-            .env("HOME", self.0.path());
+            .env("HOME", self.0.path())
+            .env("CARGO_TARGET_DIR", self.0.join("target"));
         run(command.envs(settings.iter().copied()))
     }
 }

@@ -17,6 +17,7 @@ mod chat_safety;
 mod clients;
 mod deploy;
 mod deploy_build;
+mod deploy_kernels;
 mod embed;
 mod generate_fields;
 mod generate_syntax;

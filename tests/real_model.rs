@@ -92,3 +92,30 @@ fn a_real_models_evaluated_prompt_is_used_again() {
         "{first}, then {again} and {longer} ticks"
     );
 }
+
+/// A penalty too small to change a logit, for which the samplers need to see every token and not
+/// only the likeliest.
+const NO_PENALTY: &str = r#","presence_penalty":1e-30"#;
+
+#[test]
+fn the_likeliest_tokens_decide_as_all_of_them_would() {
+    let Some(model) = smollm2_or_skip() else {
+        return;
+    };
+    let home = Directory::new();
+    let bridge = Bridge::with_model(&home, &model, &[]);
+    let mut client = bridge.connect();
+    for fields in [
+        r#""temperature":0"#,
+        r#""temperature":0,"ignore_eos":true"#,
+        r#""temperature":1,"seed":1"#,
+        r#""temperature":1.5,"top_k":300,"top_p":1,"min_p":0,"seed":2"#,
+        r#""temperature":1,"ignore_eos":true,"seed":3"#,
+    ] {
+        let mut text = |more: &str| {
+            let start = r#"{"prompt":"Once upon a time","max_tokens":32,"#;
+            client.generate(&format!("{start}{fields}{more}}}")).text
+        };
+        assert_eq!(text(""), text(NO_PENALTY), "{fields}");
+    }
+}

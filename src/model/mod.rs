@@ -14,6 +14,7 @@ mod embeds;
 mod engine;
 mod gbnf;
 mod grammar;
+mod likeliest;
 mod load;
 mod log;
 #[cfg(feature = "chat-template")]

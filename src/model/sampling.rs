@@ -1,14 +1,15 @@
 //! Sampling: which token comes next.
 
-use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
 use super::bound::Bound;
+use super::likeliest::{ALL, Logits, tied};
 use super::vocabulary;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::message::Generate;
 
 /// The largest seed that llama.cpp uses as it is. It takes 4294967295 to mean a random one; here
@@ -22,6 +23,12 @@ const LEAST_TEMPERATURE: f32 = 1e-30;
 /// Chooses tokens for one request.
 pub(super) struct Chooser {
     chain: LlamaSampler,
+    /// How many of the likeliest tokens the chain must see to choose as if it saw all.
+    enough: usize,
+    /// Whether tokens are drawn, and not just the likeliest one taken.
+    draws: bool,
+    /// What the chain works on.
+    candidates: LlamaTokenDataArray,
     /// What every token must follow.
     bound: Option<Bound>,
     /// With a grammar, the bytes of a character that is not complete.
@@ -44,36 +51,41 @@ impl Chooser {
             (None, Some(grammar)) => Some(Bound::new(model, "json_schema", grammar)?),
             (None, None) => None,
         };
+        let banned = banned(model, request);
         Ok(Self {
-            chain: chain(model, request, context_size).with_tokens(prompt),
+            chain: chain(model, request, context_size, &banned).with_tokens(prompt),
+            enough: enough(request, banned.len()),
+            draws: draws(request),
+            candidates: LlamaTokenDataArray::new(Vec::new(), false),
             bound,
             begun: Vec::new(),
         })
     }
 
-    /// Chooses the next token by the logits at this place of the batch; `None` at the end of the
-    /// grammar. With a grammar, as llama.cpp's own sampling does it: a free choice is kept if it
-    /// follows the grammar, which is cheaper to find out for one token than for all.
+    /// Chooses the next token by its logits; `None` at the end of the grammar. With a grammar, as
+    /// llama.cpp's own sampling does it: a free choice is kept if it follows the grammar, which is
+    /// cheaper to find out for one token than for all.
     ///
     /// # Errors
     /// A grammar by which no token can follow, or that llama.cpp cannot follow any further.
     pub(super) fn choose(
         &mut self,
         model: &LlamaModel,
-        context: &LlamaContext<'_>,
-        index: i32,
+        logits: &Logits<'_>,
     ) -> Result<Option<LlamaToken>, Failure> {
+        let free = self.free(logits);
         let Some(bound) = &mut self.bound else {
-            return Ok(Some(self.chain.sample(context, index)));
+            let token = free.ok_or_else(nothing_chosen)?;
+            self.chain.accept(token);
+            return Ok(Some(token));
         };
-        let mut free = context.token_data_array_ith(index);
-        self.chain.apply(&mut free);
         let fits = |token: &LlamaToken| goes_on(model, &self.begun, *token).is_some();
-        let token = match free.selected_token().filter(fits) {
+        let token = match free.filter(fits) {
             Some(token) if bound.allows(token)? => token,
             _ => {
-                let mut all = context.token_data_array_ith(index);
-                bound.restrict(&mut all)?;
+                let all = &mut self.candidates;
+                start(all, logits, ALL);
+                bound.restrict(all)?;
                 all.data.retain(|d| {
                     d.logit() != f32::NEG_INFINITY
                         && !vocabulary::is_silent(model, d.id())
@@ -85,7 +97,7 @@ impl Chooser {
                 if all.data.iter().all(|d| model.vocab().is_eog(d.id())) {
                     return Ok(None);
                 }
-                self.chain.apply(&mut all);
+                self.chain.apply(all);
                 all.selected_token().ok_or_else(no_token)?
             }
         };
@@ -94,6 +106,24 @@ impl Chooser {
         bound.accept(token)?;
         Ok(Some(token))
     }
+
+    /// What would be chosen without a grammar.
+    fn free(&mut self, logits: &Logits<'_>) -> Option<LlamaToken> {
+        start(&mut self.candidates, logits, self.enough);
+        // Which of two that are equally likely llama.cpp sorts first depends on all others.
+        if self.draws && self.enough != ALL && tied(&self.candidates.data) {
+            start(&mut self.candidates, logits, ALL);
+        }
+        self.chain.apply(&mut self.candidates);
+        self.candidates.selected_token()
+    }
+}
+
+/// Fills in the likeliest tokens, as many as that or more.
+fn start(candidates: &mut LlamaTokenDataArray, logits: &Logits<'_>, count: usize) {
+    logits.likeliest(count, &mut candidates.data);
+    candidates.selected = None;
+    candidates.sorted = false;
 }
 
 /// What a token leaves of a character that is not complete, if it can follow the bytes that were
@@ -114,24 +144,61 @@ fn no_token() -> Failure {
     Failure::bad_request(message)
 }
 
+/// What a chain of samplers never does.
+fn nothing_chosen() -> Failure {
+    Failure::new(Code::Internal, "llama.cpp has chosen no token")
+}
+
+/// The tokens that a request never chooses.
+fn banned(model: &LlamaModel, request: &Generate) -> Vec<LlamaToken> {
+    let grammar = request.grammar.is_some() || request.json_schema.is_some();
+    if !request.ignore_eos && !grammar {
+        return Vec::new();
+    }
+    let vocabulary = model.vocab();
+    let banned = |token: &LlamaToken| {
+        // A grammar takes a special token for its written text, which is not in the answer.
+        (request.ignore_eos && vocabulary.is_eog(*token))
+            || (grammar && vocabulary::is_silent(model, *token))
+    };
+    vocabulary.tokens().filter(banned).collect()
+}
+
+/// Whether a request draws its tokens, and does not take the likeliest.
+fn draws(request: &Generate) -> bool {
+    request.sampling.temperature >= LEAST_TEMPERATURE
+}
+
+/// How many of the likeliest tokens decide what a request chooses, of which so many never are:
+/// those that top-k lets through. Penalties may put any token before any other.
+fn enough(request: &Generate, banned: usize) -> usize {
+    let sampling = &request.sampling;
+    let penalties = sampling.repeat_last_n != 0
+        && (sampling.repeat_penalty != 1.0
+            || sampling.frequency_penalty != 0.0
+            || sampling.presence_penalty != 0.0);
+    let chosen_from = match usize::try_from(sampling.top_k) {
+        _ if penalties => return ALL,
+        _ if !draws(request) => 1,
+        Ok(0) | Err(_) => return ALL,
+        Ok(top_k) => top_k,
+    };
+    chosen_from + banned
+}
+
 /// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;
 /// at temperature 0 the likeliest token.
-fn chain(model: &LlamaModel, request: &Generate, context_size: u32) -> LlamaSampler {
+fn chain(
+    model: &LlamaModel,
+    request: &Generate,
+    context_size: u32,
+    banned: &[LlamaToken],
+) -> LlamaSampler {
     let sampling = &request.sampling;
     let mut samplers = Vec::new();
-    let grammar = request.grammar.is_some() || request.json_schema.is_some();
-    if request.ignore_eos || grammar {
-        let vocabulary = model.vocab();
-        let banned = |token: &LlamaToken| {
-            // A grammar takes a special token for its written text, which is not in the answer.
-            (request.ignore_eos && vocabulary.is_eog(*token))
-                || (grammar && vocabulary::is_silent(model, *token))
-        };
-        let biases: Vec<LlamaLogitBias> = vocabulary
-            .tokens()
-            .filter(banned)
-            .map(|token| LlamaLogitBias::new(token, f32::NEG_INFINITY))
-            .collect();
+    if !banned.is_empty() {
+        let never = |token: &LlamaToken| LlamaLogitBias::new(*token, f32::NEG_INFINITY);
+        let biases: Vec<LlamaLogitBias> = banned.iter().map(never).collect();
         samplers.push(LlamaSampler::logit_bias(model.n_vocab(), &biases));
     }
     samplers.push(LlamaSampler::penalties(
@@ -144,7 +211,7 @@ fn chain(model: &LlamaModel, request: &Generate, context_size: u32) -> LlamaSamp
         sampling.frequency_penalty,
         sampling.presence_penalty,
     ));
-    if sampling.temperature >= LEAST_TEMPERATURE {
+    if draws(request) {
         samplers.extend([
             LlamaSampler::top_k(sampling.top_k),
             LlamaSampler::top_p(sampling.top_p, 0),

@@ -7,6 +7,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
+use super::likeliest::Logits;
 use super::sampling::Chooser;
 use super::text::Output;
 use crate::failure::{Code, Failure};
@@ -179,11 +180,11 @@ impl Sequence {
         if self.generated() >= self.max_tokens {
             return Ok(Progress::Done(FinishReason::Length));
         }
-        if check_logits(context.get_logits_ith(index)).is_err() {
+        let Some(logits) = Logits::new(context.get_logits_ith(index)) else {
             return Ok(Progress::Broken);
-        }
+        };
         self.suspect = false;
-        let chosen = self.chooser.choose(model, context, index)?;
+        let chosen = self.chooser.choose(model, &logits)?;
         let Some(token) = chosen.filter(|token| !model.vocab().is_eog(*token)) else {
             return Ok(Progress::Done(FinishReason::Stop));
         };
@@ -249,23 +250,12 @@ fn milliseconds(from: Instant, to: Instant) -> f64 {
     (to - from).as_micros() as f64 / 1000.0
 }
 
-/// Looks whether a token can be chosen by these logits at all. llama.cpp does not: it would give
-/// an empty answer.
+/// Looks whether these are numbers of which one can be chosen.
 ///
 /// # Errors
 /// NaN or positive infinity among them, or nothing but negative infinity.
 pub(super) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
-    // Without a way out of the loop the compiler looks at many at a time.
-    let (finite, any) = logits.iter().fold((true, false), |(finite, any), logit| {
-        (
-            finite & (*logit < f32::INFINITY),
-            any | (*logit > f32::NEG_INFINITY),
-        )
-    });
-    if finite && any {
-        return Ok(());
-    }
-    Err(not_finite())
+    Logits::new(logits).map(|_| ()).ok_or_else(not_finite)
 }
 
 /// The failure of a request for which the model computes nonsense.

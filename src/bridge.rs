@@ -12,12 +12,13 @@ use crate::access::Access;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::log::{self, Level};
+use crate::model_dir::ModelDir;
 use crate::options::Options;
 use crate::poll::{PollFd, poll};
 use crate::refused::Refused;
 use crate::session::Session;
 use crate::signals::Signals;
-use crate::slot::{Begun, Event, Limits, Slot};
+use crate::slot::{Begun, Event, Limits, Origin, Slot};
 use crate::socket::{Claim, Socket};
 use crate::system;
 
@@ -60,6 +61,10 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         // The tokens would stand in it.
         system::leave_no_core();
     }
+    let directory = options.model_dir.as_deref().map(|path| {
+        ModelDir::open(path).map_err(|error| format!("--model-dir: {}: {error}", path.display()))
+    });
+    let directory = directory.transpose()?;
     let claim = Claim::new(&options.socket)?;
     let limits = Limits {
         load: options.load_timeout,
@@ -67,7 +72,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     };
     let mut bridge = Bridge {
         signals,
-        slot: Slot::new(options.load.clone(), limits),
+        slot: Slot::new(options.load.clone(), directory, limits),
         socket: None,
         session: None,
         refused_clients: Refused::default(),
@@ -115,7 +120,7 @@ impl Bridge {
         let Some(path) = self.options.model.clone() else {
             return Ok(());
         };
-        let begun = self.slot.load(&path, Instant::now());
+        let begun = self.slot.load(&path, Origin::Owner, Instant::now());
         let mut loading = begun.map_err(|failure| failure.message)? != Begun::Loaded;
         while loading && self.stop_at.is_none() {
             self.turn()?;

@@ -8,7 +8,7 @@ use crate::command::{Action, MakeReply, Question};
 use crate::failure::Failure;
 use crate::options::Options;
 use crate::reply::{self, Reply};
-use crate::slot::{Begun, Slot};
+use crate::slot::{Begun, Origin, Slot};
 
 /// Pieces of a stream that are kept apart while they wait.
 const PIECES_LIMIT: usize = 256;
@@ -128,7 +128,7 @@ impl Flight {
                 self.answer(&Ok(reply));
             }
             State::Waiting(Action::Load(_)) if gone => (),
-            State::Waiting(Action::Load(path)) => match slot.load(path, now) {
+            State::Waiting(Action::Load(path)) => match slot.load(path, Origin::Client, now) {
                 Ok(Begun::Loaded) => self.answer(&Ok(loaded())),
                 Ok(Begun::UnderWay) => {
                     self.begin(options, now);

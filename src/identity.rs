@@ -4,6 +4,9 @@ use std::fs::{self, File, FileType, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 
+use crate::failure::Code;
+use crate::model_dir::{ModelDir, NotOpened};
+
 /// What tells that a model's file, or each of its parts, is the one that was loaded.
 #[derive(PartialEq, Clone, Debug)]
 pub(crate) struct Identity {
@@ -21,36 +24,91 @@ struct Stamp {
     modified: (i64, i64),
 }
 
+/// A model file that is there.
+pub(crate) struct Found {
+    pub(crate) identity: Identity,
+    /// The file and its further parts, opened, where it had to lie in a directory; else none.
+    pub(crate) files: Vec<File>,
+    /// The path of each of them.
+    pub(crate) paths: Vec<String>,
+}
+
+/// Why there is no model to be loaded at a path.
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    /// What is wrong with the file, without its path, or with a further part, with its path.
+    pub(crate) reason: String,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Self {
+        let code = Code::LoadFailed;
+        Self { code, reason }
+    }
+}
+
 impl Identity {
     /// Looks whether there is a model file at this path at all: llama.cpp says little of one that
     /// cannot be read, and a FIFO would hold it for ever. Of a file whose name says that it is the
-    /// first of several, `NAME-00001-of-0000N.gguf`, all parts count.
+    /// first of several, `NAME-00001-of-0000N.gguf`, all parts count. With a directory, all have
+    /// to lie in it.
     ///
     /// # Errors
-    /// What is wrong with the file, without its path, or with a further part, with its path.
-    pub(crate) fn of(path: &str) -> Result<Self, String> {
-        let mut files = vec![first(path)?];
+    /// What is wrong with the file; `denied` for one that lies elsewhere.
+    pub(crate) fn of(path: &str, directory: Option<&ModelDir>) -> Result<Found, Refusal> {
+        let (stamp, file) = first(path, directory)?;
+        let mut found = Found {
+            identity: Self {
+                path: path.to_string(),
+                files: vec![stamp],
+            },
+            files: file.into_iter().collect(),
+            paths: vec![path.to_string()],
+        };
         for part in further_parts(path) {
-            match fs::metadata(&part) {
-                Ok(metadata) => {
-                    expect_regular(&metadata).map_err(|reason| format!("{part} {reason}"))?;
-                    files.push(Stamp::of(&metadata));
+            let named = |reason: String| Refusal::from(format!("{part}{reason}"));
+            let opened = match directory {
+                None => fs::metadata(&part).map(|metadata| (metadata, None)),
+                Some(directory) => match directory.open_file(&part) {
+                    Ok(file) => file.metadata().map(|metadata| (metadata, Some(file))),
+                    Err(NotOpened::Error(error)) => Err(error),
+                    Err(NotOpened::Outside) => return Err(outside(directory)),
+                },
+            };
+            match opened {
+                Ok((metadata, file)) => {
+                    expect_regular(&metadata).map_err(|reason| named(format!(" {reason}")))?;
+                    found.identity.files.push(Stamp::of(&metadata));
+                    found.files.extend(file);
+                    found.paths.push(part);
                 }
                 // The name may mislead. llama.cpp goes by what stands in the first part, and names
                 // the one that it misses.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(format!("{part}: {}", describe(error))),
+                Err(error) => return Err(named(format!(": {}", describe(error)))),
             }
         }
-        Ok(Self {
-            path: path.to_string(),
-            files,
-        })
+        Ok(found)
+    }
+
+    /// Whether it is, by its name, the first of several files.
+    pub(crate) fn is_split(&self) -> bool {
+        further_parts(&self.path).next().is_some()
     }
 
     /// The path, as it was given.
     pub(crate) fn path(&self) -> &str {
         &self.path
+    }
+}
+
+fn outside(directory: &ModelDir) -> Refusal {
+    Refusal {
+        code: Code::Denied,
+        reason: format!(
+            "only models in {} can be loaded here",
+            directory.path().display()
+        ),
     }
 }
 
@@ -79,19 +137,29 @@ pub(crate) fn special_kind(kind: FileType) -> Option<&'static str> {
     }
 }
 
-/// The file at the path, which has to begin as a GGUF file does.
-fn first(path: &str) -> Result<Stamp, String> {
-    // A device may act on being opened, so the kind of file is looked at before as well as after.
-    expect_regular(&fs::metadata(path).map_err(describe)?)?;
-    let mut file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(describe)?;
+/// The file at the path, which has to begin as a GGUF file does; opened for good if it has to lie in
+/// a directory.
+fn first(path: &str, directory: Option<&ModelDir>) -> Result<(Stamp, Option<File>), Refusal> {
+    let mut file = match directory {
+        None => open(path)?,
+        Some(directory) => match directory.open_file(path) {
+            Ok(file) => file,
+            Err(NotOpened::Error(error)) => return Err(describe(error).into()),
+            Err(NotOpened::Outside) => return Err(outside(directory)),
+        },
+    };
     let metadata = file.metadata().map_err(describe)?;
     expect_regular(&metadata)?;
     expect_gguf(&mut file)?;
-    Ok(Stamp::of(&metadata))
+    Ok((Stamp::of(&metadata), directory.map(|_| file)))
+}
+
+fn open(path: &str) -> Result<File, String> {
+    // A device may act on being opened, so the kind of file is looked at before as well as after.
+    expect_regular(&fs::metadata(path).map_err(describe)?)?;
+    let mut options = OpenOptions::new();
+    options.read(true).custom_flags(libc::O_NONBLOCK);
+    options.open(path).map_err(describe)
 }
 
 /// The paths of the second and further parts of a split model, by the name of its first. The form

@@ -69,6 +69,8 @@ pub(crate) struct Options {
     pub(crate) auth_file: Option<PathBuf>,
     /// What comes of the three when the bridge starts.
     pub(crate) access: Access,
+    /// The directory that models have to lie in which clients load.
+    pub(crate) model_dir: Option<PathBuf>,
     /// The verbs that can be used, in upper case; `None` is all of them.
     pub(crate) allow: Option<Vec<String>>,
 }
@@ -138,6 +140,7 @@ impl Options {
             chat_template_file: None,
             load: Load {
                 path: String::new(),
+                file: String::new(),
                 ctx_size: None,
                 batch_size: 2048,
                 ubatch_size: 512,
@@ -177,6 +180,7 @@ impl Options {
             allow_gid: Vec::new(),
             auth_file: None,
             access: Access::default(),
+            model_dir: None,
             allow: None,
         }
     }
@@ -236,6 +240,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("allow-uid") => options.allow_uid.extend(list(&mut input, &option)?),
             Long("allow-gid") => options.allow_gid.extend(list(&mut input, &option)?),
             Long("auth-file") => options.auth_file = Some(path(&mut input, &option)?.into()),
+            Long("model-dir") => options.model_dir = Some(path(&mut input, &option)?.into()),
             Long("allow") => {
                 let more = values::verbs(&mut input, &option, verbs)?;
                 options.allow.get_or_insert_default().extend(more);

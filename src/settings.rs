@@ -13,7 +13,10 @@ pub(crate) const MAX_PARALLEL: u32 = 64;
 /// Which model to load, and how. The values are those of the options of the same names.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct Load {
+    /// As it was named.
     pub(crate) path: String,
+    /// Where the model process finds it.
+    pub(crate) file: String,
     /// Tokens; 0 is the model's own, `None` the default.
     pub(crate) ctx_size: Option<u32>,
     pub(crate) batch_size: u32,

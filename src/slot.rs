@@ -1,12 +1,16 @@
 //! The model slot: at most one model, and the process that holds it while there is one. Nothing
 //! here waits: what is under way goes on with each [`turn`](Slot::turn).
 
+use std::io;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Code, Failure};
-use crate::identity::Identity;
+use crate::handover::{Alias, Handover, Links};
+use crate::identity::{Found, Identity};
 use crate::log::{self, Level};
 use crate::message::{FromModel, Ready, ToModel, Work};
+use crate::model_dir::ModelDir;
 use crate::poll::PollFd;
 use crate::process::ModelProcess;
 use crate::settings::Load;
@@ -21,9 +25,19 @@ pub(crate) struct Limits {
     pub(crate) stall: Duration,
 }
 
+/// Who wants a model to be loaded.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Origin {
+    /// Whoever runs the bridge.
+    Owner,
+    /// A client, whose models may have to lie in a directory.
+    Client,
+}
+
 /// What is known of a model that was loaded.
 pub(crate) struct Model {
     identity: Identity,
+    origin: Origin,
     /// What it told of itself.
     pub(crate) ready: Ready,
     /// How long it took to load.
@@ -47,6 +61,9 @@ enum State {
 /// A load under way, beside the model before.
 struct Loading {
     identity: Identity,
+    origin: Origin,
+    alias: Alias,
+    _links: Option<Links>,
     process: ModelProcess,
     since: Instant,
     /// Whether it is to bring the resting model back, which is lost if it cannot.
@@ -58,7 +75,8 @@ struct Loading {
 impl Loading {
     /// Has the process end. The first reason counts.
     fn refuse(&mut self, code: Code, reason: &str) {
-        let failure = failed_to_load(self.identity.path(), code, reason);
+        let path = self.identity.path();
+        let failure = failed_to_load(path, code, &self.alias.undo(reason));
         self.refused.get_or_insert(failure);
         self.process.end();
     }
@@ -99,6 +117,8 @@ pub(crate) enum Event {
 pub(crate) struct Slot {
     /// How to load models; the path is filled in for each.
     settings: Load,
+    /// Where clients' models have to lie.
+    directory: Option<ModelDir>,
     limits: Limits,
     state: State,
     loading: Option<Loading>,
@@ -109,9 +129,10 @@ pub(crate) struct Slot {
 
 impl Slot {
     /// An empty slot, whose models will be loaded with these settings.
-    pub(crate) fn new(settings: Load, limits: Limits) -> Self {
+    pub(crate) fn new(settings: Load, directory: Option<ModelDir>, limits: Limits) -> Self {
         Self {
             settings,
+            directory,
             limits,
             state: State::Empty,
             loading: None,
@@ -182,7 +203,7 @@ impl Slot {
     }
 
     fn rest(&mut self) {
-        self.state = match std::mem::replace(&mut self.state, State::Empty) {
+        self.state = match mem::replace(&mut self.state, State::Empty) {
             State::Loaded(model, _) => State::Resting(model),
             other => other,
         };
@@ -230,11 +251,12 @@ impl Slot {
         };
         let model = Model {
             identity: loading.identity,
+            origin: loading.origin,
             ready,
             load_time: now - loading.since,
         };
         let worker = Box::new(Worker::new(loading.process, now));
-        let before = std::mem::replace(&mut self.state, State::Loaded(model, worker));
+        let before = mem::replace(&mut self.state, State::Loaded(model, worker));
         self.let_go(before);
     }
 
@@ -255,48 +277,78 @@ impl Slot {
     /// load that is under way for a resting model gives way, or is taken over.
     ///
     /// # Errors
-    /// `load_failed` with what is wrong with the file; the model before is still in place, unless
-    /// it was resting and is the one that cannot be loaded.
-    pub(crate) fn load(&mut self, path: &str, now: Instant) -> Result<Begun, Failure> {
+    /// `load_failed` with what is wrong with the file, or `denied`; the model before is still in
+    /// place, unless it was resting and is the one that cannot be loaded.
+    pub(crate) fn load(
+        &mut self,
+        path: &str,
+        origin: Origin,
+        now: Instant,
+    ) -> Result<Begun, Failure> {
         if self.is_ending() {
             return Ok(Begun::NotYet);
         }
         let wakes = matches!(&self.state, State::Resting(model) if model.path() == path);
-        let identity = match Identity::of(path) {
-            Ok(identity) => identity,
-            Err(reason) => {
-                if wakes {
+        let directory = self.directory.as_ref();
+        let found = match Identity::of(path, directory.filter(|_| origin == Origin::Client)) {
+            Ok(found) => found,
+            Err(refusal) => {
+                // Who may not load it cannot take it away by trying.
+                if wakes && refusal.code != Code::Denied {
                     self.abort_load();
                     self.state = State::Empty;
                 }
-                return Err(failed_to_load(path, Code::LoadFailed, &reason));
+                return Err(failed_to_load(path, refusal.code, &refusal.reason));
             }
         };
+        let identity = &found.identity;
         match &self.state {
-            State::Loaded(model, _) if model.identity == identity => return Ok(Begun::Loaded),
+            State::Loaded(model, _) if model.identity == *identity => return Ok(Begun::Loaded),
             _ => (),
         }
         match &self.loading {
-            Some(loading) if loading.identity == identity => return Ok(Begun::UnderWay),
+            Some(loading) if loading.identity == *identity => return Ok(Begun::UnderWay),
             _ => self.abort_load(),
         }
-        self.start(identity, wakes, now)?;
+        self.start(found, origin, wakes, now)?;
         Ok(Begun::UnderWay)
     }
 
-    fn start(&mut self, identity: Identity, wakes: bool, now: Instant) -> Result<(), Failure> {
-        let path = identity.path().to_string();
-        let mut process = ModelProcess::start(self.settings.verbose).map_err(|error| {
+    fn start(
+        &mut self,
+        found: Found,
+        origin: Origin,
+        wakes: bool,
+        now: Instant,
+    ) -> Result<(), Failure> {
+        let path = found.identity.path().to_string();
+        let failed = |error: io::Error| {
             let reason = format!("cannot start the model process: {error}");
             failed_to_load(&path, Code::LoadFailed, &reason)
-        })?;
+        };
+        let split = found.identity.is_split();
+        let mut handover = match found.files.as_slice() {
+            [] => None,
+            files => Some(Handover::new(files, &found.paths, split).map_err(failed)?),
+        };
+        let process = ModelProcess::start(self.settings.verbose);
+        let (file, alias) = match &mut handover {
+            Some(handover) => (handover.file.clone(), mem::take(&mut handover.alias)),
+            None => (path.clone(), Alias::default()),
+        };
+        let links = handover.and_then(Handover::done);
+        let mut process = process.map_err(failed)?;
         let load = Load {
             path,
+            file,
             ..self.settings.clone()
         };
         process.send(ToModel::Load(Box::new(load)));
         self.loading = Some(Loading {
-            identity,
+            identity: found.identity,
+            origin,
+            alias,
+            _links: links,
             process,
             since: now,
             wakes,
@@ -329,13 +381,15 @@ impl Slot {
     /// # Errors
     /// `load_failed`: it cannot be brought back, and the slot is empty now.
     pub(crate) fn prepare(&mut self, now: Instant) -> Result<Readiness, Failure> {
-        let path = match &self.state {
+        let (path, origin) = match &self.state {
             State::Loaded(_, worker) if worker.takes_work() => return Ok(Readiness::Ready),
             State::Empty if self.loading.is_none() => return Ok(Readiness::Empty),
-            State::Resting(model) if self.loading.is_none() => model.path().to_string(),
+            State::Resting(model) if self.loading.is_none() => {
+                (model.path().to_string(), model.origin)
+            }
             _ => return Ok(Readiness::NotYet),
         };
-        match self.load(&path, now) {
+        match self.load(&path, origin, now) {
             Ok(_) => Ok(Readiness::NotYet),
             Err(failure) => {
                 self.state = State::Empty;
@@ -364,7 +418,7 @@ impl Slot {
     /// Takes the model away. Its memory is back once the slot is [free](Self::is_free).
     pub(crate) fn free(&mut self) {
         self.abort_load();
-        let before = std::mem::replace(&mut self.state, State::Empty);
+        let before = mem::replace(&mut self.state, State::Empty);
         self.let_go(before);
     }
 

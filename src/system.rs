@@ -8,6 +8,9 @@
 #[path = "system/peer.rs"]
 pub(crate) mod peer;
 
+#[path = "system/files.rs"]
+pub(crate) mod files;
+
 #[cfg(target_os = "linux")]
 use std::ffi::OsStr;
 use std::ffi::{CStr, CString};

@@ -22,7 +22,7 @@ pub(super) fn model(backend: &LlamaBackend, load: &Load) -> Result<LlamaModel, S
     if let Some(layers) = load.gpu_layers {
         params = params.with_n_gpu_layers(layers);
     }
-    LlamaModel::load_from_file(backend, &load.path, &params)
+    LlamaModel::load_from_file(backend, &load.file, &params)
         .map_err(|_| "llama.cpp cannot load it and does not say why".to_string())
 }
 

@@ -42,6 +42,7 @@ mod load;
 mod long_texts;
 mod manuals;
 mod mixtures;
+mod model_dir;
 mod model_options;
 mod options;
 mod processes;

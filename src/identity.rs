@@ -123,6 +123,12 @@ impl Stamp {
     }
 }
 
+/// The file at this path and the further parts of one that is split, as far as they are there.
+pub(crate) fn parts(path: &str) -> Vec<String> {
+    let there = further_parts(path).take_while(|part| fs::metadata(part).is_ok());
+    std::iter::once(path.to_string()).chain(there).collect()
+}
+
 /// What a file is that is not a regular one.
 pub(crate) fn special_kind(kind: FileType) -> Option<&'static str> {
     match () {

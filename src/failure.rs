@@ -66,6 +66,12 @@ impl Failure {
         Self::new(Code::BadRequest, message)
     }
 
+    /// SAVE of a model that has evaluated nothing.
+    pub(crate) fn nothing_to_save() -> Self {
+        let message = "Nothing to save: the model has evaluated no prompt since it was loaded";
+        Self::new(Code::NotFound, message)
+    }
+
     /// The request needs a model and none is loaded.
     pub(crate) fn no_model() -> Self {
         Self::new(Code::NoModel, "No model loaded")

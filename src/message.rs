@@ -30,6 +30,10 @@ pub(crate) enum Work {
     Tokenize(String),
     /// Turn these tokens into text.
     Detokenize(Vec<i32>),
+    /// Store the text that was evaluated last under this name.
+    Save(String),
+    /// Bring back what is stored under this name.
+    Restore(String),
 }
 
 /// From the model process to the bridge.
@@ -62,6 +66,8 @@ pub(crate) enum Answer {
     Tokens(Vec<i32>),
     /// The text of tokens.
     Text(String),
+    /// A state was stored, or brought back.
+    State(State),
 }
 
 /// A step that is expected to take longer than this is announced.
@@ -154,6 +160,15 @@ pub(crate) enum FinishReason {
     /// At the end of the context.
     #[serde(rename = "context")]
     Context,
+}
+
+/// A state that was stored, or brought back.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
+pub(crate) struct State {
+    /// Tokens of the text that was evaluated.
+    pub(crate) tokens: u32,
+    /// Bytes of its file.
+    pub(crate) bytes: u64,
 }
 
 /// The embedding of a text.

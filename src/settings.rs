@@ -34,6 +34,10 @@ pub(crate) struct Load {
     pub(crate) cache_type_v: Cache,
     /// The chat template to use instead of the model's own.
     pub(crate) chat_template: Option<String>,
+    /// The directory of saved states, by its absolute path; `None` keeps none.
+    pub(crate) state_dir: Option<String>,
+    /// Bytes that the states in it may take together.
+    pub(crate) state_limit: u64,
     /// Whether all of llama.cpp's log is wanted, not its errors alone.
     pub(crate) verbose: bool,
 }

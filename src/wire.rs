@@ -3,7 +3,7 @@
 use miniserde::{Deserialize, Serialize};
 
 use crate::failure::{Code, Failure};
-use crate::message::{Answer, Done, Embedding, FromModel, Generate, Ready, ToModel, Work};
+use crate::message::{Answer, Done, Embedding, FromModel, Generate, Ready, State, ToModel, Work};
 use crate::settings::Load;
 
 /// What can be sent over the socket pair.
@@ -27,6 +27,8 @@ pub(crate) struct WrittenToModel {
     embed: Option<String>,
     tokenize: Option<String>,
     detokenize: Option<Vec<i32>>,
+    save: Option<String>,
+    restore: Option<String>,
     cancel: Option<bool>,
 }
 
@@ -43,6 +45,7 @@ pub(crate) struct WrittenFromModel {
     embedding: Option<Embedding>,
     tokens: Option<Vec<i32>>,
     text: Option<String>,
+    state: Option<State>,
     failed: Option<WrittenFailure>,
 }
 
@@ -70,6 +73,8 @@ impl Message for ToModel {
                     Work::Embed(text) => written.embed = Some(text),
                     Work::Tokenize(text) => written.tokenize = Some(text),
                     Work::Detokenize(ids) => written.detokenize = Some(ids),
+                    Work::Save(name) => written.save = Some(name),
+                    Work::Restore(name) => written.restore = Some(name),
                 }
             }
         }
@@ -83,7 +88,9 @@ impl Message for ToModel {
             .map(|request| Work::Generate(Box::new(request)))
             .or(written.embed.map(Work::Embed))
             .or(written.tokenize.map(Work::Tokenize))
-            .or(written.detokenize.map(Work::Detokenize));
+            .or(written.detokenize.map(Work::Detokenize))
+            .or(written.save.map(Work::Save))
+            .or(written.restore.map(Work::Restore));
         let load = written.load.map(|load| Self::Load(Box::new(load)));
         let cancel = written.cancel.map(|_| Self::Cancel(id));
         load.or(cancel).or(work.map(|work| Self::Work(id, work)))
@@ -111,6 +118,7 @@ impl Message for FromModel {
                     Ok(Answer::Embedding(embedding)) => written.embedding = Some(embedding),
                     Ok(Answer::Tokens(tokens)) => written.tokens = Some(tokens),
                     Ok(Answer::Text(text)) => written.text = Some(text),
+                    Ok(Answer::State(state)) => written.state = Some(state),
                     Err(Failure { code, message }) => {
                         written.failed = Some(WrittenFailure { code, message });
                     }
@@ -127,7 +135,8 @@ impl Message for FromModel {
             .map(|done| Answer::Generated(Box::new(done)))
             .or(written.embedding.map(Answer::Embedding))
             .or(written.tokens.map(Answer::Tokens))
-            .or(written.text.map(Answer::Text));
+            .or(written.text.map(Answer::Text))
+            .or(written.state.map(Answer::State));
         let failed = written
             .failed
             .map(|failed| Failure::new(failed.code, failed.message));

@@ -117,6 +117,46 @@ impl Cache {
         self.cells.is_mixed()
     }
 
+    /// The place of the text that was evaluated last and is still kept, which comes off the shelf
+    /// for that if it is there.
+    pub(super) fn last(&mut self, context: &mut LlamaContext<'_>) -> Option<i32> {
+        let kept = (0..self.cells.places.len()).filter(|at| !self.cells.places[*at].is_empty());
+        if let Some(at) = kept.max_by_key(|at| self.cells.places[*at].touched) {
+            return Some(at as i32);
+        }
+        let text = self.shelf.take(self.shelf.last()?);
+        let (at, known) = (self.vacate(context, None)?, text.tokens.len());
+        let held = self.take_from_shelf(context, at, text, known);
+        self.cells.touch(at, false);
+        (held > 0).then_some(at as i32)
+    }
+
+    /// What a place holds, and how many tokens of it were a prompt.
+    pub(super) fn text(&self, place: i32) -> (Vec<LlamaToken>, usize) {
+        let place = &self.cells.places[place as usize];
+        (place.tokens(), place.prompt.min(place.len()))
+    }
+
+    /// A place for a text of so many tokens from elsewhere, in a context that holds nothing else
+    /// any more. `None` if there is no room for it, beside requests under way.
+    pub(super) fn make_place(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        tokens: usize,
+    ) -> Option<i32> {
+        self.shelve_kept(context);
+        let at = self.vacate(context, None)?;
+        (tokens <= self.cells.free()).then_some(at as i32)
+    }
+
+    /// Notes that a place was filled with a text, the first tokens of which were a prompt.
+    pub(super) fn fill(&mut self, place: i32, tokens: &[LlamaToken], prompt: usize) {
+        let at = place as usize;
+        self.cells.hold(at, tokens);
+        self.cells.places[at].prompt = prompt;
+        self.cells.touch(at, false);
+    }
+
     fn take_from_place(
         &mut self,
         context: &mut LlamaContext<'_>,

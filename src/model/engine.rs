@@ -19,11 +19,15 @@ use super::pace::Pace;
 use super::queue::Queue;
 use super::reports::Reports;
 use super::sequence::{Progress, Sequence, check_logits, not_finite};
+use super::state::{self, States};
 use super::{load, next_message, vocabulary};
 use crate::failure::{Code, Failure};
 use crate::link::{Link, Received};
-use crate::message::{Answer, FinishReason, Generate, ToModel, Work};
+use crate::message::{Answer, FinishReason, Generate, State, ToModel, Work};
 use crate::settings::Load;
+
+/// What comes of SAVE and RESTORE.
+type Outcome = Result<State, Failure>;
 
 /// A model at work.
 pub(super) struct Engine<'model> {
@@ -38,11 +42,16 @@ pub(super) struct Engine<'model> {
     queue: Queue,
     /// Those for embeddings.
     embeds: Embeds<'model>,
+    /// Those that are saved; `None` where there is no directory for them.
+    states: Option<States>,
     pace: Pace,
 }
 
 impl<'model> Engine<'model> {
     /// Puts a model to work.
+    ///
+    /// # Errors
+    /// A model file that cannot be read any more.
     pub(super) fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
@@ -50,14 +59,14 @@ impl<'model> Engine<'model> {
         load: &'model Load,
         context_size: u32,
         template: Option<Template>,
-    ) -> Self {
+    ) -> Result<Self, String> {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
         let pace = Pace::new(model.n_params(), load.threads_batch, on_gpu, batch_size);
         let places = load::places(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
         let queue = Queue::new(places, context.n_ctx() as usize);
-        Self {
+        Ok(Self {
             model,
             context,
             context_size,
@@ -67,8 +76,9 @@ impl<'model> Engine<'model> {
             only_embeds: embedding::only_embeds(model),
             queue,
             embeds: Embeds::new(embedder, load.parallel),
+            states: States::new(load, context_size)?,
             pace,
-        }
+        })
     }
 
     /// Evaluates and samples one token: most files that kill llama.cpp do so here, before anyone
@@ -140,8 +150,37 @@ impl<'model> Engine<'model> {
             },
             Work::Tokenize(text) => Ok(Answer::Tokens(vocabulary::tokenize(self.model, &text))),
             Work::Detokenize(ids) => vocabulary::detokenize(self.model, &ids).map(Answer::Text),
+            Work::Save(name) => self.save(&name, reports)?.map(Answer::State),
+            Work::Restore(name) => self.restore(&name, reports)?.map(Answer::State),
         };
         reports.answer(id, outcome)
+    }
+
+    /// Stores the text that was evaluated last; nothing else is under way.
+    fn save(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<Outcome, String> {
+        let cache = self.queue.cache();
+        let Some(states) = &self.states else {
+            return Ok(Err(state::no_directory()));
+        };
+        let Some(place) = cache.last(&mut self.context) else {
+            return Ok(Err(Failure::nothing_to_save()));
+        };
+        reports.step(states.time_to_save(&self.context, place))?;
+        let (tokens, prompt) = cache.text(place);
+        Ok(states.save(name, &self.context, place, &tokens, prompt))
+    }
+
+    /// Brings back what is stored; nothing else is under way.
+    fn restore(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<Outcome, String> {
+        let Some(states) = &self.states else {
+            return Ok(Err(state::no_directory()));
+        };
+        let saved = match states.open(name) {
+            Ok(saved) => saved,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        reports.step(saved.time_to_restore())?;
+        Ok(states.restore(saved, &mut self.context, self.queue.cache()))
     }
 
     /// All of a request that can be wrong is found out before its turn.

@@ -12,6 +12,7 @@ mod chat;
 mod embedding;
 mod embeds;
 mod engine;
+mod fingerprint;
 mod gbnf;
 mod grammar;
 mod likeliest;
@@ -26,6 +27,8 @@ mod sampling;
 mod sequence;
 mod shelf;
 mod special;
+mod state;
+mod state_dir;
 mod text;
 mod vocabulary;
 
@@ -92,7 +95,7 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
     }
     let before = system::data_size();
     let engine = load::context(&backend, &model, load, context_size)
-        .map(|context| {
+        .and_then(|context| {
             let template = template(&model, load);
             Engine::new(&backend, &model, context, load, context_size, template)
         })

@@ -45,6 +45,11 @@ impl Queue {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
+    /// What is kept of the requests before.
+    pub(super) fn cache(&mut self) -> &mut Cache {
+        &mut self.cache
+    }
+
     /// The requests under way.
     pub(super) fn running(&mut self) -> &mut [Sequence] {
         &mut self.running

@@ -98,6 +98,11 @@ impl Shelf {
             .max_by_key(|(_, known)| *known)
     }
 
+    /// Where the text is that was put here last.
+    pub(super) fn last(&self) -> Option<usize> {
+        self.states.len().checked_sub(1)
+    }
+
     /// Takes a text out.
     pub(super) fn take(&mut self, at: usize) -> Shelved {
         self.states.remove(at)

@@ -1,0 +1,350 @@
+//! Saved states: an evaluated text in a file, from which it is read back instead of being
+//! evaluated again. The file is what llama.cpp writes, the tokens with it, and behind that a line
+//! of JSON which says what it fits, and an end of fixed size with a checksum over all.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+use llama_cpp_2::context::LlamaContext;
+use llama_cpp_2::context::session::LlamaStateSeqFlags;
+use llama_cpp_2::token::LlamaToken;
+use miniserde::{Deserialize, Serialize, json};
+
+use super::cache::Cache;
+use super::fingerprint::Fingerprint;
+use super::state_dir::{MAGIC, StateDir, cannot, unusable};
+use crate::failure::{Code, Failure};
+use crate::log::ERROR_MARK;
+use crate::message::State;
+use crate::settings::{self, FlashAttention, Load};
+use crate::system;
+
+/// The version of the file, and of what llama.cpp means by what it writes: raised when either
+/// changes.
+const VERSION: u32 = 1;
+
+/// How the file of a sequence begins that llama.cpp wrote (`LLAMA_STATE_SEQ_MAGIC`).
+const LLAMA_MAGIC: [u8; 4] = *b"qsgg";
+
+/// Bytes behind the line of JSON: its length, the checksum, [`MAGIC`].
+const END: usize = 4 + 4 + MAGIC.len();
+
+/// Bytes of the line of JSON at the most; it has some 300.
+const LONGEST_LABEL: u32 = 4096;
+
+/// Bytes a second that a slow disk takes, and how long all else takes: to announce how long a
+/// state may take.
+const DISK: u64 = 100_000_000;
+const BESIDES: Duration = Duration::from_millis(100);
+
+/// What a state has to be read back with, and what it is of.
+#[derive(Serialize, Deserialize, Clone, PartialEq)]
+struct Label {
+    version: u32,
+    model_bytes: u64,
+    model_hash: u64,
+    context_size: u32,
+    cache_type_k: settings::Cache,
+    cache_type_v: settings::Cache,
+    /// llama.cpp lays the values out otherwise without it.
+    flash_attn: FlashAttention,
+    tokens: u32,
+    /// How many of the tokens were a prompt.
+    prompt: u32,
+    /// Bytes that llama.cpp wrote.
+    bytes: u64,
+}
+
+/// The saved states of a model.
+pub(super) struct States {
+    directory: StateDir,
+    /// That of a state of no tokens.
+    label: Label,
+}
+
+/// A state that was found, with the file that it is in.
+pub(super) struct Saved {
+    name: String,
+    file: File,
+    size: u64,
+}
+
+impl States {
+    /// Those of the model that was loaded so; `None` where there is no directory for them.
+    ///
+    /// # Errors
+    /// A model file that cannot be read any more.
+    pub(super) fn new(load: &Load, context_size: u32) -> Result<Option<Self>, String> {
+        let Some(path) = &load.state_dir else {
+            return Ok(None);
+        };
+        let model = Fingerprint::of(&load.file)?;
+        Ok(Some(Self {
+            directory: StateDir::new(path, load.state_limit),
+            label: Label {
+                version: VERSION,
+                model_bytes: model.bytes,
+                model_hash: model.hash,
+                context_size,
+                cache_type_k: load.cache_type_k,
+                cache_type_v: load.cache_type_v,
+                flash_attn: load.flash_attn,
+                tokens: 0,
+                prompt: 0,
+                bytes: 0,
+            },
+        }))
+    }
+
+    /// How long it may take to save what a place holds.
+    pub(super) fn time_to_save(&self, context: &LlamaContext<'_>, place: i32) -> Duration {
+        time_for(size_of(context, place))
+    }
+
+    /// Saves what a place holds: these tokens, the first `prompt` of which were a prompt.
+    ///
+    /// # Errors
+    /// `denied` for more than the directory may take, `internal` for what the system says.
+    pub(super) fn save(
+        &self,
+        name: &str,
+        context: &LlamaContext<'_>,
+        place: i32,
+        tokens: &[LlamaToken],
+        prompt: usize,
+    ) -> Result<State, Failure> {
+        let text = size_of_val(tokens) as u64;
+        self.directory.allows(size_of(context, place) + text)?;
+        let label = Label {
+            tokens: tokens.len() as u32,
+            prompt: prompt as u32,
+            ..self.label.clone()
+        };
+        let failed = |error: io::Error| cannot("save", name, &error.to_string());
+        let mut draft = self.directory.draft(name).map_err(failed)?;
+        let bytes = write(&mut draft.file, context, place, tokens, label)
+            .map_err(|reason| cannot("save", name, &reason))?;
+        self.directory.allows(bytes)?;
+        draft.file.sync_all().map_err(failed)?;
+        self.directory.keep(draft, name, bytes).map_err(failed)?;
+        let tokens = tokens.len() as u32;
+        Ok(State { tokens, bytes })
+    }
+
+    /// Finds a state.
+    ///
+    /// # Errors
+    /// `not_found` and others of a file that cannot be opened.
+    pub(super) fn open(&self, name: &str) -> Result<Saved, Failure> {
+        let file = self.directory.open(name)?;
+        let metadata = file.metadata();
+        let metadata = metadata.map_err(|error| cannot("read", name, &error.to_string()))?;
+        Ok(Saved {
+            name: name.to_string(),
+            file,
+            size: metadata.len(),
+        })
+    }
+
+    /// Reads a state into the context. Nothing there changes before the whole file was found to
+    /// be right; what was kept there then makes room for it.
+    ///
+    /// # Errors
+    /// `bad_request` for a file that is damaged or no state, `unsupported` for one of another
+    /// model or other options, `internal` if llama.cpp does not take it.
+    pub(super) fn restore(
+        &self,
+        saved: Saved,
+        context: &mut LlamaContext<'_>,
+        cache: &mut Cache,
+    ) -> Result<State, Failure> {
+        let name = &saved.name;
+        let label = saved.check()?;
+        if let Some(what) = label.other_than(&self.label) {
+            let message = format!("The saved state '{name}' is of {what}");
+            return Err(Failure::new(Code::Unsupported, message));
+        }
+        let count = label.tokens as usize;
+        let no_room = || cannot("restore", name, "the context has no room for it");
+        let place = cache.make_place(context, count).ok_or_else(no_room)?;
+        let path = path_of(&saved.file);
+        let (read, words) =
+            system::capture_errors(|| context.state_seq_load_file(&path, place, count));
+        let Ok((tokens, _)) = read else {
+            let _ = context.clear_kv_cache_seq(Some(place as u32), None, None);
+            return Err(cannot("restore", name, &reason(&words)));
+        };
+        cache.fill(place, &tokens, label.prompt as usize);
+        Ok(State {
+            tokens: label.tokens,
+            bytes: saved.size,
+        })
+    }
+}
+
+impl Saved {
+    /// How long it may take to restore it.
+    pub(super) fn time_to_restore(&self) -> Duration {
+        time_for(self.size)
+    }
+
+    /// Looks whether the file is whole, and says what its state is of.
+    fn check(&self) -> Result<Label, Failure> {
+        let damaged = |what: &str| unusable(&self.name, &format!("it is damaged: {what}"));
+        let failed = |error: io::Error| cannot("read", &self.name, &error.to_string());
+        let mut end = [0; END];
+        let end_at = self.size.checked_sub(END as u64);
+        if let Some(at) = end_at {
+            self.file.read_exact_at(&mut end, at).map_err(failed)?;
+        }
+        if !end.ends_with(&MAGIC) {
+            let mut start = [0; LLAMA_MAGIC.len()];
+            let begins = self.file.read_exact_at(&mut start, 0).is_ok() && start == LLAMA_MAGIC;
+            return Err(match begins {
+                true => damaged("its end is missing"),
+                false => unusable(&self.name, "it is no state that a bridge has saved"),
+            });
+        }
+        let number =
+            |at: usize| u32::from_le_bytes([end[at], end[at + 1], end[at + 2], end[at + 3]]);
+        // All but the checksum itself and what follows it.
+        let summed = self.size - (END - 4) as u64;
+        if checksum(&self.file, summed).map_err(failed)? != number(4) {
+            return Err(damaged("its checksum is wrong"));
+        }
+        let length = number(0);
+        let at = end_at.and_then(|at| at.checked_sub(u64::from(length)));
+        let Some(at) = at.filter(|_| length <= LONGEST_LABEL) else {
+            return Err(damaged("the length of its label is wrong"));
+        };
+        let mut label = vec![0; length as usize];
+        self.file.read_exact_at(&mut label, at).map_err(failed)?;
+        let label = std::str::from_utf8(&label).ok();
+        let label = label.and_then(|label| json::from_str::<Label>(label).ok());
+        let label = label.ok_or_else(|| unusable(&self.name, "another version wrote it"))?;
+        if label.bytes != at {
+            return Err(damaged("its parts do not fit together"));
+        }
+        Ok(label)
+    }
+}
+
+impl Label {
+    /// What it is of that this one is not, for a message.
+    fn other_than(&self, own: &Self) -> Option<String> {
+        let of_model = (self.model_bytes, self.model_hash);
+        let spelled = |cache: settings::Cache| format!("{cache:?}").to_lowercase();
+        match () {
+            () if self.version != own.version => Some(format!(
+                "version {}; this bridge writes and reads version {}",
+                self.version, own.version
+            )),
+            () if of_model != (own.model_bytes, own.model_hash) => {
+                Some("another model than the one that is loaded".to_string())
+            }
+            () if self.context_size != own.context_size => Some(format!(
+                "a context of {} tokens; this one has {}",
+                self.context_size, own.context_size
+            )),
+            () if self.cache_type_k != own.cache_type_k => Some(format!(
+                "a K cache of type {}; this one is {}",
+                spelled(self.cache_type_k),
+                spelled(own.cache_type_k)
+            )),
+            () if self.cache_type_v != own.cache_type_v => Some(format!(
+                "a V cache of type {}; this one is {}",
+                spelled(self.cache_type_v),
+                spelled(own.cache_type_v)
+            )),
+            () if self.flash_attn != own.flash_attn => Some(format!(
+                "--flash-attn {}; here it is {}",
+                format!("{:?}", self.flash_attn).to_lowercase(),
+                format!("{:?}", own.flash_attn).to_lowercase()
+            )),
+            () => None,
+        }
+    }
+}
+
+/// The failure of one who asks for states where there is no directory for them.
+pub(super) fn no_directory() -> Failure {
+    let message = "The bridge was started without --state-dir and keeps no states";
+    Failure::new(Code::Denied, message)
+}
+
+/// Writes the whole file, and returns how many bytes it has.
+fn write(
+    file: &mut File,
+    context: &LlamaContext<'_>,
+    place: i32,
+    tokens: &[LlamaToken],
+    label: Label,
+) -> Result<u64, String> {
+    let path = path_of(file);
+    let (written, words) =
+        system::capture_errors(|| context.state_seq_save_file(&path, place, tokens));
+    let bytes = written.map_err(|_| reason(&words))? as u64;
+    let text = |error: io::Error| error.to_string();
+    // llama.cpp does not look whether the last bytes could be written.
+    let there = file.metadata().map_err(text)?.len();
+    if there != bytes {
+        return Err(format!("only {there} of {bytes} bytes could be written"));
+    }
+    let label = json::to_string(&Label { bytes, ..label });
+    file.seek(SeekFrom::Start(bytes)).map_err(text)?;
+    let mut end = label.into_bytes();
+    let length = end.len() as u32;
+    end.extend(length.to_le_bytes());
+    file.write_all(&end).map_err(text)?;
+    let summed = bytes + end.len() as u64;
+    let sum = checksum(file, summed).map_err(text)?;
+    let last = [&sum.to_le_bytes()[..], &MAGIC].concat();
+    file.write_all(&last).map_err(text)?;
+    Ok(summed + last.len() as u64)
+}
+
+/// The CRC-32 of the first bytes of a file.
+fn checksum(file: &File, mut left: u64) -> io::Result<u32> {
+    let mut sum = crc32fast::Hasher::new();
+    let mut chunk = vec![0; 1 << 18];
+    let mut at = 0;
+    while left > 0 {
+        let length = left.min(chunk.len() as u64) as usize;
+        file.read_exact_at(&mut chunk[..length], at)?;
+        sum.update(&chunk[..length]);
+        at += length as u64;
+        left -= length as u64;
+    }
+    Ok(sum.finalize())
+}
+
+/// A path by which llama.cpp can open a file that is open here: the very file, whatever has become
+/// of its name.
+fn path_of(file: &File) -> String {
+    let number = file.as_raw_fd();
+    if cfg!(target_os = "linux") {
+        format!("/proc/self/fd/{number}")
+    } else {
+        format!("/dev/fd/{number}")
+    }
+}
+
+/// Bytes of what a place holds.
+fn size_of(context: &LlamaContext<'_>, place: i32) -> u64 {
+    context.state_seq_get_size_ext(place, LlamaStateSeqFlags::empty()) as u64
+}
+
+fn time_for(bytes: u64) -> Duration {
+    BESIDES + Duration::from_millis(bytes * 1000 / DISK)
+}
+
+/// Why llama.cpp did not do it, by the first error that it wrote.
+fn reason(words: &str) -> String {
+    let mut lines = words.lines();
+    let error = lines.find_map(|line| line.strip_prefix(ERROR_MARK));
+    let error = error.unwrap_or("llama.cpp does not do it and does not say why");
+    error.to_string()
+}

@@ -61,10 +61,13 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         // The tokens would stand in it.
         system::leave_no_core();
     }
-    let directory = options.model_dir.as_deref().map(|path| {
+    let models = options.model_dir.as_deref().map(|path| {
         ModelDir::open(path).map_err(|error| format!("--model-dir: {}: {error}", path.display()))
     });
-    let directory = directory.transpose()?;
+    let models = models.transpose()?;
+    if let Some(path) = &options.load.state_dir {
+        options.load.state_dir = Some(directory("--state-dir", path)?);
+    }
     let claim = Claim::new(&options.socket)?;
     let limits = Limits {
         load: options.load_timeout,
@@ -72,7 +75,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     };
     let mut bridge = Bridge {
         signals,
-        slot: Slot::new(options.load.clone(), directory, limits),
+        slot: Slot::new(options.load.clone(), models, limits),
         socket: None,
         session: None,
         refused_clients: Refused::default(),
@@ -92,6 +95,17 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         bridge.turn()?;
     }
     Ok(())
+}
+
+/// The absolute path of a directory that an option names.
+fn directory(option: &str, path: &str) -> Result<String, String> {
+    let failed = |reason: &str| format!("{option}: {path}: {reason}");
+    let real = fs::canonicalize(path).map_err(|error| failed(&error.to_string()))?;
+    if !real.is_dir() {
+        return Err(failed("is not a directory"));
+    }
+    let real = real.into_os_string().into_string();
+    real.map_err(|_| failed("its absolute path is not UTF-8"))
 }
 
 fn announce(options: &Options) -> Result<(), String> {

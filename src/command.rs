@@ -1,5 +1,7 @@
 //! The commands: a table of verbs, and for each a handler that says what is to be done.
 
+mod states;
+
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
@@ -20,6 +22,8 @@ pub(crate) enum Action {
     Tell(fn(&Slot, &Options) -> Reply),
     /// Ask the model, at once if there is room, and make a reply of its answer.
     Ask(Question),
+    /// Ask the model, when all requests before are answered; those behind wait for it.
+    AskAlone(Question),
     /// Load this file, when all requests before are answered.
     Load(String),
     /// Unload the model, likewise.
@@ -130,6 +134,18 @@ static COMMANDS: &[Command] = &[
         argument: Argument::Needed("No tokens provided"),
         usage: "DETOKENIZE ID...: turn tokens into text",
         handler: detokenize,
+    },
+    Command {
+        name: "SAVE",
+        argument: Argument::Needed(states::NO_NAME),
+        usage: "SAVE NAME: store the evaluated text under a name",
+        handler: states::save,
+    },
+    Command {
+        name: "RESTORE",
+        argument: Argument::Needed(states::NO_NAME),
+        usage: "RESTORE NAME: bring a stored text back",
+        handler: states::restore,
     },
     Command {
         name: "FREE",

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::command::{Action, MakeReply, Question};
 use crate::failure::Failure;
+use crate::message::Work;
 use crate::options::Options;
 use crate::reply::{self, Reply};
 use crate::slot::{Begun, Origin, Slot};
@@ -20,6 +21,8 @@ pub(crate) struct Flight {
     pub(crate) pieces: VecDeque<String>,
     /// When it has to be answered.
     pub(crate) deadline: Option<Instant>,
+    /// Whether it has to be alone, from its turn until it is answered.
+    alone: bool,
 }
 
 /// How far a request is.
@@ -41,10 +44,21 @@ pub(crate) enum State {
 impl Flight {
     /// A request that is there.
     pub(crate) fn new(state: State) -> Self {
+        let alone = matches!(
+            state,
+            State::Waiting(
+                Action::AskAlone(_)
+                    | Action::Load(_)
+                    | Action::Free
+                    | Action::Quit
+                    | Action::Auth(_)
+            )
+        );
         Self {
             state,
             pieces: VecDeque::new(),
             deadline: None,
+            alone,
         }
     }
 
@@ -68,13 +82,27 @@ impl Flight {
 
     /// Whether it waits for all before it, and all behind it wait for it.
     pub(crate) fn is_barrier(&self) -> bool {
+        self.alone && !self.is_answered()
+    }
+
+    /// Whether it is to be given to the model and is not yet.
+    pub(crate) fn waits_for_model(&self) -> bool {
         matches!(
             self.state,
-            State::Waiting(Action::Load(_) | Action::Free | Action::Quit | Action::Auth(_))
-                | State::Loading
-                | State::Freeing
-                | State::Refused
+            State::Waiting(Action::Ask(_) | Action::AskAlone(_))
         )
+    }
+
+    /// Why it is not worth bringing a resting model back for it, if that is so: with its process
+    /// went all that there was to store.
+    pub(crate) fn is_vain(&self, slot: &Slot) -> Option<Failure> {
+        match &self.state {
+            State::Waiting(Action::AskAlone(question)) if slot.rests() => match question.work {
+                Work::Save(_) => Some(Failure::nothing_to_save()),
+                _ => None,
+            },
+            _ => None,
+        }
     }
 
     /// Bytes of it that wait to leave.
@@ -106,9 +134,9 @@ impl Flight {
     pub(crate) fn ask(&mut self, slot: &mut Slot, now: Instant) {
         let placeholder = State::Freeing;
         self.state = match std::mem::replace(&mut self.state, placeholder) {
-            State::Waiting(Action::Ask(Question { work, reply })) => {
-                State::Asked(slot.ask(work, now), reply)
-            }
+            State::Waiting(
+                Action::Ask(Question { work, reply }) | Action::AskAlone(Question { work, reply }),
+            ) => State::Asked(slot.ask(work, now), reply),
             other => other,
         };
     }

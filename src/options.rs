@@ -19,6 +19,10 @@ pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
 /// The environment variable that names another socket.
 pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 
+/// Bytes that saved states may take unless told otherwise: eight full contexts of the default size
+/// of a model of 8 billion parameters, whose state takes 128 KiB a token.
+const DEFAULT_STATE_LIMIT: u64 = 4 << 30;
+
 /// What `--help` prints.
 const HELP: &str = include_str!("options/help.txt");
 
@@ -154,6 +158,8 @@ impl Options {
                 cache_type_k: Cache::F16,
                 cache_type_v: Cache::F16,
                 chat_template: None,
+                state_dir: None,
+                state_limit: DEFAULT_STATE_LIMIT,
                 verbose: false,
             },
             max_tokens: 256,
@@ -226,6 +232,8 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("chat-template-file") => {
                 options.chat_template_file = Some(path(&mut input, &option)?.into());
             }
+            Long("state-dir") => load.state_dir = Some(text(&mut input, &option)?),
+            Long("state-limit") => load.state_limit = number(&mut input, &option, 1..=1 << 50)?,
             Long("idle-timeout") => options.idle_timeout = seconds(&mut input, &option)?,
             Long("turn-limit") => options.turn_limit = no_seconds(&mut input, &option)?,
             Long("request-timeout") => options.request_timeout = no_seconds(&mut input, &option)?,

@@ -3,7 +3,7 @@
 use miniserde::{Serialize, json};
 
 use crate::failure::{Code, Failure};
-use crate::message::{Done, Embedding, FinishReason, Ready};
+use crate::message::{Done, Embedding, FinishReason, Ready, State};
 
 /// What is said of a text that was generated.
 pub(crate) const COMPLETED: &str = "Inference completed";
@@ -28,6 +28,8 @@ pub(crate) enum Reply {
     Embedding(Embedding),
     /// The tokens of a text.
     Tokens(Vec<i32>),
+    /// A sentence, and what is to be said of a saved state.
+    State(&'static str, State),
     /// What there is to know about the bridge, and about its model if it has one.
     Info(Option<Box<Info>>),
 }
@@ -102,6 +104,14 @@ struct TokensLine<'a> {
     status: Status,
     message: &'a str,
     tokens: &'a Vec<i32>,
+}
+
+#[derive(Serialize)]
+struct StateLine<'a> {
+    status: Status,
+    message: &'a str,
+    state_tokens: u32,
+    state_bytes: u64,
 }
 
 #[derive(Serialize)]
@@ -182,6 +192,12 @@ fn success(reply: &Reply) -> String {
             status,
             message: "Tokenization completed",
             tokens,
+        }),
+        Reply::State(message, state) => json::to_string(&StateLine {
+            status,
+            message,
+            state_tokens: state.tokens,
+            state_bytes: state.bytes,
         }),
         Reply::Info(None) => json::to_string(&VersionLine {
             status,

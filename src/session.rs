@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::client::Client;
-use crate::command::{self, Action, MakeReply};
+use crate::command::{self, MakeReply};
 use crate::failure::{Code, Failure};
 use crate::flight::{Flight, State, loaded};
 use crate::gate::Gate;
@@ -92,8 +92,7 @@ impl Session {
 
     /// Whether a request waits for the model.
     pub(crate) fn wants_model(&self) -> bool {
-        let waits = |request: &Flight| matches!(request.state, State::Waiting(Action::Ask(_)));
-        self.requests.iter().any(waits)
+        self.requests.iter().any(Flight::waits_for_model)
     }
 
     /// Whether nothing is left to be done for the client.
@@ -111,7 +110,7 @@ impl Session {
             // what a request behind it has changed.
             moved |= self.give_answers(slot, options, now);
             if !self.client.gone() {
-                moved |= self.ask_model(slot, now);
+                moved |= self.ask_model(slot, options, now);
             }
             moved |= self.client.flush(now);
             if !moved {
@@ -160,11 +159,18 @@ impl Session {
         moved
     }
 
-    /// Gives the model all questions that wait for it, if it can take them.
-    fn ask_model(&mut self, slot: &mut Slot, now: Instant) -> bool {
+    /// Gives the model all questions that wait for it, if it can take them; one that has to be
+    /// alone only when it is its turn.
+    fn ask_model(&mut self, slot: &mut Slot, options: &Options, now: Instant) -> bool {
         let mut moved = false;
-        for request in &mut self.requests {
-            if !matches!(request.state, State::Waiting(Action::Ask(_))) {
+        for (at, request) in self.requests.iter_mut().enumerate() {
+            if !request.waits_for_model() || (request.is_barrier() && at > 0) {
+                continue;
+            }
+            request.begin(options, now);
+            if let Some(failure) = request.is_vain(slot) {
+                request.answer(&Err(failure));
+                moved = true;
                 continue;
             }
             match slot.prepare(now) {
@@ -248,7 +254,7 @@ impl Session {
             request.answer(&outcome.map(|()| loaded()));
             return true;
         }
-        let waits = |r: &&mut Flight| matches!(r.state, State::Waiting(Action::Ask(_)));
+        let waits = |r: &&mut Flight| r.waits_for_model();
         match (outcome, self.requests.iter_mut().find(waits)) {
             (Err(failure), Some(request)) => request.answer(&Err(failure)),
             (Err(_), None) => return false,

@@ -149,6 +149,11 @@ impl Slot {
         }
     }
 
+    /// Whether there is a model that is not loaded now.
+    pub(crate) fn rests(&self) -> bool {
+        matches!(self.state, State::Resting(_))
+    }
+
     /// What to wait for.
     pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
         let worker = match &self.state {

@@ -396,6 +396,8 @@ fn the_dialogues_of_the_manual_are_true() {
     let template_file = template_file.to_str().expect("test paths are UTF-8");
     let options = ["--temp", "0", "--max-tokens", "8", "--seed", "42"];
     let options = [&options[..], &["--chat-template-file", template_file]].concat();
+    let states = home.path().to_str().expect("test paths are UTF-8");
+    let options = [&options[..], &["--state-dir", states]].concat();
     let all = dialogues(&page);
     assert!(all.len() >= 6, "only {} dialogues", all.len());
     for dialogue in all {

@@ -1,0 +1,55 @@
+//! The commands for saved states, which the model process keeps: whether there are any here, and
+//! what a name is.
+
+use super::{Action, Question};
+use crate::failure::{Code, Failure};
+use crate::message::{Answer, Work};
+use crate::options::Options;
+use crate::reply::Reply;
+
+/// What answers both without an argument.
+pub(super) const NO_NAME: &str = "No name provided";
+
+/// Characters of the name of a saved state at the most: so its file has a name that every file
+/// system takes.
+const LONGEST_NAME: usize = 64;
+
+/// SAVE: the model stores what it evaluated last.
+pub(super) fn save(name: &str, options: &Options) -> Result<Action, Failure> {
+    state_name(name, options)?;
+    Ok(Action::AskAlone(Question {
+        work: Work::Save(name.to_string()),
+        reply: |answer| match answer {
+            Answer::State(state) => Some(Reply::State("State saved", state)),
+            _ => None,
+        },
+    }))
+}
+
+/// RESTORE: the model brings a stored text back.
+pub(super) fn restore(name: &str, options: &Options) -> Result<Action, Failure> {
+    state_name(name, options)?;
+    Ok(Action::AskAlone(Question {
+        work: Work::Restore(name.to_string()),
+        reply: |answer| match answer {
+            Answer::State(state) => Some(Reply::State("State restored", state)),
+            _ => None,
+        },
+    }))
+}
+
+/// Looks whether this is the name of a saved state, and whether there can be any.
+fn state_name(name: &str, options: &Options) -> Result<(), Failure> {
+    if options.load.state_dir.is_none() {
+        let message = "The bridge was started without --state-dir and keeps no states";
+        return Err(Failure::new(Code::Denied, message));
+    }
+    let takes = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.len() <= LONGEST_NAME && name.bytes().all(takes) && name != "." && name != ".." {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!(
+        "A name of a state is 1 to {LONGEST_NAME} of the characters A-Z a-z 0-9 . _ -, and not \
+         '.' or '..'"
+    )))
+}

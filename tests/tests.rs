@@ -58,6 +58,8 @@ mod schema_refusals;
 mod signals;
 mod socket;
 mod split;
+mod state;
+mod state_files;
 mod stream;
 mod time_limits;
 mod tokens;

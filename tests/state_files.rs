@@ -1,0 +1,245 @@
+//! The files of saved states: what they are worth when they are damaged, of something else, or put
+//! there by others, and how much room they may take.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Client, Directory, Tiny, command, failure, run};
+use crate::state::{ask, keeper, marked, restore, save};
+
+/// Expects that a state cannot be brought back for this reason, and that what was evaluated
+/// before is still there.
+fn expect_refusal(client: &mut Client, name: &str, code: &str, reason: &str) {
+    ask(client, "what lives", 1);
+    client.exchange(&format!("RESTORE {name}"), &failure(code, reason));
+    assert_eq!(
+        ask(client, "what lives on", 1).cached_tokens,
+        11,
+        "{reason}"
+    );
+}
+
+fn unusable(name: &str, reason: &str) -> String {
+    format!("The saved state '{name}' cannot be used: {reason}")
+}
+
+#[test]
+fn a_damaged_state_is_refused_and_the_live_one_stays() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    save(&mut client, "good");
+    let good = fs::read(home.join("states/good.state")).expect("it is there");
+    let write = |bytes: &[u8]| fs::write(home.join("states/bad.state"), bytes).expect("it can be");
+    let wrong_sum = unusable("bad", "it is damaged: its checksum is wrong");
+    // At the start, in the tokens, in the cache, in the label, and at the checksum itself.
+    for at in [0, 12, good.len() / 2, good.len() - 40, good.len() - 10] {
+        let mut bytes = good.clone();
+        bytes[at] ^= 4;
+        write(&bytes);
+        expect_refusal(&mut client, "bad", "bad_request", &wrong_sum);
+    }
+    let no_end = unusable("bad", "it is damaged: its end is missing");
+    for length in [good.len() - 1, good.len() / 2, 20] {
+        write(&good[..length]);
+        expect_refusal(&mut client, "bad", "bad_request", &no_end);
+    }
+    let foreign = unusable("bad", "it is no state that a bridge has saved");
+    for bytes in [&b""[..], b"GGUF", b"a text of somebody else's, long enough"] {
+        write(bytes);
+        expect_refusal(&mut client, "bad", "bad_request", &foreign);
+    }
+    let missing = "There is no saved state 'missing'";
+    expect_refusal(&mut client, "missing", "not_found", missing);
+    write(&good);
+    restore(&mut client, "bad");
+}
+
+#[test]
+fn a_state_of_something_else_is_refused_with_what_it_is_of() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let other = Tiny::carousel().write(home.join("other.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    save(&mut client, "a");
+    drop(client);
+    drop(bridge);
+    for (model, options, of) in [
+        (&other, &[][..], "another model than the one that is loaded"),
+        (
+            &model,
+            &["-c", "256"],
+            "a context of 512 tokens; this one has 256",
+        ),
+        (
+            &model,
+            &["--cache-type-k", "f32"],
+            "a K cache of type f16; this one is f32",
+        ),
+        (
+            &model,
+            &["--cache-type-v", "f32"],
+            "a V cache of type f16; this one is f32",
+        ),
+        (
+            &model,
+            &["--flash-attn", "off"],
+            "--flash-attn auto; here it is off",
+        ),
+    ] {
+        let bridge = keeper(&home, model, options);
+        let mut client = bridge.connect();
+        let message = format!("The saved state 'a' is of {of}");
+        expect_refusal(&mut client, "a", "unsupported", &message);
+    }
+}
+
+#[test]
+fn a_copy_of_the_model_reads_the_states_of_the_original() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let copy = home.join("copy.gguf");
+    fs::copy(&model, &copy).expect("it can be copied");
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    save(&mut client, "a");
+    client.load(&copy);
+    restore(&mut client, "a");
+}
+
+#[test]
+fn a_state_is_its_owners_alone_and_nothing_is_left_beside_it() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    let (_, bytes) = save(&mut client, "a");
+    let again = save(&mut client, "a");
+    assert_eq!(names(&home), ["a.state"]);
+    let metadata = fs::metadata(home.join("states/a.state")).expect("it is there");
+    assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    assert_eq!((metadata.len(), again.1), (bytes, bytes));
+}
+
+/// The files in the directory of states.
+fn names(home: &Directory) -> Vec<String> {
+    let entries = fs::read_dir(home.join("states")).expect("it is there");
+    let names = entries.flatten().map(|entry| entry.file_name());
+    let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    names.sort();
+    names
+}
+
+#[test]
+fn what_others_put_there_is_neither_read_nor_written_through() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    save(&mut client, "real");
+    let victim = home.join("victim");
+    fs::write(&victim, "precious").expect("it can be written");
+    let link = |target: &Path, name: &str| {
+        symlink(target, home.join("states").join(name)).expect("it can be made");
+    };
+    link(&home.join("states/real.state"), "link.state");
+    client.exchange(
+        "RESTORE link",
+        &failure("bad_request", &unusable("link", "it is a symbolic link")),
+    );
+    let fifo = home.join("states/fifo.state");
+    let made = Command::new("mkfifo").arg(&fifo).status();
+    assert!(made.expect("mkfifo can be run").success());
+    client.exchange(
+        "RESTORE fifo",
+        &failure("bad_request", &unusable("fifo", "it is a FIFO")),
+    );
+    // Where the state goes, and where it is written first.
+    link(&victim, "a.state");
+    link(&victim, &format!("a.{}.saving", bridge.model_process()));
+    save(&mut client, "a");
+    assert_eq!(fs::read(&victim).expect("it is there"), b"precious");
+    let metadata = fs::symlink_metadata(home.join("states/a.state")).expect("it is there");
+    assert!(metadata.is_file());
+}
+
+#[test]
+fn the_oldest_states_make_room_and_what_is_no_state_stays() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    let (_, bytes) = save(&mut client, "a");
+    drop(client);
+    drop(bridge);
+    let limit = (2 * bytes + bytes / 2).to_string();
+    let bridge = keeper(&home, &model, &["--state-limit", &limit]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    let foreign = vec![0; bytes as usize * 3];
+    fs::write(home.join("states/notes.state"), &foreign).expect("it can be written");
+    for name in ["b", "c", "a", "d"] {
+        save(&mut client, name);
+        // Those who were saved within one tick of the clock have no order.
+        age(&home, name);
+    }
+    assert_eq!(names(&home), ["a.state", "d.state", "notes.state"]);
+    ask(&mut client, &"a long text, ".repeat(20), 1);
+    client.ask("SAVE large");
+    let message = client.expect_error("denied");
+    let end = format!("--state-limit allows {limit} for all of them");
+    assert!(message.ends_with(&end), "{message}");
+    assert_eq!(names(&home), ["a.state", "d.state", "notes.state"]);
+}
+
+/// Waits until a file that would be made now is younger than this state.
+fn age(home: &Directory, name: &str) {
+    let saved = fs::metadata(home.join("states").join(format!("{name}.state")));
+    let saved = saved.expect("it is there");
+    let saved = (saved.mtime(), saved.mtime_nsec());
+    crate::harness::wait_until("the clock of files goes on", || {
+        fs::write(home.join("clock"), "").expect("it can be written");
+        let clock = fs::metadata(home.join("clock")).expect("it is there");
+        (clock.mtime(), clock.mtime_nsec()) > saved
+    });
+}
+
+#[test]
+fn a_directory_that_is_none_keeps_the_bridge_from_starting() {
+    let home = Directory::new();
+    fs::write(home.join("file"), "").expect("it can be written");
+    for (name, reason) in [
+        ("missing", "No such file or directory (os error 2)"),
+        ("file", "is not a directory"),
+    ] {
+        let path = home.join(name).display().to_string();
+        let ended = run(&mut command(&home, &["--state-dir", &path]));
+        let expected = format!("llama-cpp-bridge: --state-dir: {path}: {reason}\n");
+        assert_eq!((ended.code, ended.errors), (Some(1), expected));
+    }
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_an_error_and_the_live_one_stays() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    fs::remove_dir(home.join("states")).expect("it is empty");
+    let reason = "Cannot save the state 'a': No such file or directory (os error 2)";
+    client.exchange("SAVE a", &failure("internal", reason));
+    assert_eq!(ask(&mut client, "some text on", 1).cached_tokens, 10);
+    fs::create_dir(home.join("states")).expect("it can be made again");
+    save(&mut client, "a");
+}

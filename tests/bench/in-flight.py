@@ -3,7 +3,7 @@
 
     LLAMA_SERVER=/path/to/llama-server tests/bench/in-flight.py MODEL [ROUNDS]
 
-greedy-text.py says how llama-server is built; MODEL is best one in Q4_0, which
+README.md beside this file says how llama-server is built; MODEL is best one in Q4_0, which
 `llama-quantize --allow-requantize IN.gguf OUT.gguf Q4_0` makes of another.
 BRIDGE names another bridge than target/release/llama-cpp-bridge, and
 BRIDGE_BEFORE an older one, which is then measured too, one request at a time.

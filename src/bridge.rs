@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::access::Access;
+use crate::activation;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::log::{self, Level};
@@ -19,7 +20,7 @@ use crate::refused::Refused;
 use crate::session::Session;
 use crate::signals::Signals;
 use crate::slot::{Begun, Event, Limits, Origin, Slot};
-use crate::socket::{Claim, Socket};
+use crate::socket::{Place, Socket};
 use crate::system;
 
 /// How long to wait before accepting again after it failed.
@@ -49,6 +50,7 @@ struct Bridge {
 /// # Errors
 /// What kept it from serving.
 pub(crate) fn run(mut options: Options) -> Result<(), String> {
+    let passed = activation::take()?;
     let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
     if let Some(path) = &options.chat_template_file {
         let template = fs::read_to_string(path)
@@ -68,7 +70,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     if let Some(path) = &options.load.state_dir {
         options.load.state_dir = Some(directory("--state-dir", path)?);
     }
-    let claim = Claim::new(&options.socket)?;
+    let place = Place::find(passed, &options)?;
     let limits = Limits {
         load: options.load_timeout,
         stall: options.stall_timeout,
@@ -89,8 +91,9 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     if bridge.stop_at.is_some() {
         return Ok(());
     }
-    bridge.socket = Some(claim.bind(&bridge.options)?);
-    announce(&bridge.options)?;
+    let socket = place.listen(&bridge.options)?;
+    announce(&socket.name)?;
+    bridge.socket = Some(socket);
     while !bridge.stopped() {
         bridge.turn()?;
     }
@@ -108,8 +111,8 @@ fn directory(option: &str, path: &str) -> Result<String, String> {
     real.map_err(|_| failed("its absolute path is not UTF-8"))
 }
 
-fn announce(options: &Options) -> Result<(), String> {
-    let line = format!("listening on {}\n", options.socket.display());
+fn announce(name: &str) -> Result<(), String> {
+    let line = format!("listening on {name}\n");
     let mut output = io::stdout();
     output
         .write_all(line.as_bytes())

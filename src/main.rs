@@ -8,6 +8,7 @@
 //! comes back.
 
 mod access;
+mod activation;
 mod bridge;
 mod client;
 mod command;

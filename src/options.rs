@@ -40,6 +40,8 @@ pub(crate) enum Invocation {
 #[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) socket: PathBuf,
+    /// Whether the command line names it.
+    pub(crate) socket_given: bool,
     /// The model to load before serving.
     pub(crate) model: Option<String>,
     /// A file that holds the chat template to use instead of the model's own.
@@ -62,7 +64,7 @@ pub(crate) struct Options {
     /// Bytes.
     pub(crate) max_request: usize,
     /// Permission bits.
-    pub(crate) socket_mode: u32,
+    pub(crate) socket_mode: Option<u32>,
     /// A name or a number.
     pub(crate) socket_group: Option<String>,
     /// The users that are served, names or numbers.
@@ -140,6 +142,7 @@ impl Options {
         let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
         Self {
             socket: PathBuf::from(DEFAULT_SOCKET),
+            socket_given: false,
             model: None,
             chat_template_file: None,
             load: Load {
@@ -180,7 +183,7 @@ impl Options {
             load_timeout: Duration::from_secs(600),
             turn_limit: None,
             max_request: 4 << 20,
-            socket_mode: 0o600,
+            socket_mode: None,
             socket_group: None,
             allow_uid: Vec::new(),
             allow_gid: Vec::new(),
@@ -212,7 +215,10 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
         }
         let load = &mut options.load;
         match argument {
-            Short('s') | Long("socket") => options.socket = path(&mut input, &option)?.into(),
+            Short('s') | Long("socket") => {
+                options.socket = path(&mut input, &option)?.into();
+                options.socket_given = true;
+            }
             Short('m') | Long("model") => options.model = Some(text(&mut input, &option)?),
             Short('c') | Long("ctx-size") => {
                 load.ctx_size = Some(number(&mut input, &option, 0..=MAX_CONTEXT)?)
@@ -243,7 +249,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("max-request") => {
                 options.max_request = number(&mut input, &option, 1024..=1 << 30)?
             }
-            Long("socket-mode") => options.socket_mode = mode(&mut input, &option)?,
+            Long("socket-mode") => options.socket_mode = Some(mode(&mut input, &option)?),
             Long("socket-group") => options.socket_group = Some(text(&mut input, &option)?),
             Long("allow-uid") => options.allow_uid.extend(list(&mut input, &option)?),
             Long("allow-gid") => options.allow_gid.extend(list(&mut input, &option)?),

@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
+use crate::activation;
 use crate::link::{Link, Received};
 use crate::log::{self, Level};
 use crate::message::{FromModel, ToModel};
@@ -54,6 +55,9 @@ impl ModelProcess {
             .all(|name| env::var_os(name).is_none())
         {
             command.env("GOMP_SPINCOUNT", SPIN_COUNT);
+        }
+        for variable in activation::VARIABLES {
+            command.env_remove(variable);
         }
         let child = command
             .arg0(env!("CARGO_PKG_NAME"))

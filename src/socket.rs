@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
+use crate::activation::Passed;
 use crate::identity;
 use crate::options::Options;
 use crate::system;
@@ -23,9 +24,56 @@ pub(crate) struct Claim {
     _lock: File,
 }
 
-/// A listening socket. Its file is removed with it.
+/// The permissions of a socket unless told otherwise: its owner alone may connect.
+const MODE: u32 = 0o600;
+
+/// Where the bridge listens once it can serve.
+pub(crate) enum Place {
+    /// At a path of its own.
+    Path(Claim),
+    /// On a socket that is there already.
+    Passed(Passed),
+}
+
+impl Place {
+    /// A socket that was passed in, else the path that the options name, claimed.
+    ///
+    /// # Errors
+    /// Options that are not true of the socket passed in; those of [`Claim::new`].
+    pub(crate) fn find(passed: Option<Passed>, options: &Options) -> Result<Self, String> {
+        match passed {
+            Some(passed) => agree(options, &passed).map(|()| Self::Passed(passed)),
+            None => Claim::new(&options.socket).map(Self::Path),
+        }
+    }
+
+    /// Listens there.
+    ///
+    /// # Errors
+    /// Those of [`Claim::bind`].
+    pub(crate) fn listen(self, options: &Options) -> Result<Socket, String> {
+        match self {
+            Self::Path(claim) => claim.bind(options),
+            Self::Passed(passed) => Ok(Socket {
+                listener: passed.listener,
+                name: passed.name,
+                _file: None,
+            }),
+        }
+    }
+}
+
+/// A listening socket.
 pub(crate) struct Socket {
     pub(crate) listener: UnixListener,
+    /// Its path, or another name, for messages.
+    pub(crate) name: String,
+    /// Its file, if the bridge made it.
+    _file: Option<SocketFile>,
+}
+
+/// The file of a socket that the bridge made. It is removed with this.
+struct SocketFile {
     identity: (u64, u64),
     claim: Claim,
 }
@@ -36,7 +84,7 @@ impl Claim {
     ///
     /// # Errors
     /// A path that is too long, served by someone already, or not a socket's.
-    pub(crate) fn new(socket: &Path) -> Result<Self, String> {
+    fn new(socket: &Path) -> Result<Self, String> {
         let shown = socket.display();
         let length = socket.as_os_str().as_bytes().len();
         if length > PATH_LIMIT {
@@ -87,7 +135,7 @@ impl Claim {
     ///
     /// # Errors
     /// Those of bind(2), and of chown(2) to the group.
-    pub(crate) fn bind(self, options: &Options) -> Result<Socket, String> {
+    fn bind(self, options: &Options) -> Result<Socket, String> {
         let shown = self.socket.display().to_string();
         let failed = |error: io::Error| format!("{shown}: {error}");
         let group = match &options.socket_group {
@@ -99,7 +147,7 @@ impl Claim {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => (),
         }
-        let mode = options.socket_mode;
+        let mode = options.socket_mode.unwrap_or(MODE);
         let first = if group.is_some() { mode & 0o700 } else { mode };
         let umask = system::set_umask(0o777 & !first);
         let listener = UnixListener::bind(&self.socket);
@@ -114,8 +162,11 @@ impl Claim {
         let metadata = fs::symlink_metadata(&self.socket).map_err(failed)?;
         Ok(Socket {
             listener,
-            identity: (metadata.dev(), metadata.ino()),
-            claim: self,
+            name: shown,
+            _file: Some(SocketFile {
+                identity: (metadata.dev(), metadata.ino()),
+                claim: self,
+            }),
         })
     }
 }
@@ -127,7 +178,7 @@ impl Drop for Claim {
     }
 }
 
-impl Drop for Socket {
+impl Drop for SocketFile {
     fn drop(&mut self) {
         // Somebody may have removed it and put another in its place.
         let path = &self.claim.socket;
@@ -187,4 +238,43 @@ fn resolve_group(group: &str) -> Result<u32, String> {
         Ok(None) => Err(format!("--socket-group: there is no group '{group}'")),
         Err(error) => Err(format!("--socket-group: {group}: {error}")),
     }
+}
+
+/// Whether the options are true of the socket. What they would set is set already, by somebody
+/// else, and is not to be passed over in silence.
+fn agree(options: &Options, passed: &Passed) -> Result<(), String> {
+    let (given, name) = (&options.socket, &passed.name);
+    let named = passed.path.as_ref().is_some_and(|path| same(path, given));
+    if options.socket_given && !named {
+        return Err(format!(
+            "--socket: {} is not the socket passed in, {name}; leave the option out",
+            given.display()
+        ));
+    }
+    for (given, option, setting) in [
+        (
+            options.socket_mode.is_some(),
+            "--socket-mode",
+            "SocketMode=",
+        ),
+        (
+            options.socket_group.is_some(),
+            "--socket-group",
+            "SocketGroup=",
+        ),
+    ] {
+        if given {
+            return Err(format!(
+                "{option}: the socket passed in, {name}, has its permissions already; \
+                 a systemd.socket unit sets them with {setting}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether two paths lead to the same file.
+fn same(a: &Path, b: &Path) -> bool {
+    let real = |path: &Path| -> Option<PathBuf> { fs::canonicalize(path).ok() };
+    a == b || real(a).is_some_and(|a| real(b) == Some(a))
 }

@@ -5,6 +5,8 @@
 //! is safe to call.
 
 // This file is part of two programs, so where its parts are is said whole.
+#[path = "system/passed.rs"]
+pub(crate) mod passed;
 #[path = "system/peer.rs"]
 pub(crate) mod peer;
 

@@ -7,6 +7,7 @@ mod harness;
 mod limits;
 
 mod access;
+mod activation;
 mod amx;
 mod answers;
 mod auth;

@@ -111,6 +111,10 @@ fn the_likeliest_tokens_decide_as_all_of_them_would() {
         r#""temperature":1,"seed":1"#,
         r#""temperature":1.5,"top_k":300,"top_p":1,"min_p":0,"seed":2"#,
         r#""temperature":1,"ignore_eos":true,"seed":3"#,
+        r#""temperature":0,"json_schema":{"type":"object"}"#,
+        r#""temperature":1,"json_schema":{"type":"object"},"seed":4"#,
+        r#""temperature":1,"grammar":"root ::= \"<\" [a-z]+ \"!\"","seed":5"#,
+        r#""temperature":1,"grammar":"root ::= [é-ÿ]+","seed":6"#,
     ] {
         let mut text = |more: &str| {
             let start = r#"{"prompt":"Once upon a time","max_tokens":32,"#;

@@ -10,6 +10,7 @@ use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
 use super::grammar;
+use super::lexicon::{Group, Initials};
 use crate::failure::{Code, Failure};
 use crate::log::{ERROR_MARK, OTHER_MARK};
 use crate::system;
@@ -34,6 +35,8 @@ pub(super) struct Bound {
     /// The field of the request that it comes from.
     field: &'static str,
     sampler: LlamaSampler,
+    /// Whether it may name tokens, and not only say which characters they have.
+    names_tokens: bool,
 }
 
 impl Bound {
@@ -53,7 +56,11 @@ impl Bound {
         let compile = || LlamaSampler::grammar(model, grammar, ROOT);
         let (compiled, words) = system::capture_errors(|| system::or_end(OVERDUE, compile));
         match compiled {
-            Ok(sampler) => Ok(Self { field, sampler }),
+            Ok(sampler) => Ok(Self {
+                field,
+                sampler,
+                names_tokens: grammar.contains('<'),
+            }),
             Err(GrammarError::NullGrammar) => Err(unusable(&reason(&words))),
             Err(other) => Err(unusable(&other.to_string())),
         }
@@ -67,6 +74,34 @@ impl Bound {
         let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
         self.restrict(&mut one)?;
         Ok(one.data[0].logit() != f32::NEG_INFINITY)
+    }
+
+    /// The tokens of which some can be next: by the character that they begin with, which is
+    /// asked for once and not for each of them. None of a group can be behind a part of a
+    /// character, which no ASCII character continues.
+    ///
+    /// # Errors
+    /// `bad_request` where that takes too long.
+    pub(super) fn within<'l>(
+        &mut self,
+        initials: &'l Initials,
+        behind_part: bool,
+    ) -> Result<impl Iterator<Item = &'l LlamaToken> + use<'l>, Failure> {
+        let alone = initials.groups.iter().filter_map(|group| group.alone);
+        let ask = |token| LlamaTokenData::new(token, 0.0, 0.0);
+        let mut asked = LlamaTokenDataArray::new(alone.map(ask).collect(), false);
+        if behind_part {
+            asked.data.clear();
+        } else if !self.names_tokens {
+            self.restrict(&mut asked)?;
+            asked.data.retain(|d| d.logit() != f32::NEG_INFINITY);
+        }
+        let can_begin =
+            move |group: &&Group| asked.data.iter().any(|d| Some(d.id()) == group.alone);
+        let groups = initials.groups.iter().filter(can_begin);
+        Ok(groups
+            .flat_map(|group| &group.tokens)
+            .chain(&initials.others))
     }
 
     /// Takes their chance from the tokens that cannot be the next.

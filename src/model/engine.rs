@@ -2,6 +2,7 @@
 //! batch, lets each sample its next token, and answers those that are done.
 
 use std::iter;
+use std::rc::Rc;
 use std::time::Instant;
 
 use llama_cpp_2::DecodeError;
@@ -15,6 +16,7 @@ use llama_cpp_2::token::LlamaToken;
 use super::chat::Template;
 use super::embedding::{self, Embedder};
 use super::embeds::Embeds;
+use super::lexicon::Lexicon;
 use super::pace::Pace;
 use super::queue::Queue;
 use super::reports::Reports;
@@ -38,6 +40,7 @@ pub(super) struct Engine<'model> {
     batch_size: usize,
     template: Option<Template>,
     only_embeds: bool,
+    lexicon: Rc<Lexicon>,
     /// The requests for text.
     queue: Queue,
     /// Those for embeddings.
@@ -74,6 +77,7 @@ impl<'model> Engine<'model> {
             batch_size,
             template,
             only_embeds: embedding::only_embeds(model),
+            lexicon: Rc::default(),
             queue,
             embeds: Embeds::new(embedder, load.parallel),
             states: States::new(load, context_size)?,
@@ -190,7 +194,14 @@ impl<'model> Engine<'model> {
             return Err(Failure::new(Code::Unsupported, message));
         }
         let tokens = self.tokens(request)?;
-        Sequence::new(id, self.model, self.context_size, tokens, request)
+        Sequence::new(
+            id,
+            self.model,
+            &self.lexicon,
+            self.context_size,
+            tokens,
+            request,
+        )
     }
 
     /// The tokens of a prompt, or of a conversation up to the model's turn.

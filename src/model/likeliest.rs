@@ -54,6 +54,20 @@ impl<'context> Logits<'context> {
         }
     }
 
+    /// How likely these tokens are.
+    pub(super) fn of<'t>(
+        &self,
+        tokens: impl Iterator<Item = &'t LlamaToken>,
+        list: &mut Vec<LlamaTokenData>,
+    ) {
+        let with_logit = |token: &LlamaToken| {
+            let logit = self.all[token.0 as usize];
+            LlamaTokenData::new(*token, logit, 0.0)
+        };
+        list.clear();
+        list.extend(tokens.map(with_logit));
+    }
+
     /// A logit that at least `count` tokens reach: so many blocks have one.
     fn least(&self, count: usize) -> f32 {
         if count == 0 || count > self.peaks.len() {

@@ -15,6 +15,7 @@ mod engine;
 mod fingerprint;
 mod gbnf;
 mod grammar;
+mod lexicon;
 mod likeliest;
 mod load;
 mod log;

@@ -1,12 +1,16 @@
 //! Sampling: which token comes next.
 
+use std::rc::Rc;
+
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
+use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
 use super::bound::Bound;
+use super::lexicon::Lexicon;
 use super::likeliest::{ALL, Logits, tied};
 use super::vocabulary;
 use crate::failure::{Code, Failure};
@@ -20,13 +24,19 @@ const LARGEST_SEED: u32 = u32::MAX - 1;
 /// by them, and by less than some 1e-37 the logits become infinite, one like the other.
 const LEAST_TEMPERATURE: f32 = 1e-30;
 
+/// The likeliest tokens among which those that can follow a grammar are looked for first.
+const AT_FIRST: usize = 128;
+
 /// Chooses tokens for one request.
 pub(super) struct Chooser {
     chain: LlamaSampler,
+    /// How many of the likeliest tokens that are not banned decide.
+    top: usize,
     /// How many of the likeliest tokens the chain must see to choose as if it saw all.
     enough: usize,
     /// Whether tokens are drawn, and not just the likeliest one taken.
     draws: bool,
+    lexicon: Rc<Lexicon>,
     /// What the chain works on.
     candidates: LlamaTokenDataArray,
     /// What every token must follow.
@@ -42,6 +52,7 @@ impl Chooser {
     /// A grammar or schema that cannot be used.
     pub(super) fn new(
         model: &LlamaModel,
+        lexicon: &Rc<Lexicon>,
         request: &Generate,
         context_size: u32,
         prompt: &[LlamaToken],
@@ -51,11 +62,13 @@ impl Chooser {
             (None, Some(grammar)) => Some(Bound::new(model, "json_schema", grammar)?),
             (None, None) => None,
         };
-        let banned = banned(model, request);
+        let banned = banned(model, request, lexicon);
         Ok(Self {
             chain: chain(model, request, context_size, &banned).with_tokens(prompt),
-            enough: enough(request, banned.len()),
+            top: top(request),
+            enough: top(request).saturating_add(banned.len()),
             draws: draws(request),
+            lexicon: Rc::clone(lexicon),
             candidates: LlamaTokenDataArray::new(Vec::new(), false),
             bound,
             begun: Vec::new(),
@@ -73,38 +86,97 @@ impl Chooser {
         model: &LlamaModel,
         logits: &Logits<'_>,
     ) -> Result<Option<LlamaToken>, Failure> {
-        let free = self.free(logits);
-        let Some(bound) = &mut self.bound else {
-            let token = free.ok_or_else(nothing_chosen)?;
-            self.chain.accept(token);
-            return Ok(Some(token));
-        };
-        let fits = |token: &LlamaToken| goes_on(model, &self.begun, *token).is_some();
-        let token = match free.filter(fits) {
-            Some(token) if bound.allows(token)? => token,
-            _ => {
-                let all = &mut self.candidates;
-                start(all, logits, ALL);
-                bound.restrict(all)?;
-                all.data.retain(|d| {
-                    d.logit() != f32::NEG_INFINITY
-                        && !vocabulary::is_silent(model, d.id())
-                        && fits(&d.id())
-                });
-                if all.data.is_empty() {
-                    return Err(no_token());
-                }
-                if all.data.iter().all(|d| model.vocab().is_eog(d.id())) {
-                    return Ok(None);
-                }
-                self.chain.apply(all);
-                all.selected_token().ok_or_else(no_token)?
-            }
-        };
-        self.begun = goes_on(model, &self.begun, token).unwrap_or_default();
+        let mut token = self.free(logits).ok_or_else(nothing_chosen)?;
+        if !self.allows(model, token)? {
+            let Some(allowed) = self.among_allowed(model, logits)? else {
+                return Ok(None);
+            };
+            token = allowed;
+        }
         self.chain.accept(token);
-        bound.accept(token)?;
+        if let Some(bound) = &mut self.bound {
+            self.begun = goes_on(model, &self.begun, token).unwrap_or_default();
+            bound.accept(token)?;
+        }
         Ok(Some(token))
+    }
+
+    /// Whether this can be the next token.
+    fn allows(&mut self, model: &LlamaModel, token: LlamaToken) -> Result<bool, Failure> {
+        match &mut self.bound {
+            None => Ok(true),
+            Some(_) if goes_on(model, &self.begun, token).is_none() => Ok(false),
+            Some(bound) => bound.allows(token),
+        }
+    }
+
+    /// Chooses among the tokens that can follow; `None` if none can but the end.
+    fn among_allowed(
+        &mut self,
+        model: &LlamaModel,
+        logits: &Logits<'_>,
+    ) -> Result<Option<LlamaToken>, Failure> {
+        if !self.likeliest_allowed(model, logits)? {
+            self.all_allowed(model, logits)?;
+        }
+        let allowed = &mut self.candidates;
+        if allowed.data.is_empty() {
+            return Err(no_token());
+        }
+        if allowed.data.iter().all(|d| model.vocab().is_eog(d.id())) {
+            return Ok(None);
+        }
+        self.chain.apply(allowed);
+        allowed.selected_token().ok_or_else(no_token).map(Some)
+    }
+
+    /// Looks for candidates among the likeliest tokens. `false` if those that can follow are too
+    /// few of them to choose as if all were seen.
+    fn likeliest_allowed(
+        &mut self,
+        model: &LlamaModel,
+        logits: &Logits<'_>,
+    ) -> Result<bool, Failure> {
+        if self.enough == ALL {
+            return Ok(false);
+        }
+        start(&mut self.candidates, logits, self.enough.max(AT_FIRST));
+        self.retain_allowed(model)?;
+        let allowed = &self.candidates.data;
+        // Those that end the answer may be banned.
+        let sure = allowed.iter().filter(|d| !model.vocab().is_eog(d.id()));
+        Ok(sure.count() >= self.top && !(self.draws && tied(allowed)))
+    }
+
+    /// Makes all tokens that can follow the candidates.
+    fn all_allowed(&mut self, model: &LlamaModel, logits: &Logits<'_>) -> Result<(), Failure> {
+        let Some(bound) = &mut self.bound else {
+            return Ok(());
+        };
+        let initials = self.lexicon.initials(model);
+        let within = bound.within(initials, !self.begun.is_empty())?;
+        logits.of(within, &mut self.candidates.data);
+        self.retain_allowed(model)?;
+        self.candidates
+            .data
+            .sort_unstable_by_key(LlamaTokenData::id);
+        Ok(())
+    }
+
+    /// Leaves only those candidates that can follow.
+    fn retain_allowed(&mut self, model: &LlamaModel) -> Result<(), Failure> {
+        let candidates = &mut self.candidates;
+        candidates.selected = None;
+        candidates.sorted = false;
+        if let Some(bound) = &mut self.bound {
+            bound.restrict(candidates)?;
+        }
+        candidates.data.retain(|d| {
+            d.logit() != f32::NEG_INFINITY
+                && !vocabulary::is_silent(model, d.id())
+                && goes_on(model, &self.begun, d.id()).is_some()
+        });
+        Ok(())
     }
 
     /// What would be chosen without a grammar.
@@ -150,18 +222,16 @@ fn nothing_chosen() -> Failure {
 }
 
 /// The tokens that a request never chooses.
-fn banned(model: &LlamaModel, request: &Generate) -> Vec<LlamaToken> {
-    let grammar = request.grammar.is_some() || request.json_schema.is_some();
-    if !request.ignore_eos && !grammar {
-        return Vec::new();
+fn banned(model: &LlamaModel, request: &Generate, lexicon: &Lexicon) -> Vec<LlamaToken> {
+    let mut banned = Vec::new();
+    if request.ignore_eos {
+        banned.extend_from_slice(lexicon.ends(model));
     }
-    let vocabulary = model.vocab();
-    let banned = |token: &LlamaToken| {
-        // A grammar takes a special token for its written text, which is not in the answer.
-        (request.ignore_eos && vocabulary.is_eog(*token))
-            || (grammar && vocabulary::is_silent(model, *token))
-    };
-    vocabulary.tokens().filter(banned).collect()
+    // A grammar takes a special token for its written text, which is not in the answer.
+    if request.grammar.is_some() || request.json_schema.is_some() {
+        banned.extend_from_slice(lexicon.silent(model));
+    }
+    banned
 }
 
 /// Whether a request draws its tokens, and does not take the likeliest.
@@ -169,21 +239,20 @@ fn draws(request: &Generate) -> bool {
     request.sampling.temperature >= LEAST_TEMPERATURE
 }
 
-/// How many of the likeliest tokens decide what a request chooses, of which so many never are:
-/// those that top-k lets through. Penalties may put any token before any other.
-fn enough(request: &Generate, banned: usize) -> usize {
+/// How many of the likeliest tokens decide what a request chooses: those that top-k lets through.
+/// Penalties may put any token before any other.
+fn top(request: &Generate) -> usize {
     let sampling = &request.sampling;
     let penalties = sampling.repeat_last_n != 0
         && (sampling.repeat_penalty != 1.0
             || sampling.frequency_penalty != 0.0
             || sampling.presence_penalty != 0.0);
-    let chosen_from = match usize::try_from(sampling.top_k) {
-        _ if penalties => return ALL,
+    match usize::try_from(sampling.top_k) {
+        _ if penalties => ALL,
         _ if !draws(request) => 1,
-        Ok(0) | Err(_) => return ALL,
+        Ok(0) | Err(_) => ALL,
         Ok(top_k) => top_k,
-    };
-    chosen_from + banned
+    }
 }
 
 /// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;

@@ -1,5 +1,6 @@
 //! One request under way: its prompt, how it chooses tokens, and the text it has so far.
 
+use std::rc::Rc;
 use std::time::Instant;
 
 use llama_cpp_2::context::LlamaContext;
@@ -7,6 +8,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
+use super::lexicon::Lexicon;
 use super::likeliest::Logits;
 use super::sampling::Chooser;
 use super::text::Output;
@@ -67,6 +69,7 @@ impl Sequence {
     pub(super) fn new(
         id: u64,
         model: &LlamaModel,
+        lexicon: &Rc<Lexicon>,
         context_size: u32,
         tokens: Vec<LlamaToken>,
         request: &Generate,
@@ -90,7 +93,7 @@ impl Sequence {
             max_tokens: usize::try_from(request.max_tokens).unwrap_or(usize::MAX),
             context_size: context_size as usize,
             seed: request.seed,
-            chooser: Chooser::new(model, request, context_size, &tokens)?,
+            chooser: Chooser::new(model, lexicon, request, context_size, &tokens)?,
             tokens,
             output: Output::new(request.stop.clone()),
             output_index: None,

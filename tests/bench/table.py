@@ -307,7 +307,9 @@ def main():
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="table.") as directory:
         for number, model in enumerate(models):
-            bench = Bench(servers, model, pathlib.Path(directory), seconds)
+            work = pathlib.Path(directory, str(number))
+            work.mkdir()
+            bench = Bench(servers, model, work, seconds)
             label = pathlib.Path(model).stem
             try:
                 for name in chosen:

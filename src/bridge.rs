@@ -34,6 +34,8 @@ struct Bridge {
     /// `None` until the model of the command line is loaded.
     socket: Option<Socket>,
     session: Option<Session>,
+    /// When the last client left, or the bridge began to serve.
+    unused_since: Instant,
     refused_clients: Refused,
     /// Until when no client is accepted, because that failed.
     accept_again: Option<Instant>,
@@ -74,12 +76,14 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     let limits = Limits {
         load: options.load_timeout,
         stall: options.stall_timeout,
+        idle: options.idle_unload,
     };
     let mut bridge = Bridge {
         signals,
         slot: Slot::new(options.load.clone(), models, limits),
         socket: None,
         session: None,
+        unused_since: Instant::now(),
         refused_clients: Refused::default(),
         accept_again: None,
         next_token: Instant::now(),
@@ -94,6 +98,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     let socket = place.listen(&bridge.options)?;
     announce(&socket.name)?;
     bridge.socket = Some(socket);
+    bridge.unused_since = Instant::now();
     while !bridge.stopped() {
         bridge.turn()?;
     }
@@ -172,7 +177,25 @@ impl Bridge {
             self.somebody_waits(now);
         }
         self.serve(&woken, now);
+        self.leave_if_unused(now);
         Ok(())
+    }
+
+    /// When the bridge ends, if nobody comes until then.
+    fn leaves_at(&self) -> Option<Instant> {
+        let used = self.session.is_some() || self.socket.is_none() || self.stop_at.is_some();
+        let limit = self.options.exit_idle.filter(|_| !used);
+        limit.map(|limit| self.unused_since + limit)
+    }
+
+    fn leave_if_unused(&mut self, now: Instant) {
+        if let Some(limit) = self.options.exit_idle
+            && self.leaves_at().is_some_and(|at| at <= now)
+        {
+            let message = format!("ends: no client for {} s", limit.as_secs());
+            log::write(Level::Info, &message);
+            self.stop_at = Some(now);
+        }
     }
 
     /// The one place that waits: for a signal, the model process, a client, or the next deadline.
@@ -180,6 +203,7 @@ impl Bridge {
         let now = Instant::now();
         let mut deadline = earliest(self.slot.deadline(), self.stop_at);
         deadline = earliest(deadline, self.refused_clients.deadline());
+        deadline = earliest(deadline, self.leaves_at());
         let mut fds = vec![PollFd::readable(self.signals.fd())];
         fds.extend(self.slot.polls());
         let model = 1..fds.len();
@@ -288,6 +312,7 @@ impl Bridge {
             session.abandon(&mut self.slot, now);
             self.next_token = session.next_token();
             self.session = None;
+            self.unused_since = now;
         }
     }
 }

@@ -54,6 +54,10 @@ pub(crate) struct Options {
     /// `None` draws one for each request.
     pub(crate) seed: Option<u32>,
     pub(crate) idle_timeout: Duration,
+    /// Without a client, after which the bridge ends; `None` is never.
+    pub(crate) exit_idle: Option<Duration>,
+    /// Without a request for the model, after which it rests; `None` is never.
+    pub(crate) idle_unload: Option<Duration>,
     /// From the turn of a request to its reply; `None` is without end.
     pub(crate) request_timeout: Option<Duration>,
     /// Without a sign of life from the model process that has a request.
@@ -178,6 +182,8 @@ impl Options {
             },
             seed: None,
             idle_timeout: Duration::from_secs(60),
+            exit_idle: None,
+            idle_unload: None,
             request_timeout: None,
             stall_timeout: Duration::from_secs(300),
             load_timeout: Duration::from_secs(600),
@@ -241,6 +247,8 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("state-dir") => load.state_dir = Some(text(&mut input, &option)?),
             Long("state-limit") => load.state_limit = number(&mut input, &option, 1..=1 << 50)?,
             Long("idle-timeout") => options.idle_timeout = seconds(&mut input, &option)?,
+            Long("exit-idle") => options.exit_idle = no_seconds(&mut input, &option)?,
+            Long("idle-unload") => options.idle_unload = no_seconds(&mut input, &option)?,
             Long("turn-limit") => options.turn_limit = no_seconds(&mut input, &option)?,
             Long("request-timeout") => options.request_timeout = no_seconds(&mut input, &option)?,
             Long("stall-timeout") => options.stall_timeout = seconds(&mut input, &option)?,

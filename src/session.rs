@@ -95,6 +95,11 @@ impl Session {
         self.requests.iter().any(Flight::waits_for_model)
     }
 
+    /// How many of its requests the model is to answer, or is at.
+    pub(crate) fn questions(&self) -> usize {
+        self.requests.iter().filter(|r| r.is_question()).count()
+    }
+
     /// Whether nothing is left to be done for the client.
     pub(crate) fn over(&self) -> bool {
         let done = self.requests.is_empty() && !self.client.has_output();
@@ -120,11 +125,10 @@ impl Session {
     }
 
     fn may_take(&self, options: &Options) -> bool {
-        let questions = self.requests.iter().filter(|r| r.is_question()).count();
         let held: usize = self.requests.iter().map(Flight::held).sum();
         !self.closing
             && self.requests.len() < QUEUE_LIMIT
-            && questions < options.load.parallel as usize
+            && self.questions() < options.load.parallel as usize
             && held < HELD_LIMIT
             && !self.requests.back().is_some_and(Flight::is_barrier)
     }

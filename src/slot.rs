@@ -23,6 +23,8 @@ pub(crate) struct Limits {
     pub(crate) load: Duration,
     /// To say anything about the requests that it works on.
     pub(crate) stall: Duration,
+    /// To have nothing to do, before it is ended; `None` is without end.
+    pub(crate) idle: Option<Duration>,
 }
 
 /// Who wants a model to be loaded.
@@ -175,7 +177,35 @@ impl Slot {
         };
         let loading = self.loading.as_ref().filter(|l| l.refused.is_none());
         let loading = loading.map(|loading| loading.since + self.limits.load);
-        worker.into_iter().chain(loading).min()
+        let times = worker.into_iter().chain(loading);
+        times.chain(self.rests_at()).min()
+    }
+
+    /// When the model is to rest, if nothing needs it until then.
+    fn rests_at(&self) -> Option<Instant> {
+        let limit = self.limits.idle.filter(|_| self.loading.is_none())?;
+        match &self.state {
+            State::Loaded(_, worker) => worker.idle_since().map(|since| since + limit),
+            _ => None,
+        }
+    }
+
+    /// Ends the process of a model that nothing has needed for long enough.
+    fn rest_if_idle(&mut self, now: Instant) {
+        let due = self.rests_at().is_some_and(|at| at <= now);
+        let Some(limit) = self.limits.idle.filter(|_| due) else {
+            return;
+        };
+        match mem::replace(&mut self.state, State::Empty) {
+            State::Loaded(model, worker) => {
+                let (path, seconds) = (model.path(), limit.as_secs());
+                let message = format!("{path}: rests: not needed for {seconds} s");
+                log::write(Level::Info, &message);
+                self.state = State::Resting(model);
+                self.end(worker.into_process());
+            }
+            other => self.state = other,
+        }
     }
 
     /// Takes in what the processes say, ends those that have to be ended, and buries those that
@@ -184,6 +214,9 @@ impl Slot {
     pub(crate) fn turn(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
         self.ending.retain_mut(|process| process.buried().is_none());
         let mut events = self.turn_worker(now, said, wanted);
+        if !wanted {
+            self.rest_if_idle(now);
+        }
         let ended = self.turn_loading(now, said);
         events.extend(ended.map(Event::LoadEnded));
         events

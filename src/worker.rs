@@ -140,6 +140,12 @@ impl Worker {
         }
     }
 
+    /// Since when it has had nothing to do; `None` while it has.
+    pub(crate) fn idle_since(&self) -> Option<Instant> {
+        let idle = self.live.is_empty() && self.cancelled.is_empty() && !self.process.ending();
+        idle.then_some(self.heard)
+    }
+
     /// When [`check`](Self::check) has to be called again at the latest.
     pub(crate) fn deadline(&self, stall: Duration) -> Option<Instant> {
         if self.process.ending() {

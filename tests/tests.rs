@@ -26,6 +26,7 @@ mod generate_syntax;
 mod grammar;
 mod grammar_limits;
 mod haproxy;
+mod idle;
 mod in_flight;
 mod inferno;
 mod journal;

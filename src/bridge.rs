@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::log::{self, Level};
 use crate::model_dir::ModelDir;
+use crate::notify::Notifier;
 use crate::options::Options;
 use crate::poll::{PollFd, poll};
 use crate::refused::Refused;
@@ -36,6 +37,7 @@ struct Bridge {
     session: Option<Session>,
     /// When the last client left, or the bridge began to serve.
     unused_since: Instant,
+    notifier: Notifier,
     refused_clients: Refused,
     /// Until when no client is accepted, because that failed.
     accept_again: Option<Instant>,
@@ -84,6 +86,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         socket: None,
         session: None,
         unused_since: Instant::now(),
+        notifier: Notifier::from_environment(Instant::now()),
         refused_clients: Refused::default(),
         accept_again: None,
         next_token: Instant::now(),
@@ -99,6 +102,8 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     announce(&socket.name)?;
     bridge.socket = Some(socket);
     bridge.unused_since = Instant::now();
+    bridge.notifier.ready();
+    bridge.tell(bridge.unused_since);
     while !bridge.stopped() {
         bridge.turn()?;
     }
@@ -169,6 +174,7 @@ impl Bridge {
                 session.say_goodbye(now);
             }
             self.stop_at = Some(now);
+            self.notifier.stopping(now);
             return Ok(());
         }
         self.refused_clients.turn(now);
@@ -178,6 +184,7 @@ impl Bridge {
         }
         self.serve(&woken, now);
         self.leave_if_unused(now);
+        self.tell(now);
         Ok(())
     }
 
@@ -198,12 +205,36 @@ impl Bridge {
         }
     }
 
+    /// Tells the service manager what the bridge does.
+    fn tell(&mut self, now: Instant) {
+        if self.stop_at.is_some() {
+            return self.notifier.stopping(now);
+        }
+        let (slot, session) = (&self.slot, self.session.as_ref());
+        let asked = session.map_or(0, Session::questions);
+        self.notifier
+            .turn(now, || match (slot.loads(), slot.model()) {
+                (Some(path), _) => format!("{path}: loading"),
+                (None, None) => "no model loaded".to_string(),
+                (None, Some(model)) => {
+                    let doing = match asked {
+                        0 if slot.rests() => "resting".to_string(),
+                        0 => "idle".to_string(),
+                        1 => "answering 1 request".to_string(),
+                        many => format!("answering {many} requests"),
+                    };
+                    format!("{}: {doing}", model.path())
+                }
+            });
+    }
+
     /// The one place that waits: for a signal, the model process, a client, or the next deadline.
     fn wait(&self) -> io::Result<Woken> {
         let now = Instant::now();
         let mut deadline = earliest(self.slot.deadline(), self.stop_at);
         deadline = earliest(deadline, self.refused_clients.deadline());
         deadline = earliest(deadline, self.leaves_at());
+        deadline = earliest(deadline, self.notifier.deadline(now));
         let mut fds = vec![PollFd::readable(self.signals.fd())];
         fds.extend(self.slot.polls());
         let model = 1..fds.len();

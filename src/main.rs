@@ -27,6 +27,7 @@ mod log;
 mod message;
 mod model;
 mod model_dir;
+mod notify;
 mod options;
 mod poll;
 mod process;

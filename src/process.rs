@@ -12,6 +12,7 @@ use crate::activation;
 use crate::link::{Link, Received};
 use crate::log::{self, Level};
 use crate::message::{FromModel, ToModel};
+use crate::notify;
 use crate::poll::PollFd;
 use crate::program;
 use crate::signals;
@@ -56,7 +57,7 @@ impl ModelProcess {
         {
             command.env("GOMP_SPINCOUNT", SPIN_COUNT);
         }
-        for variable in activation::VARIABLES {
+        for variable in [activation::VARIABLES, notify::VARIABLES].concat() {
             command.env_remove(variable);
         }
         let child = command

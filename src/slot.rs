@@ -208,6 +208,12 @@ impl Slot {
         }
     }
 
+    /// The path of the model that is being loaded.
+    pub(crate) fn loads(&self) -> Option<&str> {
+        let loading = self.loading.as_ref()?;
+        Some(loading.identity.path())
+    }
+
     /// Takes in what the processes say, ends those that have to be ended, and buries those that
     /// are gone. `said` tells whether they may have said something, `wanted` whether a request
     /// waits for the model.

@@ -147,7 +147,15 @@ fn every_environment_variable_stands_in_the_manual_and_the_reverse() {
     let mut used = BTreeSet::new();
     for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
         let code = fs::read_to_string(file).expect("a source can be read");
-        for prefix in ["LLAMA_CPP_BRIDGE_", "GOMP_", "OMP_", "JOURNAL_", "LISTEN_"] {
+        for prefix in [
+            "LLAMA_CPP_BRIDGE_",
+            "GOMP_",
+            "OMP_",
+            "JOURNAL_",
+            "LISTEN_",
+            "NOTIFY_",
+            "WATCHDOG_",
+        ] {
             let names = between(&code, &format!("\"{prefix}"), "\"");
             used.extend(names.into_iter().map(|name| format!("{prefix}{name}")));
         }

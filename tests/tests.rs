@@ -46,6 +46,7 @@ mod manuals;
 mod mixtures;
 mod model_dir;
 mod model_options;
+mod notify;
 mod options;
 mod processes;
 mod prompt_cache;

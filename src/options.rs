@@ -164,6 +164,7 @@ impl Options {
                 flash_attn: FlashAttention::Auto,
                 cache_type_k: Cache::F16,
                 cache_type_v: Cache::F16,
+                swa_full: false,
                 chat_template: None,
                 state_dir: None,
                 state_limit: DEFAULT_STATE_LIMIT,
@@ -241,6 +242,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("flash-attn") => load.flash_attn = choice(&mut input, &option, &FLASH_ATTENTION)?,
             Long("cache-type-k") => load.cache_type_k = choice(&mut input, &option, &CACHE_TYPES)?,
             Long("cache-type-v") => load.cache_type_v = choice(&mut input, &option, &CACHE_TYPES)?,
+            Long("swa-full") => load.swa_full = true,
             Long("chat-template-file") => {
                 options.chat_template_file = Some(path(&mut input, &option)?.into());
             }

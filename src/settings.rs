@@ -32,6 +32,8 @@ pub(crate) struct Load {
     pub(crate) flash_attn: FlashAttention,
     pub(crate) cache_type_k: Cache,
     pub(crate) cache_type_v: Cache,
+    /// Whether layers with a sliding window keep what has slid out of it.
+    pub(crate) swa_full: bool,
     /// The chat template to use instead of the model's own.
     pub(crate) chat_template: Option<String>,
     /// The directory of saved states, by its absolute path; `None` keeps none.

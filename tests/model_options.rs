@@ -19,8 +19,9 @@ fn every_type_of_cache_is_accepted() {
 fn options_of_loading_are_accepted() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let all: [&[&str]; 8] = [
+    let all: [&[&str]; 9] = [
         &["--no-mmap"],
+        &["--swa-full"],
         &["--flash-attn", "on"],
         &["--flash-attn", "off"],
         &["--gpu-layers", "0"],

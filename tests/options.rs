@@ -161,7 +161,7 @@ fn an_option_without_its_value_is_an_error() {
 
 #[test]
 fn a_flag_with_a_value_is_an_error() {
-    for option in ["--no-mmap", "--mlock", "--verbose"] {
+    for option in ["--no-mmap", "--mlock", "--swa-full", "--verbose"] {
         expect_usage_error(&[&format!("{option}=yes")], option, "yes");
     }
 }

@@ -112,6 +112,7 @@ fn params(load: &Load, size: u32) -> LlamaContextParams {
         })
         .with_type_k(cache_type(load.cache_type_k))
         .with_type_v(cache_type(load.cache_type_v))
+        .with_swa_full(load.swa_full)
 }
 
 fn create<'model>(

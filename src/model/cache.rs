@@ -2,16 +2,24 @@
 //! until the cells or the place are needed, or somebody is alone, who would be slowed down by it;
 //! then it goes to the shelf.
 
+mod cut;
+
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
 use super::cells::Cells;
+use super::checkpoints::Checkpoints;
 use super::shelf::{Shelf, Shelved};
+
+/// Tokens that are worth to be had again: with many models the first one alone is the same in all
+/// texts. Without it the batches, and so the rounding, are those of a text that shares nothing.
+const LEAST: usize = 2;
 
 /// Everything that was evaluated and is still there.
 pub(super) struct Cache {
     cells: Cells,
     shelf: Shelf,
+    checkpoints: Checkpoints,
 }
 
 /// Where the beginning of a prompt is to be had, and how many tokens of it.
@@ -27,14 +35,18 @@ pub(super) struct Seat {
     pub(super) place: i32,
     /// How many tokens of the prompt it holds already.
     pub(super) known: usize,
+    /// Where the evaluation of the prompt has to stop for [`Cache::mark`], in ascending order.
+    pub(super) stops: Vec<usize>,
 }
 
 impl Cache {
-    /// The empty cache of a context of this many cells, for so many requests at a time.
-    pub(super) fn new(places: u32, size: usize) -> Self {
+    /// The empty cache of a context of this many cells, for so many requests at a time; it may
+    /// need checkpoints to be cut.
+    pub(super) fn new(places: u32, size: usize, checkpoints: bool) -> Self {
         Self {
             cells: Cells::new(places, size),
             shelf: Shelf::default(),
+            checkpoints: Checkpoints::new(checkpoints, size),
         }
     }
 
@@ -58,9 +70,15 @@ impl Cache {
         reuse: bool,
     ) -> Option<Seat> {
         let source = self.source(context, tokens, reuse);
+        let parts = match reuse && self.checkpoints.needed() {
+            true => self.parting(tokens),
+            false => 0,
+        };
         let (at, known) = match source {
             None => (self.vacate(context, None)?, 0),
-            Some(Source::Place(from, known)) => self.take_from_place(context, from, known)?,
+            Some(Source::Place(from, known)) => {
+                self.take_from_place(context, tokens, from, known)?
+            }
             Some(Source::Shelf(from, known)) => {
                 // Making room may put another text on the shelf, so this one comes off first.
                 let text = self.shelf.take(from);
@@ -76,8 +94,11 @@ impl Cache {
         }
         self.cells.touch(at, true);
         self.cells.places[at].prompt = tokens.len();
-        let place = at as i32;
-        Some(Seat { place, known })
+        Some(Seat {
+            place: at as i32,
+            known,
+            stops: self.checkpoints.stops(tokens.len(), known, parts),
+        })
     }
 
     /// Takes a place for one who is alone: as [`take`](Self::take), but nothing else is left in
@@ -160,14 +181,15 @@ impl Cache {
     fn take_from_place(
         &mut self,
         context: &mut LlamaContext<'_>,
+        tokens: &[LlamaToken],
         from: usize,
         known: usize,
     ) -> Option<(usize, usize)> {
         let place = &self.cells.places[from];
         // The next turn of the same text, or the same once more.
-        let goes_on = known == place.len() || known + 1 >= place.prompt;
+        let goes_on = known == place.len() || place.common(tokens) + 1 >= place.prompt;
         if goes_on && !place.taken {
-            return Some((from, self.cells.cut(context, from, known)));
+            return Some((from, self.cut(context, from, known)));
         }
         let taken = place.taken;
         let alone = place.len() == self.cells.used();
@@ -177,8 +199,7 @@ impl Cache {
             self.vacate(context, Some(from))
         };
         if let Some(at) = other {
-            self.cells.copy(context, from, at, known);
-            return Some((at, known));
+            return Some((at, self.copy(context, from, at, known)));
         }
         if taken {
             return None;
@@ -186,7 +207,7 @@ impl Cache {
         if let Some(saved) = self.saved(context, from) {
             self.shelf.put(saved);
         }
-        Some((from, self.cells.cut(context, from, known)))
+        Some((from, self.cut(context, from, known)))
     }
 
     /// Fills an empty place with a text from the shelf; returns how many tokens it then holds.
@@ -210,10 +231,9 @@ impl Cache {
         if known < text.tokens.len() && known + 1 < text.prompt {
             self.shelf.put(text);
         }
-        if known < self.cells.places[at].len() && !Cells::whole(context, at as i32) {
-            return 0;
-        }
-        self.cells.cut(context, at, known)
+        // Of a window that was there as a whole, no more comes back than what it slides over.
+        let known = self.usable(context, at, known);
+        self.cut(context, at, known)
     }
 
     /// Looks again whether another place holds more of these tokens than a request's own, and
@@ -227,10 +247,7 @@ impl Cache {
         let at = place as usize;
         let own = self.cells.places[at].len();
         match self.place_with(context, tokens) {
-            Some((source, known)) if known > own => {
-                self.cells.copy(context, source, at, known);
-                known
-            }
+            Some((source, known)) if known > own => self.copy(context, source, at, known),
             _ => own,
         }
     }
@@ -251,10 +268,11 @@ impl Cache {
         self.cells.clear(context, place as usize);
     }
 
-    /// Forgets everything: the cells, their bytes, and what is on the shelf.
+    /// Forgets everything: the cells, their bytes, what is on the shelf, and the checkpoints.
     pub(super) fn reset(&mut self, context: &mut LlamaContext<'_>) {
         self.cells.reset(context);
         self.shelf = Shelf::default();
+        self.checkpoints.clear();
     }
 
     /// Puts the least recently used of what is kept on the shelf. `false` if nothing is.
@@ -286,7 +304,7 @@ impl Cache {
 
     fn saved(&self, context: &LlamaContext<'_>, at: usize) -> Option<Shelved> {
         let place = &self.cells.places[at];
-        let whole = Cells::whole(context, at as i32);
+        let whole = Cells::whole(context, at as i32) && !self.checkpoints.needed();
         Shelved::new(context, at as i32, place.tokens(), place.prompt, whole)
     }
 
@@ -302,7 +320,7 @@ impl Cache {
             return None;
         }
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
-        let shelved = self.shelf.find(wanted);
+        let shelved = self.shelf.find(wanted, &self.checkpoints);
         let placed = self.place_with(context, tokens);
         match (placed, shelved) {
             (Some((at, known)), Some((_, more))) if known >= more => Some(Source::Place(at, known)),
@@ -319,17 +337,10 @@ impl Cache {
         tokens: &[LlamaToken],
     ) -> Option<(usize, usize)> {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
-        let usable = |at: usize| {
-            let place = &self.cells.places[at];
-            let same = place.common(wanted);
-            if same < place.len() && !Cells::whole(context, at as i32) {
-                return 0;
-            }
-            same
-        };
+        let usable = |at: usize| self.usable(context, at, self.cells.places[at].common(wanted));
         (0..self.cells.places.len())
             .map(|at| (at, usable(at)))
-            .filter(|(_, known)| *known > 0)
+            .filter(|(_, known)| *known >= LEAST)
             // Of equals the one that can be taken over, and was used last.
             .max_by_key(|(at, known)| {
                 let place = &self.cells.places[*at];

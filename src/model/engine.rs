@@ -22,7 +22,7 @@ use super::queue::Queue;
 use super::reports::Reports;
 use super::sequence::{Progress, Sequence, check_logits, not_finite};
 use super::state::{self, States};
-use super::{load, next_message, vocabulary};
+use super::{checkpoints, load, next_message, vocabulary};
 use crate::failure::{Code, Failure};
 use crate::link::{Link, Received};
 use crate::message::{Answer, FinishReason, Generate, State, ToModel, Work};
@@ -68,7 +68,8 @@ impl<'model> Engine<'model> {
         let pace = Pace::new(model.n_params(), load.threads_batch, on_gpu, batch_size);
         let places = load::places(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
-        let queue = Queue::new(places, context.n_ctx() as usize);
+        let checkpoints = checkpoints::needed(model, &context, load.swa_full);
+        let queue = Queue::new(places, context.n_ctx() as usize, checkpoints);
         Ok(Self {
             model,
             context,
@@ -246,7 +247,7 @@ impl<'model> Engine<'model> {
         let start = Instant::now();
         match self.context.decode(&mut self.batch) {
             Ok(()) => (),
-            Err(DecodeError::NoKvCacheSlot) if self.queue.make_room(&mut self.context) => {
+            Err(DecodeError::NoKvCacheSlot) if self.queue.narrow(&mut self.context) => {
                 return Ok(());
             }
             Err(error) => {
@@ -256,7 +257,7 @@ impl<'model> Engine<'model> {
         }
         self.context.synchronize();
         self.pace.learn(tokens, prompts, start.elapsed());
-        self.queue.note(&added);
+        self.queue.note(&self.context, &added);
         self.advance(&added, reports)
     }
 

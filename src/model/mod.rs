@@ -9,6 +9,7 @@ mod chat;
 #[cfg(not(feature = "chat-template"))]
 #[path = "no_chat.rs"]
 mod chat;
+mod checkpoints;
 mod embedding;
 mod embeds;
 mod engine;
@@ -49,9 +50,9 @@ use crate::system;
 use chat::Template;
 use engine::Engine;
 
-/// Bytes that the process may take for requests, besides a second context for embeddings: some ten
-/// times what the largest grammar or prompt takes. Where a request takes more, only that request
-/// fails, at worst together with this process, and not the machine.
+/// Bytes that the process may take for requests, besides checkpoints and a second context for
+/// embeddings: some ten times what the largest grammar or prompt takes. Where a request takes more,
+/// only that request fails, at worst together with this process, and not the machine.
 const ROOM: u64 = 1 << 30;
 
 /// Runs the model process on the socket that is its standard input.
@@ -107,7 +108,8 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
             if !backend.supports_gpu_offload()
                 && let (Some(before), Some(now)) = (before, system::data_size())
             {
-                system::limit_data(now + now.saturating_sub(before) + ROOM);
+                let room = ROOM + checkpoints::LARGEST as u64;
+                system::limit_data(now + now.saturating_sub(before) + room);
             }
             let ready = describe(&model, load, context_size);
             link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;

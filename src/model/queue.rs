@@ -27,16 +27,19 @@ pub(super) struct Queue {
     cache: Cache,
     /// Requests under way at the most.
     places: usize,
+    /// The same, after llama.cpp has found no room for more, until one of them leaves.
+    narrowed: usize,
 }
 
 impl Queue {
-    /// Nobody's turn yet, in a context of so many cells.
-    pub(super) fn new(places: u32, cells: usize) -> Self {
+    /// Nobody's turn yet, in a context of so many cells, which may need checkpoints to be cut.
+    pub(super) fn new(places: u32, cells: usize, checkpoints: bool) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
-            cache: Cache::new(places, cells),
+            cache: Cache::new(places, cells, checkpoints),
             places: places as usize,
+            narrowed: places as usize,
         }
     }
 
@@ -142,18 +145,37 @@ impl Queue {
         }
     }
 
-    /// Notes that the batch was evaluated, with so many tokens of each request under way.
-    pub(super) fn note(&mut self, added: &[usize]) {
-        for (sequence, added) in self.running.iter().zip(added) {
+    /// Frees cells after llama.cpp has found no room for a batch, as [`make_room`](Self::make_room)
+    /// does. A window that slides has cells of its own, which nobody counts here; so nobody is let
+    /// in for one that had to make way until another one has left.
+    pub(super) fn narrow(&mut self, context: &mut LlamaContext<'_>) -> bool {
+        let freed = self.make_room(context);
+        self.narrowed = self.narrowed.min(self.running.len().max(1));
+        freed
+    }
+
+    /// Notes that the batch was evaluated, with so many tokens of each request under way, and takes
+    /// the checkpoints that are due.
+    pub(super) fn note(&mut self, context: &LlamaContext<'_>, added: &[usize]) {
+        for (sequence, added) in self.running.iter_mut().zip(added) {
             let start = sequence.evaluated();
-            let tokens = &sequence.tokens()[start..start + added];
+            let end = start + added;
+            let tokens = &sequence.tokens()[start..end];
             self.cache.note(sequence.place, tokens);
+            let due = self.cache.is_mark_due(end - sequence.marked);
+            if *added > 0 && (due || sequence.stops.contains(&end)) {
+                self.cache.mark(context, sequence.place);
+                sequence.marked = end;
+            }
         }
     }
 
     /// Lets in who waits, in turn, as long as there are places and room.
     fn admit(&mut self, context: &mut LlamaContext<'_>) {
-        while self.running.len() < self.places {
+        if self.running.len() < self.narrowed {
+            self.narrowed = self.places;
+        }
+        while self.running.len() < self.narrowed {
             if !self.waiting.front().is_some_and(|next| self.fits(next)) {
                 return;
             }
@@ -169,9 +191,15 @@ impl Queue {
                 self.waiting.push_front(next);
                 return;
             };
-            next.sit(seat.place, seat.known);
             let leader = self.leader(&next);
             next.follows = leader.filter(|(_, shared)| *shared >= seat.known + WORTH_WAITING);
+            next.sit(seat);
+            if self.cache.needs_checkpoints()
+                && let Some((leader, shared)) = next.follows
+                && let Some(leader) = self.running.iter_mut().find(|s| s.id == leader)
+            {
+                leader.stops.push(shared);
+            }
             self.running.push(next);
         }
     }
@@ -215,7 +243,8 @@ impl Queue {
             };
             let leader = self.running.iter().find(|s| s.id == leader);
             let ahead = leader.is_some_and(|leader| {
-                leader.evaluated() < shared && Cells::whole(context, leader.place)
+                let can_cut = Cells::whole(context, leader.place) || leader.stops.contains(&shared);
+                leader.evaluated() < shared && can_cut
             });
             if ahead {
                 continue;
@@ -239,7 +268,7 @@ impl Queue {
                 1 => &mut first,
                 _ => &mut room,
             };
-            let count = sequence.pending().min(*left);
+            let count = sequence.reach().min(*left);
             *left -= count;
             count
         };

@@ -8,6 +8,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
+use super::cache::Seat;
 use super::lexicon::Lexicon;
 use super::likeliest::Logits;
 use super::sampling::Chooser;
@@ -30,6 +31,10 @@ pub(super) struct Sequence {
     /// The request whose prompt begins like this one and is evaluated first, and how many tokens
     /// they share.
     pub(super) follows: Option<(u64, usize)>,
+    /// Behind how many of its tokens a batch has to end, so that a checkpoint can be taken.
+    pub(super) stops: Vec<usize>,
+    /// Behind how many of them the last one was taken.
+    pub(super) marked: usize,
     /// The prompt, then every token that was generated.
     tokens: Vec<LlamaToken>,
     prompt_length: usize,
@@ -87,6 +92,8 @@ impl Sequence {
             reuse: request.cache_prompt,
             suspect: false,
             follows: None,
+            stops: Vec::new(),
+            marked: 0,
             prompt_length: tokens.len(),
             cached: 0,
             evaluated: 0,
@@ -117,18 +124,27 @@ impl Sequence {
         self.tokens.len() - self.evaluated
     }
 
+    /// How many of those the next batch may take.
+    pub(super) fn reach(&self) -> usize {
+        let stops = self.stops.iter().filter(|stop| **stop > self.evaluated);
+        let next = stops.min().unwrap_or(&usize::MAX);
+        self.pending().min(next - self.evaluated)
+    }
+
     /// Starts, or starts again, in a place that holds its first tokens.
-    pub(super) fn sit(&mut self, place: i32, known: usize) {
-        self.place = place;
+    pub(super) fn sit(&mut self, seat: Seat) {
+        self.place = seat.place;
+        self.stops = seat.stops;
         if self.start.is_none() {
             self.start = Some(Instant::now());
         }
-        self.skip(known);
+        self.skip(seat.known);
     }
 
     /// Need not evaluate its first tokens: the cache has them.
     pub(super) fn skip(&mut self, known: usize) {
         self.evaluated = known;
+        self.marked = known;
         if self.prompt_end.is_none() {
             self.cached = known;
         }
@@ -137,6 +153,7 @@ impl Sequence {
     /// Has moved, with this many of its evaluated tokens.
     pub(super) fn moved(&mut self, evaluated: usize) {
         self.evaluated = evaluated;
+        self.marked = self.marked.min(evaluated);
     }
 
     /// Leaves its place. The tokens that it generated stay, to be evaluated with the prompt when

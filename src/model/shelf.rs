@@ -6,6 +6,8 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::token::LlamaToken;
 
+use super::checkpoints::Checkpoints;
+
 /// Bytes of all states together.
 const LARGEST: usize = 256 << 20;
 
@@ -53,6 +55,11 @@ impl Shelved {
         })
     }
 
+    fn common(&self, wanted: &[LlamaToken]) -> usize {
+        let pairs = self.tokens.iter().zip(wanted);
+        pairs.take_while(|(a, b)| a == b).count()
+    }
+
     /// Puts the state into an empty place. `false` if the context does not take it.
     pub(super) fn restore(&self, context: &mut LlamaContext<'_>, place: i32) -> bool {
         context.state_seq_set(&self.state, place).is_ok()
@@ -80,14 +87,17 @@ impl Shelf {
         }
     }
 
-    /// The text that has most of these tokens in common with them, and how many; not so few that
-    /// it is not worth it.
-    pub(super) fn find(&self, wanted: &[LlamaToken]) -> Option<(usize, usize)> {
+    /// The text that has most of these tokens in common with them, so that it can be cut there, and
+    /// how many; not so few that it is not worth it.
+    pub(super) fn find(
+        &self,
+        wanted: &[LlamaToken],
+        checkpoints: &Checkpoints,
+    ) -> Option<(usize, usize)> {
         let usable = |text: &Shelved| {
-            let pairs = text.tokens.iter().zip(wanted);
-            let same = pairs.take_while(|(a, b)| a == b).count();
+            let same = text.common(wanted);
             if same < text.tokens.len() && !text.whole {
-                return 0;
+                return checkpoints.longest(&wanted[..same]);
             }
             same
         };
@@ -101,6 +111,12 @@ impl Shelf {
     /// Where the text is that was put here last.
     pub(super) fn last(&self) -> Option<usize> {
         self.states.len().checked_sub(1)
+    }
+
+    /// How many of these tokens a text begins with, whether it can be cut there or not.
+    pub(super) fn common(&self, wanted: &[LlamaToken]) -> usize {
+        let texts = self.states.iter();
+        texts.map(|text| text.common(wanted)).max().unwrap_or(0)
     }
 
     /// Takes a text out.

@@ -5,7 +5,7 @@ use crate::harness::{Bridge, Client, Directory, Tiny, failure, quoted};
 
 /// A model of which every letter may be followed by any of three, so that a text depends on the
 /// seed and on every letter before it; and in which an X can be noticed ever after.
-fn wanderer(architecture: Architecture) -> Tiny {
+pub(crate) fn wanderer(architecture: Architecture) -> Tiny {
     let letters = "abcdefghijklmnopqrstuvwxyz";
     let model = Tiny::mute().architecture(architecture);
     letters
@@ -33,7 +33,8 @@ fn prompts() -> Vec<String> {
     prompts
 }
 
-fn object(prompt: &str, seed: usize, max_tokens: usize, fields: &str) -> String {
+/// An object for `GENERATE` at temperature 1, with more fields.
+pub(crate) fn object(prompt: &str, seed: usize, max_tokens: usize, fields: &str) -> String {
     let prompt = quoted(prompt);
     format!(
         r#"{{"prompt":{prompt},"seed":{seed},"temperature":1,"max_tokens":{max_tokens}{fields}}}"#
@@ -41,7 +42,7 @@ fn object(prompt: &str, seed: usize, max_tokens: usize, fields: &str) -> String 
 }
 
 /// The texts of these objects, asked for one by one, with nothing left of the one before.
-fn one_by_one(client: &mut Client, objects: &[String]) -> Vec<String> {
+pub(crate) fn one_by_one(client: &mut Client, objects: &[String]) -> Vec<String> {
     let alone = |object: &String| {
         let object = object.replace("\"seed\"", "\"cache_prompt\":false,\"seed\"");
         client.generate(&object).text
@@ -50,7 +51,7 @@ fn one_by_one(client: &mut Client, objects: &[String]) -> Vec<String> {
 }
 
 /// The texts of these objects, all asked for before the first is answered.
-fn at_once(client: &mut Client, objects: &[String]) -> Vec<String> {
+pub(crate) fn at_once(client: &mut Client, objects: &[String]) -> Vec<String> {
     let requests = objects.iter().map(|object| format!("GENERATE {object}\n"));
     client.send(requests.collect::<String>());
     let mut texts = Vec::new();

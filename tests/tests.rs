@@ -16,6 +16,7 @@ mod cancel;
 mod chat;
 mod chat_attacks;
 mod chat_safety;
+mod checkpoints;
 mod clients;
 mod deploy;
 mod deploy_build;

@@ -340,7 +340,7 @@ impl Bridge {
             self.stop_at = Some(now + self.options.idle_timeout);
         }
         if session.over() {
-            session.abandon(&mut self.slot, now);
+            session.abandon(&mut self.slot, &self.options, now);
             self.next_token = session.next_token();
             self.session = None;
             self.unused_since = now;

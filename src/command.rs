@@ -16,6 +16,9 @@ use crate::slot::Slot;
 /// Characters of an unknown verb that its error reply repeats.
 const SHOWN_WORD: usize = 64;
 
+/// What a request is called whose verb is none of the table's, or that is no request at all.
+pub(crate) const UNKNOWN: &str = "unknown";
+
 /// What is to be done for a request.
 pub(crate) enum Action {
     /// Answer it when its turn comes, by what is known then.
@@ -176,6 +179,11 @@ pub(crate) fn verbs() -> Vec<&'static str> {
     COMMANDS.iter().map(|command| command.name).collect()
 }
 
+/// The verb of a request, in upper case.
+pub(crate) fn verb(request: &Request) -> &'static str {
+    find(request.split().0).map_or(UNKNOWN, |command| command.name)
+}
+
 /// What is to be done for a request of a client that has shown a token, or needs none, if `known`.
 ///
 /// # Errors
@@ -200,11 +208,13 @@ fn is_allowed(name: &str, options: &Options) -> bool {
     ALWAYS.contains(&name) || options.allow.as_ref().is_none_or(listed)
 }
 
+fn find(verb: &str) -> Option<&'static Command> {
+    let mut commands = COMMANDS.iter();
+    commands.find(|command| command.name.eq_ignore_ascii_case(verb))
+}
+
 fn lookup(verb: &str, argument: &str, options: &Options) -> Result<&'static Command, Failure> {
-    let known = COMMANDS
-        .iter()
-        .find(|command| command.name.eq_ignore_ascii_case(verb));
-    let Some(command) = known else {
+    let Some(command) = find(verb) else {
         let word: String = verb.chars().take(SHOWN_WORD).collect();
         let message = format!("Unknown command: {word}");
         return Err(Failure::new(Code::UnknownCommand, message));

@@ -1,6 +1,6 @@
 //! Why a request failed: a closed set of words for programs, and a sentence for people.
 
-use miniserde::{Deserialize, Serialize};
+use miniserde::{Deserialize, Serialize, json};
 
 /// What kind of failure an error reply tells of. The words are part of the protocol.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +41,13 @@ pub(crate) enum Code {
     /// Anything else; the message tells.
     #[serde(rename = "internal")]
     Internal,
+}
+
+impl Code {
+    /// The word.
+    pub(crate) fn name(self) -> String {
+        json::to_string(&self).trim_matches('"').to_string()
+    }
 }
 
 /// Why a request failed: the word and the sentence of its error reply.

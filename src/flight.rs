@@ -8,6 +8,7 @@ use crate::command::{Action, MakeReply, Question};
 use crate::failure::Failure;
 use crate::message::Work;
 use crate::options::Options;
+use crate::record::Record;
 use crate::reply::{self, Reply};
 use crate::slot::{Begun, Origin, Slot};
 
@@ -23,6 +24,8 @@ pub(crate) struct Flight {
     pub(crate) deadline: Option<Instant>,
     /// Whether it has to be alone, from its turn until it is answered.
     alone: bool,
+    /// What is noted of it.
+    pub(crate) record: Record,
 }
 
 /// How far a request is.
@@ -42,28 +45,37 @@ pub(crate) enum State {
 }
 
 impl Flight {
-    /// A request that is there.
-    pub(crate) fn new(state: State) -> Self {
+    /// A request that is there, with what is to be done for it.
+    pub(crate) fn new(action: Action, record: Record) -> Self {
         let alone = matches!(
-            state,
-            State::Waiting(
-                Action::AskAlone(_)
-                    | Action::Load(_)
-                    | Action::Free
-                    | Action::Quit
-                    | Action::Auth(_)
-            )
+            action,
+            Action::AskAlone(_) | Action::Load(_) | Action::Free | Action::Quit | Action::Auth(_)
         );
         Self {
-            state,
+            state: State::Waiting(action),
             pieces: VecDeque::new(),
             deadline: None,
             alone,
+            record,
+        }
+    }
+
+    /// A request that is wrong, and so answered already.
+    pub(crate) fn refused(failure: Failure, mut record: Record) -> Self {
+        let outcome = Err(failure);
+        record.answered(&outcome);
+        Self {
+            state: State::Answered(reply::line(&outcome)),
+            pieces: VecDeque::new(),
+            deadline: None,
+            alone: false,
+            record,
         }
     }
 
     /// Answers it; the line leaves when it is its turn.
     pub(crate) fn answer(&mut self, outcome: &Result<Reply, Failure>) {
+        self.record.answered(outcome);
         self.state = State::Answered(reply::line(outcome));
     }
 

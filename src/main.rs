@@ -5,7 +5,7 @@
 //! [`command`] says for each what is to be done, and [`session`] has it done, in order, as one
 //! [`flight`] beside others: for a model through [`slot`], [`worker`] and [`process`]; behind the
 //! socket pair of [`link`], in a process of its own, [`model`] runs llama.cpp; [`reply`] writes what
-//! comes back.
+//! comes back. What it took is noted in its [`record`].
 
 mod access;
 mod activation;
@@ -32,6 +32,7 @@ mod options;
 mod poll;
 mod process;
 mod program;
+mod record;
 mod refused;
 mod reply;
 mod request;

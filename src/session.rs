@@ -9,8 +9,10 @@ use crate::command::{self, MakeReply};
 use crate::failure::{Code, Failure};
 use crate::flight::{Flight, State, loaded};
 use crate::gate::Gate;
+use crate::log::{self, Level};
 use crate::options::Options;
 use crate::poll::PollFd;
+use crate::record::Record;
 use crate::reply;
 use crate::request::Framed;
 use crate::slot::{Event, Readiness, Slot};
@@ -139,21 +141,22 @@ impl Session {
             && let Some(framed) = self.client.next()
         {
             moved = true;
-            let prepared = match framed {
-                Framed::Request(request) => {
-                    command::prepare(&request, options, self.gate.is_open())
-                }
-                Framed::Rejected(failure) => Err(failure),
+            let (verb, prepared) = match framed {
+                Framed::Request(request) => (
+                    command::verb(&request),
+                    command::prepare(&request, options, self.gate.is_open()),
+                ),
+                Framed::Rejected(failure) => (command::UNKNOWN, Err(failure)),
                 Framed::Broken(failure) => {
                     self.closing = true;
-                    Err(failure)
+                    (command::UNKNOWN, Err(failure))
                 }
             };
-            let state = match prepared {
-                Ok(action) => State::Waiting(action),
-                Err(failure) => State::Answered(reply::line(&Err(failure))),
+            let record = Record::new(verb, now);
+            let mut request = match prepared {
+                Ok(action) => Flight::new(action, record),
+                Err(failure) => Flight::refused(failure, record),
             };
-            let mut request = Flight::new(state);
             if request.is_question() {
                 // Its time runs even if one before it has to wake the model first.
                 request.begin(options, now);
@@ -206,14 +209,26 @@ impl Session {
                 break;
             };
             self.client.push(line, now);
-            self.requests.pop_front();
+            self.ended(options);
             moved = true;
             if self.quit {
                 self.closing = true;
-                self.requests.clear();
+                while !self.requests.is_empty() {
+                    self.ended(options);
+                }
             }
         }
         moved
+    }
+
+    /// Takes the request at the head out of the queue, answered or not, and has it logged.
+    fn ended(&mut self, options: &Options) {
+        let Some(Flight { record, .. }) = self.requests.pop_front() else {
+            return;
+        };
+        if options.load.verbose {
+            log::write(Level::Info, &record.line(self.client.peer()));
+        }
     }
 
     /// Takes in what happened to the model. Tells whether a request was concerned.
@@ -231,6 +246,9 @@ impl Session {
                             "The model process gave another kind of answer than was asked for",
                         )
                     };
+                    if let Ok(answer) = &outcome {
+                        request.record.worked(answer);
+                    }
                     let outcome = outcome.and_then(|answer| reply(answer).ok_or_else(other));
                     request.answer(&outcome);
                 }
@@ -319,9 +337,10 @@ impl Session {
     }
 
     /// Has the model give up all that the client asked for: nobody is there to hear it.
-    pub(crate) fn abandon(&mut self, slot: &mut Slot, now: Instant) {
-        for request in &mut self.requests {
+    pub(crate) fn abandon(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
+        while let Some(request) = self.requests.front_mut() {
             request.give_up(slot, now);
+            self.ended(options);
         }
     }
 

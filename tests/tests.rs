@@ -53,6 +53,7 @@ mod processes;
 mod prompt_cache;
 mod protocol;
 mod real_model;
+mod request_log;
 mod requests;
 mod resting;
 mod sampling;

@@ -13,6 +13,7 @@ use crate::activation;
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::log::{self, Level};
+use crate::metrics::Metrics;
 use crate::model_dir::ModelDir;
 use crate::notify::Notifier;
 use crate::options::Options;
@@ -38,6 +39,7 @@ struct Bridge {
     /// When the last client left, or the bridge began to serve.
     unused_since: Instant,
     notifier: Notifier,
+    metrics: Metrics,
     refused_clients: Refused,
     /// Until when no client is accepted, because that failed.
     accept_again: Option<Instant>,
@@ -87,6 +89,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         session: None,
         unused_since: Instant::now(),
         notifier: Notifier::from_environment(Instant::now()),
+        metrics: Metrics::new(),
         refused_clients: Refused::default(),
         accept_again: None,
         next_token: Instant::now(),
@@ -247,13 +250,14 @@ impl Bridge {
             client = Some(fds.len());
             fds.push(session.poll(&self.options));
             deadline = earliest(deadline, session.deadline());
-            // Only when this client's time is over does it matter whether another one waits.
+            // Whether another one waits matters when this client's time is over, and once to those
+            // who count how long others wait.
             let gives_way = session.gives_way_at(&self.options);
             let over = gives_way.is_some_and(|at| at <= now);
             if !over {
                 deadline = earliest(deadline, gives_way);
             }
-            listens &= over;
+            listens &= over || !self.metrics.knows_who_waits();
         }
         let socket = self.socket.as_ref().filter(|_| listens);
         let knocks = socket.map(|_| fds.len());
@@ -292,6 +296,7 @@ impl Bridge {
 
     /// Takes the next client, or has the one there is give way to it.
     fn somebody_waits(&mut self, now: Instant) {
+        self.metrics.somebody_waits(now);
         if let Some(session) = &mut self.session {
             session.give_way(&self.options, now);
         } else if let Some(socket) = &self.socket {
@@ -314,6 +319,7 @@ impl Bridge {
 
     fn welcome(&mut self, stream: UnixStream, now: Instant) {
         let options = &self.options;
+        self.metrics.queue_moved(now);
         // It fails for one that is gone again.
         let Ok(client) = Client::new(stream, options.max_request, now) else {
             return;
@@ -321,7 +327,10 @@ impl Bridge {
         if options.access.admits(client.peer(), || client.groups()) {
             let session = Session::new(client, options, self.next_token, now);
             self.session = Some(session);
+            self.metrics.served += 1;
+            self.metrics.connected = true;
         } else {
+            self.metrics.refused += 1;
             self.refused_clients.add(client, now);
         }
     }
@@ -331,16 +340,18 @@ impl Bridge {
             return;
         };
         if woken.gone {
-            session.hung_up(&mut self.slot, &self.options, now);
+            session.hung_up(&mut self.slot, &self.options, &mut self.metrics, now);
         } else if woken.readable {
             session.read();
         }
-        session.advance(&mut self.slot, &self.options, now);
+        session.advance(&mut self.slot, &self.options, &mut self.metrics, now);
         if session.quit() && self.stop_at.is_none() {
             self.stop_at = Some(now + self.options.idle_timeout);
         }
         if session.over() {
-            session.abandon(&mut self.slot, &self.options, now);
+            session.abandon(&mut self.slot, &self.options, &mut self.metrics, now);
+            self.metrics.connected = false;
+            self.metrics.in_flight = 0;
             self.next_token = session.next_token();
             self.session = None;
             self.unused_since = now;

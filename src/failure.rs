@@ -44,6 +44,22 @@ pub(crate) enum Code {
 }
 
 impl Code {
+    /// All of them, in their order.
+    pub(crate) const ALL: [Self; 12] = [
+        Self::BadRequest,
+        Self::UnknownCommand,
+        Self::TooLong,
+        Self::NoModel,
+        Self::LoadFailed,
+        Self::ContextExceeded,
+        Self::Unsupported,
+        Self::ModelDied,
+        Self::Timeout,
+        Self::Denied,
+        Self::NotFound,
+        Self::Internal,
+    ];
+
     /// The word.
     pub(crate) fn name(self) -> String {
         json::to_string(&self).trim_matches('"').to_string()

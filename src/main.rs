@@ -5,7 +5,7 @@
 //! [`command`] says for each what is to be done, and [`session`] has it done, in order, as one
 //! [`flight`] beside others: for a model through [`slot`], [`worker`] and [`process`]; behind the
 //! socket pair of [`link`], in a process of its own, [`model`] runs llama.cpp; [`reply`] writes what
-//! comes back. What it took is noted in its [`record`].
+//! comes back. What it took is noted in its [`record`], and counted in [`metrics`].
 
 mod access;
 mod activation;
@@ -25,6 +25,7 @@ mod link;
 mod limits;
 mod log;
 mod message;
+mod metrics;
 mod model;
 mod model_dir;
 mod notify;
@@ -45,6 +46,7 @@ mod socket;
 // What only llambo uses.
 #[allow(dead_code, unsafe_code)]
 mod system;
+mod tally;
 mod wire;
 mod worker;
 

@@ -81,6 +81,11 @@ impl ModelProcess {
         })
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What to wait for: its messages, room for those to it, and its standard error. An ending
     /// process is told of by SIGCHLD.
     pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {

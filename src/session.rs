@@ -10,6 +10,7 @@ use crate::failure::{Code, Failure};
 use crate::flight::{Flight, State, loaded};
 use crate::gate::Gate;
 use crate::log::{self, Level};
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::poll::PollFd;
 use crate::record::Record;
@@ -80,10 +81,16 @@ impl Session {
 
     /// Notes that the client is gone for good. What it has sent and can be done at once is still
     /// done: a QUIT needs nobody to read the reply.
-    pub(crate) fn hung_up(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
+    pub(crate) fn hung_up(
+        &mut self,
+        slot: &mut Slot,
+        options: &Options,
+        metrics: &mut Metrics,
+        now: Instant,
+    ) {
         self.client.hung_up();
         while self.may_take(options) && self.client.read() {
-            self.advance(slot, options, now);
+            self.advance(slot, options, metrics, now);
         }
     }
 
@@ -109,18 +116,26 @@ impl Session {
     }
 
     /// Does what can be done now: takes requests, has the model work on them, sends replies.
-    pub(crate) fn advance(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
+    pub(crate) fn advance(
+        &mut self,
+        slot: &mut Slot,
+        options: &Options,
+        metrics: &mut Metrics,
+        now: Instant,
+    ) {
         self.end_late_requests(slot, options, now);
         loop {
             let mut moved = self.take_requests(options, now);
+            metrics.in_flight = self.questions();
             // Before the model is asked: what is told at the head of the queue is not to show
             // what a request behind it has changed.
-            moved |= self.give_answers(slot, options, now);
+            moved |= self.give_answers(slot, options, metrics, now);
             if !self.client.gone() {
                 moved |= self.ask_model(slot, options, now);
             }
             moved |= self.client.flush(now);
             if !moved {
+                metrics.in_flight = self.questions();
                 return;
             }
         }
@@ -192,7 +207,13 @@ impl Session {
     }
 
     /// Moves what is ready at the head of the queue to the client, as far as it takes it.
-    fn give_answers(&mut self, slot: &mut Slot, options: &Options, now: Instant) -> bool {
+    fn give_answers(
+        &mut self,
+        slot: &mut Slot,
+        options: &Options,
+        metrics: &mut Metrics,
+        now: Instant,
+    ) -> bool {
         let mut moved = false;
         let peer = self.peer();
         while self.client.has_room()
@@ -209,23 +230,24 @@ impl Session {
                 break;
             };
             self.client.push(line, now);
-            self.ended(options);
+            self.ended(options, metrics);
             moved = true;
             if self.quit {
                 self.closing = true;
                 while !self.requests.is_empty() {
-                    self.ended(options);
+                    self.ended(options, metrics);
                 }
             }
         }
         moved
     }
 
-    /// Takes the request at the head out of the queue, answered or not, and has it logged.
-    fn ended(&mut self, options: &Options) {
+    /// Takes the request at the head out of the queue, answered or not: it is counted, and logged.
+    fn ended(&mut self, options: &Options, metrics: &mut Metrics) {
         let Some(Flight { record, .. }) = self.requests.pop_front() else {
             return;
         };
+        metrics.ended(&record);
         if options.load.verbose {
             log::write(Level::Info, &record.line(self.client.peer()));
         }
@@ -337,10 +359,16 @@ impl Session {
     }
 
     /// Has the model give up all that the client asked for: nobody is there to hear it.
-    pub(crate) fn abandon(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
+    pub(crate) fn abandon(
+        &mut self,
+        slot: &mut Slot,
+        options: &Options,
+        metrics: &mut Metrics,
+        now: Instant,
+    ) {
         while let Some(request) = self.requests.front_mut() {
             request.give_up(slot, now);
-            self.ended(options);
+            self.ended(options, metrics);
         }
     }
 

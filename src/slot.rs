@@ -14,6 +14,7 @@ use crate::model_dir::ModelDir;
 use crate::poll::PollFd;
 use crate::process::ModelProcess;
 use crate::settings::Load;
+use crate::tally::Tally;
 use crate::worker::{Heard, Worker};
 
 /// How long the model process may take.
@@ -127,7 +128,11 @@ pub(crate) struct Slot {
     /// Processes that were told to end and whose memory is not back yet.
     ending: Vec<ModelProcess>,
     last_id: u64,
+    tally: Tally,
 }
+
+/// The states that [`Slot::state`] can tell.
+pub(crate) const STATES: [&str; 4] = ["empty", "loading", "loaded", "resting"];
 
 impl Slot {
     /// An empty slot, whose models will be loaded with these settings.
@@ -140,6 +145,31 @@ impl Slot {
             loading: None,
             ending: Vec::new(),
             last_id: 0,
+            tally: Tally::default(),
+        }
+    }
+
+    /// One of [`STATES`]; a load that is under way hides what was there before.
+    pub(crate) fn state(&self) -> &'static str {
+        match &self.state {
+            _ if self.is_loading() => "loading",
+            State::Empty => "empty",
+            State::Loaded(..) => "loaded",
+            State::Resting(_) => "resting",
+        }
+    }
+
+    /// What was counted so far.
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// The process that has the model, else the one that loads it.
+    pub(crate) fn process(&self) -> Option<u32> {
+        match (&self.state, &self.loading) {
+            (State::Loaded(_, worker), _) => Some(worker.pid()),
+            (_, Some(loading)) => Some(loading.process.pid()),
+            _ => None,
         }
     }
 
@@ -224,6 +254,7 @@ impl Slot {
             self.rest_if_idle(now);
         }
         let ended = self.turn_loading(now, said);
+        self.tally.failed_loads += u64::from(matches!(ended, Some(Err(_))));
         events.extend(ended.map(Event::LoadEnded));
         events
     }
@@ -239,6 +270,7 @@ impl Slot {
             let path = model.path();
             let message = format!("{path}: model process died: {}", death.reason);
             log::write(Level::Error, &message);
+            self.tally.deaths += 1;
             self.rest();
             let told = |id| Event::Heard(Heard::Answer(id, Err(death.told.clone())));
             events.extend(death.requests.into_iter().map(told));
@@ -247,6 +279,7 @@ impl Slot {
     }
 
     fn rest(&mut self) {
+        self.tally.rests += 1;
         self.state = match mem::replace(&mut self.state, State::Empty) {
             State::Loaded(model, _) => State::Resting(model),
             other => other,
@@ -299,6 +332,8 @@ impl Slot {
             ready,
             load_time: now - loading.since,
         };
+        self.tally.loads += 1;
+        self.tally.load_time += model.load_time;
         let worker = Box::new(Worker::new(loading.process, now));
         let before = mem::replace(&mut self.state, State::Loaded(model, worker));
         self.let_go(before);
@@ -329,6 +364,12 @@ impl Slot {
         origin: Origin,
         now: Instant,
     ) -> Result<Begun, Failure> {
+        let begun = self.begin(path, origin, now);
+        self.tally.failed_loads += u64::from(begun.is_err());
+        begun
+    }
+
+    fn begin(&mut self, path: &str, origin: Origin, now: Instant) -> Result<Begun, Failure> {
         if self.is_ending() {
             return Ok(Begun::NotYet);
         }

@@ -186,6 +186,11 @@ impl Worker {
         })
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Gives up the model: what is left to be ended and buried.
     pub(crate) fn into_process(self) -> ModelProcess {
         self.process

@@ -1,0 +1,141 @@
+//! What is counted from the start of the bridge to its end, for METRICS.
+
+mod histogram;
+mod processes;
+
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::command;
+use crate::failure::Code;
+use crate::record::{Outcome, Record, Work};
+use histogram::Histogram;
+
+/// The counters of one bridge, and the few things that are only known while they are true.
+pub(crate) struct Metrics {
+    started: SystemTime,
+    /// A row for each verb, in the order of HELP, and one for what is no verb.
+    verbs: Vec<Verb>,
+    tokens: Tokens,
+    /// Spent on prompts, and on texts behind them.
+    prompt_time: Duration,
+    completion_time: Duration,
+    first_token: Histogram,
+    /// Clients that were served, and those that were not because of who they are.
+    pub(crate) served: u64,
+    pub(crate) refused: u64,
+    queue: Queue,
+    /// Whether a client is served now.
+    pub(crate) connected: bool,
+    /// Its requests that are, or soon will be, with the model.
+    pub(crate) in_flight: usize,
+}
+
+/// What is counted of a verb.
+struct Verb {
+    name: &'static str,
+    ok: u64,
+    abandoned: u64,
+    /// By [`Code::ALL`].
+    errors: [u64; Code::ALL.len()],
+    /// Of those that were answered.
+    durations: Histogram,
+}
+
+/// Tokens, by what was done with them.
+#[derive(Default)]
+struct Tokens {
+    /// Of prompts.
+    prompt: u64,
+    /// Those of the prompts that were not evaluated again.
+    cached: u64,
+    generated: u64,
+    embedded: u64,
+}
+
+/// The queue of the socket. It tells that somebody is in it, not how many, nor since when.
+#[derive(Default)]
+struct Queue {
+    /// How long somebody was in it, up to `since`.
+    waited: Duration,
+    /// Since when somebody is in it.
+    since: Option<Instant>,
+}
+
+impl Verb {
+    fn new(name: &'static str) -> Self {
+        Self {
+            name,
+            ok: 0,
+            abandoned: 0,
+            errors: [0; Code::ALL.len()],
+            durations: Histogram::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Nothing has happened yet.
+    pub(crate) fn new() -> Self {
+        let names = command::verbs().into_iter().chain([command::UNKNOWN]);
+        Self {
+            started: SystemTime::now(),
+            verbs: names.map(Verb::new).collect(),
+            tokens: Tokens::default(),
+            prompt_time: Duration::ZERO,
+            completion_time: Duration::ZERO,
+            first_token: Histogram::default(),
+            served: 0,
+            refused: 0,
+            queue: Queue::default(),
+            connected: false,
+            in_flight: 0,
+        }
+    }
+
+    /// Counts a request that has ended.
+    pub(crate) fn ended(&mut self, record: &Record) {
+        let Some(verb) = self.verbs.iter_mut().find(|verb| verb.name == record.verb) else {
+            return;
+        };
+        match record.outcome() {
+            Outcome::Ok => verb.ok += 1,
+            Outcome::Abandoned => verb.abandoned += 1,
+            Outcome::Error(code) => verb.errors[code as usize] += 1,
+        }
+        if let Some(duration) = record.duration() {
+            verb.durations.observe(duration);
+        }
+        if let Some(time) = record.first_token() {
+            self.first_token.observe(time);
+        }
+        match &record.work {
+            Work::Nothing => (),
+            Work::Generated(done) => {
+                self.tokens.prompt += u64::from(done.prompt_tokens);
+                self.tokens.cached += u64::from(done.cached_tokens);
+                self.tokens.generated += u64::from(done.completion_tokens);
+                self.prompt_time += done.prompt;
+                self.completion_time += done.completion;
+            }
+            Work::Embedded(tokens) => self.tokens.embedded += u64::from(*tokens),
+        }
+    }
+
+    /// Notes that a client was taken from the queue of the socket. Whether another one is still
+    /// there is told next by [`somebody_waits`](Self::somebody_waits).
+    pub(crate) fn queue_moved(&mut self, now: Instant) {
+        if let Some(since) = self.queue.since.take() {
+            self.queue.waited += now - since;
+        }
+    }
+
+    /// Notes that somebody is in the queue of the socket.
+    pub(crate) fn somebody_waits(&mut self, now: Instant) {
+        self.queue.since.get_or_insert(now);
+    }
+
+    /// Whether it is known that somebody is in the queue, so that nobody need look.
+    pub(crate) fn knows_who_waits(&self) -> bool {
+        self.queue.since.is_some()
+    }
+}

@@ -1,0 +1,26 @@
+//! What the system tells of a process; only Linux does, by /proc.
+
+use std::fs;
+
+/// What a process takes.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Process {
+    /// Bytes of memory that it has resident, shared ones included: those of a mapped model file
+    /// too. Pss would share them out among their users, but makes the system walk through all pages
+    /// of the model each time.
+    pub(super) resident: u64,
+    pub(super) threads: u64,
+}
+
+/// What a process takes; `None` if it is not there, or the system does not tell.
+pub(super) fn look(pid: u32) -> Option<Process> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let number = |name: &str| -> Option<u64> {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().next()?.parse().ok()
+    };
+    Some(Process {
+        resident: number("VmRSS:")? * 1024,
+        threads: number("Threads:")?,
+    })
+}

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 use crate::failure::{Code, Failure};
 use crate::generate;
 use crate::message::{Answer, Generate, Turn, Work};
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::reply::{COMPLETED, Info, NO_MODEL, Reply};
 use crate::request::Request;
@@ -22,7 +23,7 @@ pub(crate) const UNKNOWN: &str = "unknown";
 /// What is to be done for a request.
 pub(crate) enum Action {
     /// Answer it when its turn comes, by what is known then.
-    Tell(fn(&Slot, &Options) -> Reply),
+    Tell(fn(&Slot, &Options, &Metrics) -> Reply),
     /// Ask the model, at once if there is room, and make a reply of its answer.
     Ask(Question),
     /// Ask the model, when all requests before are answered; those behind wait for it.
@@ -89,6 +90,12 @@ static COMMANDS: &[Command] = &[
         argument: Argument::None,
         usage: "HELP: list the commands",
         handler: help,
+    },
+    Command {
+        name: "METRICS",
+        argument: Argument::None,
+        usage: "METRICS: tell what was counted, for Prometheus",
+        handler: metrics,
     },
     Command {
         name: "LOAD",
@@ -234,11 +241,11 @@ fn lookup(verb: &str, argument: &str, options: &Options) -> Result<&'static Comm
 }
 
 fn ping(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|_, _| Reply::message("pong")))
+    Ok(Action::Tell(|_, _, _| Reply::message("pong")))
 }
 
 fn status(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|slot, _| {
+    Ok(Action::Tell(|slot, _, _| {
         Reply::message(match slot.model() {
             Some(model) => format!("Model loaded: {}", model.path()),
             None => NO_MODEL.to_string(),
@@ -247,7 +254,7 @@ fn status(_: &str, _: &Options) -> Result<Action, Failure> {
 }
 
 fn info(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|slot, options| {
+    Ok(Action::Tell(|slot, options, _| {
         let about = slot.model().map(|model| {
             Box::new(Info {
                 model: model.path().to_string(),
@@ -261,13 +268,20 @@ fn info(_: &str, _: &Options) -> Result<Action, Failure> {
 }
 
 fn help(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|_, options| {
+    Ok(Action::Tell(|_, options, _| {
         let allowed = COMMANDS.iter().filter(|row| is_allowed(row.name, options));
         let usages: Vec<&str> = allowed.map(|command| command.usage).collect();
         Reply::Data {
             message: "Commands",
             data: usages.join("\n"),
         }
+    }))
+}
+
+fn metrics(_: &str, _: &Options) -> Result<Action, Failure> {
+    Ok(Action::Tell(|slot, options, metrics| Reply::Data {
+        message: "Metrics",
+        data: metrics.text(slot, options),
     }))
 }
 

@@ -7,6 +7,7 @@ use std::time::Instant;
 use crate::command::{Action, MakeReply, Question};
 use crate::failure::Failure;
 use crate::message::Work;
+use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::record::Record;
 use crate::reply::{self, Reply};
@@ -159,12 +160,13 @@ impl Flight {
         &mut self,
         slot: &mut Slot,
         options: &Options,
+        metrics: &Metrics,
         now: Instant,
         gone: bool,
     ) -> bool {
         match &self.state {
             State::Waiting(Action::Tell(tell)) => {
-                let reply = tell(slot, options);
+                let reply = tell(slot, options, metrics);
                 self.answer(&Ok(reply));
             }
             State::Waiting(Action::Load(_)) if gone => (),

@@ -1,13 +1,17 @@
-//! What is counted from the start of the bridge to its end, for METRICS.
+//! What is counted from the start of the bridge to its end, for METRICS: here
+//! the numbers, in [`text`] how they are written.
 
 mod histogram;
 mod processes;
+mod text;
 
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::command;
 use crate::failure::Code;
+use crate::options::Options;
 use crate::record::{Outcome, Record, Work};
+use crate::slot::Slot;
 use histogram::Histogram;
 
 /// The counters of one bridge, and the few things that are only known while they are true.
@@ -137,5 +141,10 @@ impl Metrics {
     /// Whether it is known that somebody is in the queue, so that nobody need look.
     pub(crate) fn knows_who_waits(&self) -> bool {
         self.queue.since.is_some()
+    }
+
+    /// All of it, in the text format of Prometheus.
+    pub(crate) fn text(&self, slot: &Slot, options: &Options) -> String {
+        text::of(self, slot, options)
     }
 }

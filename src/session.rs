@@ -220,7 +220,7 @@ impl Session {
             && let Some(head) = self.requests.front_mut()
         {
             self.gate.answer(head, &options.access, peer, now);
-            self.quit |= head.carry_out(slot, options, now, self.client.gone());
+            self.quit |= head.carry_out(slot, options, metrics, now, self.client.gone());
             if let Some(piece) = head.pieces.pop_front() {
                 self.client.push(&reply::partial_line(&piece), now);
                 moved = true;

@@ -352,8 +352,13 @@ fn spoken(block: &str) -> Vec<String> {
     said
 }
 
-/// Whether this is the reply that a page shows, in which `...` stands for one or more numbers.
+/// Whether this is the reply that a page shows, in which `...` stands for one or more numbers, or
+/// `(more)` for any text.
 fn shows(shown: &str, reply: &str) -> bool {
+    if let Some((start, end)) = shown.split_once("(more)") {
+        let rest = reply.strip_prefix(start);
+        return rest.is_some_and(|rest| rest.len() > end.len() && rest.ends_with(end));
+    }
     let number = |byte: u8| byte.is_ascii_digit() || b".,-e".contains(&byte);
     let mut parts = shown.split("...");
     let mut rest = parts.next().and_then(|part| reply.strip_prefix(part));
@@ -380,6 +385,9 @@ fn a_shown_reply_is_compared_but_for_its_numbers() {
         assert!(!shows(wrong, r#"{"ms":1,"seed":4}"#), "{wrong}");
     }
     assert!(!shows(r#"{"ms":...}"#, r#"{"ms":}"#));
+    assert!(shows(r#"{"data":"a(more)z"}"#, r#"{"data":"abcz"}"#));
+    assert!(!shows(r#"{"data":"a(more)z"}"#, r#"{"data":"az"}"#));
+    assert!(!shows(r#"{"data":"a(more)z"}"#, r#"{"data":"bcz"}"#));
     assert!(!shows(r#"{"ms":...}"#, r#"{"ms":null}"#));
 }
 

@@ -97,6 +97,7 @@ missing_packages() {
 			done
 			python3 -c 'import jsonschema' 2>/dev/null || echo python3-jsonschema
 			have node || echo nodejs
+			have promtool || echo prometheus
 			have script || echo bsdutils
 			have ip || echo iproute2
 			# OpenBSD's: the documents' `nc -U` needs it.

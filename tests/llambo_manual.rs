@@ -125,7 +125,7 @@ fn the_page_and_the_help_name_every_command_and_no_other() {
 
 /// Verbs that llambo sends under another name: `infer`, `chat` and `map` have GENERATE do the work
 /// of its kin.
-const SENT_OTHERWISE: &[&str] = &["INFER", "STREAM", "CHAT", "GENERATE", "HELP"];
+const SENT_OTHERWISE: &[&str] = &["INFER", "STREAM", "CHAT", "GENERATE", "HELP", "AUTH"];
 
 /// Commands that are no verb of their own.
 const NO_VERBS: &[&str] = &["infer", "chat", "raw", "map", "help"];

@@ -44,6 +44,7 @@ mod llambo_map_lost;
 mod load;
 mod long_texts;
 mod manuals;
+mod metrics;
 mod mixtures;
 mod model_dir;
 mod model_options;

@@ -79,7 +79,7 @@ fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<
     let reply = reply.into_result()?;
     let text = match command {
         "info" => members(&reply),
-        "detokenize" => reply.text("data").to_string(),
+        "detokenize" | "metrics" => reply.text("data").to_string(),
         "embed" => reply.numbers("embedding"),
         "tokenize" => reply.numbers("tokens"),
         "save" | "restore" => format!(

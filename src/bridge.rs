@@ -14,6 +14,7 @@ use crate::client::Client;
 use crate::failure::Failure;
 use crate::log::{self, Level};
 use crate::metrics::Metrics;
+use crate::metrics::file::MetricsFile;
 use crate::model_dir::ModelDir;
 use crate::notify::Notifier;
 use crate::options::Options;
@@ -40,6 +41,7 @@ struct Bridge {
     unused_since: Instant,
     notifier: Notifier,
     metrics: Metrics,
+    metrics_file: Option<MetricsFile>,
     refused_clients: Refused,
     /// Until when no client is accepted, because that failed.
     accept_again: Option<Instant>,
@@ -90,6 +92,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         unused_since: Instant::now(),
         notifier: Notifier::from_environment(Instant::now()),
         metrics: Metrics::new(),
+        metrics_file: None,
         refused_clients: Refused::default(),
         accept_again: None,
         next_token: Instant::now(),
@@ -97,6 +100,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         stop_at: None,
         options,
     };
+    bridge.open_metrics_file()?;
     bridge.load_first()?;
     if bridge.stop_at.is_some() {
         return Ok(());
@@ -144,7 +148,24 @@ struct Woken {
     gone: bool,
 }
 
+impl Woken {
+    /// Whether something has happened, and it was not a deadline that ended the wait.
+    fn by_something(&self) -> bool {
+        self.signal || self.model || self.knocking || self.readable || self.gone
+    }
+}
+
 impl Bridge {
+    /// Writes the metrics file for the first time, if there is to be one.
+    fn open_metrics_file(&mut self) -> Result<(), String> {
+        if let Some(path) = &self.options.metrics_file {
+            let text = self.metrics.text(&self.slot, &self.options);
+            let file = MetricsFile::new(path, &text, Instant::now())?;
+            self.metrics_file = Some(file);
+        }
+        Ok(())
+    }
+
     /// Loads the model of the command line, if there is one.
     fn load_first(&mut self) -> Result<(), String> {
         let Some(path) = self.options.model.clone() else {
@@ -188,6 +209,12 @@ impl Bridge {
         self.serve(&woken, now);
         self.leave_if_unused(now);
         self.tell(now);
+        if let Some(file) = &mut self.metrics_file {
+            if woken.by_something() {
+                file.touch();
+            }
+            file.turn(|| self.metrics.text(&self.slot, &self.options), now);
+        }
         Ok(())
     }
 
@@ -238,6 +265,8 @@ impl Bridge {
         deadline = earliest(deadline, self.refused_clients.deadline());
         deadline = earliest(deadline, self.leaves_at());
         deadline = earliest(deadline, self.notifier.deadline(now));
+        let file = self.metrics_file.as_ref();
+        deadline = earliest(deadline, file.map(MetricsFile::deadline));
         let mut fds = vec![PollFd::readable(self.signals.fd())];
         fds.extend(self.slot.polls());
         let model = 1..fds.len();

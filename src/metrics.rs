@@ -1,6 +1,7 @@
-//! What is counted from the start of the bridge to its end, for METRICS: here
-//! the numbers, in [`text`] how they are written.
+//! What is counted from the start of the bridge to its end, for METRICS and `--metrics-file`: here
+//! the numbers, in [`text`] how they are written, in [`file`] the file.
 
+pub(crate) mod file;
 mod histogram;
 mod processes;
 mod text;

@@ -65,6 +65,8 @@ pub(crate) struct Options {
     pub(crate) load_timeout: Duration,
     /// For a client while another one waits; `None` is without end.
     pub(crate) turn_limit: Option<Duration>,
+    /// A file to write what METRICS tells to.
+    pub(crate) metrics_file: Option<PathBuf>,
     /// Bytes.
     pub(crate) max_request: usize,
     /// Permission bits.
@@ -189,6 +191,7 @@ impl Options {
             stall_timeout: Duration::from_secs(300),
             load_timeout: Duration::from_secs(600),
             turn_limit: None,
+            metrics_file: None,
             max_request: 4 << 20,
             socket_mode: None,
             socket_group: None,
@@ -268,6 +271,9 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("allow") => {
                 let more = values::verbs(&mut input, &option, verbs)?;
                 options.allow.get_or_insert_default().extend(more);
+            }
+            Long("metrics-file") => {
+                options.metrics_file = Some(path(&mut input, &option)?.into());
             }
             Short('v') | Long("verbose") => load.verbose = true,
             Short('h') | Long("help") => return Ok(Invocation::Print(HELP.to_string())),

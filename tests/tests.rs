@@ -45,6 +45,7 @@ mod load;
 mod long_texts;
 mod manuals;
 mod metrics;
+mod metrics_examples;
 mod metrics_file;
 mod mixtures;
 mod model_dir;

@@ -100,6 +100,8 @@ missing_packages() {
 			have promtool || echo prometheus
 			have script || echo bsdutils
 			have ip || echo iproute2
+			have s6-supervise || echo s6
+			{ have systemd-analyze && have systemd-socket-activate; } || echo systemd
 			# OpenBSD's: the documents' `nc -U` needs it.
 			nc -h 2>&1 | grep -q -e '-[0-9A-Za-z]*U' || echo netcat-openbsd
 			# Perl whole: perl-base has no JSON::PP.

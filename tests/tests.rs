@@ -71,3 +71,4 @@ mod state_files;
 mod stream;
 mod time_limits;
 mod tokens;
+mod units;

@@ -52,6 +52,7 @@ mod model_dir;
 mod model_options;
 mod notify;
 mod options;
+mod packages;
 mod processes;
 mod prompt_cache;
 mod protocol;

@@ -12,6 +12,7 @@ use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::reply::{COMPLETED, Info, NO_MODEL, Reply};
 use crate::request::Request;
+use crate::settings::processors;
 use crate::slot::Slot;
 
 /// Characters of an unknown verb that its error reply repeats.
@@ -258,7 +259,7 @@ fn info(_: &str, _: &Options) -> Result<Action, Failure> {
         let about = slot.model().map(|model| {
             Box::new(Info {
                 model: model.path().to_string(),
-                threads: options.load.threads,
+                threads: options.load.threads.unwrap_or_else(processors),
                 parallel: options.load.parallel,
                 ready: model.ready.clone(),
             })

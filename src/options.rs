@@ -12,7 +12,9 @@ use crate::access::Access;
 use crate::limits::{self, Limit, MAX_CONTEXT};
 use crate::process::MODEL_PROCESS_ARGUMENT;
 use crate::settings::{Cache, FlashAttention, Load, MAX_PARALLEL, Sampling};
-use values::{choice, limited, list, mode, no_seconds, number, path, seconds, text};
+use values::{
+    choice, limited, list, mode, no_seconds, number, number_or_auto, path, seconds, text,
+};
 
 /// Where the bridge listens unless told otherwise.
 pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
@@ -145,7 +147,6 @@ const SAMPLING: [(&Limit, SetNumber); 10] = [
 impl Options {
     /// The defaults.
     fn new() -> Self {
-        let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u32);
         Self {
             socket: PathBuf::from(DEFAULT_SOCKET),
             socket_given: false,
@@ -157,8 +158,8 @@ impl Options {
                 ctx_size: None,
                 batch_size: 2048,
                 ubatch_size: 512,
-                threads,
-                threads_batch: threads,
+                threads: None,
+                threads_batch: None,
                 parallel: 8,
                 gpu_layers: None,
                 mmap: true,
@@ -233,8 +234,12 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Short('c') | Long("ctx-size") => {
                 load.ctx_size = Some(number(&mut input, &option, 0..=MAX_CONTEXT)?)
             }
-            Short('t') | Long("threads") => load.threads = number(&mut input, &option, 1..=512)?,
-            Long("threads-batch") => threads_batch = Some(number(&mut input, &option, 1..=512)?),
+            Short('t') | Long("threads") => {
+                load.threads = number_or_auto(&mut input, &option, 1..=512)?
+            }
+            Long("threads-batch") => {
+                threads_batch = Some(number_or_auto(&mut input, &option, 1..=512)?)
+            }
             Short('b') | Long("batch-size") => {
                 load.batch_size = number(&mut input, &option, 1..=MAX_CONTEXT)?
             }

@@ -21,8 +21,10 @@ pub(crate) struct Load {
     pub(crate) ctx_size: Option<u32>,
     pub(crate) batch_size: u32,
     pub(crate) ubatch_size: u32,
-    pub(crate) threads: u32,
-    pub(crate) threads_batch: u32,
+    /// `None` follows the load of the machine, up to all [`processors`].
+    pub(crate) threads: Option<u32>,
+    /// The same for steps of more than one token.
+    pub(crate) threads_batch: Option<u32>,
     /// Requests that are worked on together at the most.
     pub(crate) parallel: u32,
     /// Layers; `None` is all.
@@ -88,4 +90,9 @@ pub(crate) enum Cache {
     Iq4Nl,
     Q5_0,
     Q5_1,
+}
+
+/// Processors that this process may use.
+pub(crate) fn processors() -> u32 {
+    std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
 }

@@ -26,7 +26,7 @@ use super::{checkpoints, load, next_message, vocabulary};
 use crate::failure::{Code, Failure};
 use crate::link::{Link, Received};
 use crate::message::{Answer, FinishReason, Generate, State, ToModel, Work};
-use crate::settings::Load;
+use crate::settings::{Load, processors};
 
 /// What comes of SAVE and RESTORE.
 type Outcome = Result<State, Failure>;
@@ -65,7 +65,8 @@ impl<'model> Engine<'model> {
     ) -> Result<Self, String> {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
-        let pace = Pace::new(model.n_params(), load.threads_batch, on_gpu, batch_size);
+        let threads = load.threads_batch.unwrap_or_else(processors);
+        let pace = Pace::new(model.n_params(), threads, on_gpu, batch_size);
         let places = load::places(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
         let checkpoints = checkpoints::needed(model, &context, load.swa_full);

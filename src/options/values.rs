@@ -76,6 +76,26 @@ where
     }
 }
 
+/// A number, or `auto`, which is `None`.
+pub(super) fn number_or_auto<T>(
+    input: &mut lexopt::Parser,
+    option: &str,
+    range: RangeInclusive<T>,
+) -> Result<Option<T>, lexopt::Error>
+where
+    T: FromStr + PartialOrd + Display,
+{
+    let value = input.value()?.to_string_lossy().into_owned();
+    match value.parse() {
+        _ if value == "auto" => Ok(None),
+        Ok(number) if range.contains(&number) => Ok(Some(number)),
+        _ => {
+            let takes = format!("auto or a number from {} to {}", range.start(), range.end());
+            Err(wrong(option, &value, &takes))
+        }
+    }
+}
+
 /// Whole seconds, up to a day.
 pub(super) fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Duration, lexopt::Error> {
     number(input, option, 1..=86_400).map(Duration::from_secs)

@@ -5,6 +5,11 @@ mod harness;
 #[allow(dead_code)]
 #[path = "../src/limits.rs"]
 mod limits;
+// The rules for the number of threads, which depend on nothing else.
+#[path = "../src/model/gain.rs"]
+mod gain;
+#[path = "../src/model/share.rs"]
+mod share;
 
 mod access;
 mod activation;
@@ -70,6 +75,7 @@ mod split;
 mod state;
 mod state_files;
 mod stream;
+mod threads_policy;
 mod time_limits;
 mod tokens;
 mod units;

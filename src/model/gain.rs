@@ -1,0 +1,151 @@
+//! How many threads are quickest for a step of few tokens, by what such steps take: a small model
+//! loses more by threads that wait for each other than it gains by more of them.
+
+use std::time::Duration;
+
+/// Steps between two trials of another number: at the worst a trial costs a step as long again.
+const PERIOD: u32 = 1024;
+
+/// The same after a trial that was quicker: one alone may be chance.
+const AGAIN: u32 = 64;
+
+/// Quicker trials in a row that change the number.
+const WINS: u32 = 3;
+
+/// A number is quicker if its steps take less than this part of the others' time.
+const QUICKER: f64 = 0.95;
+
+/// A model whose token takes longer than this is not tried out while it loads: the time would be
+/// noticed, and such a model gains by all threads.
+const SMALL: Duration = Duration::from_millis(10);
+
+/// The quickest number of threads.
+pub(crate) struct Gain {
+    most: u32,
+    best: u32,
+    /// What is tried next.
+    other: u32,
+    /// Steps until then.
+    left: u32,
+    /// Trials in a row in which `other` was quicker.
+    wins: u32,
+    stage: Stage,
+    /// What the last step took on the best number, and the trial.
+    usual: Duration,
+    tried: Duration,
+}
+
+/// What the next step is for.
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    Work,
+    Trial,
+    /// To be compared with the trial.
+    Comparison,
+}
+
+impl Gain {
+    /// With `most` threads at the most, which are the best until a trial shows otherwise.
+    pub(crate) fn new(most: u32) -> Self {
+        Self {
+            most,
+            best: most,
+            other: most / 2,
+            left: PERIOD,
+            wins: 0,
+            stage: Stage::Work,
+            usual: Duration::ZERO,
+            tried: Duration::ZERO,
+        }
+    }
+
+    /// Finds the best number by `step`, which takes one on so many threads and says how long it
+    /// took: half as many again and again, for as long as that is quicker.
+    ///
+    /// # Errors
+    /// Those of `step`.
+    pub(crate) fn find(
+        &mut self,
+        mut step: impl FnMut(u32) -> Result<Duration, String>,
+    ) -> Result<(), String> {
+        if self.most < 2 {
+            return Ok(());
+        }
+        let mut quickest = step(self.most)?;
+        let mut threads = self.most / 2;
+        while threads > 0 && quickest <= SMALL {
+            let took = step(threads)?.min(step(threads)?);
+            // The first number had one step only, and that right after the load.
+            quickest = quickest.min(step(self.best)?);
+            if took > quickest.mul_f64(QUICKER) {
+                break;
+            }
+            (self.best, quickest) = (threads, took);
+            threads /= 2;
+        }
+        self.other = self.neighbour();
+        Ok(())
+    }
+
+    /// Threads for the next step. Only `alone` is something tried.
+    pub(crate) fn threads(&mut self, alone: bool) -> u32 {
+        if !alone {
+            self.stage = Stage::Work;
+        }
+        match self.stage {
+            Stage::Trial => self.other,
+            Stage::Work | Stage::Comparison => self.best,
+        }
+    }
+
+    /// Learns from the step that [`threads`](Self::threads) was for. Those that are not `alike`,
+    /// in the number of their tokens, are not compared.
+    pub(crate) fn learn(&mut self, took: Duration, alike: bool) {
+        if !alike || self.most < 2 {
+            self.stage = Stage::Work;
+            return;
+        }
+        match self.stage {
+            Stage::Work => {
+                self.usual = took;
+                self.left = self.left.saturating_sub(1);
+                if self.left == 0 {
+                    self.left = PERIOD;
+                    self.stage = Stage::Trial;
+                }
+            }
+            Stage::Trial => {
+                self.tried = took;
+                self.stage = Stage::Comparison;
+            }
+            Stage::Comparison => {
+                self.stage = Stage::Work;
+                self.compare(self.usual.min(took));
+            }
+        }
+    }
+
+    fn compare(&mut self, usual: Duration) {
+        if self.tried > usual.mul_f64(QUICKER) {
+            self.wins = 0;
+            self.other = self.neighbour();
+            return;
+        }
+        self.wins += 1;
+        self.left = AGAIN;
+        if self.wins == WINS {
+            self.wins = 0;
+            self.best = self.other;
+            self.other = self.neighbour();
+        }
+    }
+
+    /// Half as many as the best or twice as many, in turns.
+    fn neighbour(&self) -> u32 {
+        let (fewer, more) = ((self.best / 2).max(1), (self.best * 2).min(self.most));
+        match self.other < self.best || fewer == self.best {
+            true if more > self.best => more,
+            _ => fewer,
+        }
+    }
+}

@@ -29,6 +29,9 @@ mod metrics;
 mod model;
 mod model_dir;
 mod notify;
+#[allow(unsafe_code)]
+#[path = "system/openmp.rs"]
+mod openmp;
 mod options;
 mod poll;
 mod process;

@@ -13,6 +13,7 @@ use crate::link::{Link, Received};
 use crate::log::{self, Level};
 use crate::message::{FromModel, ToModel};
 use crate::notify;
+use crate::openmp;
 use crate::poll::PollFd;
 use crate::program;
 use crate::signals;
@@ -20,13 +21,13 @@ use crate::signals;
 /// The argument that makes this program a model process. It is not for users.
 pub(crate) const MODEL_PROCESS_ARGUMENT: &str = "--model-process";
 
-/// How often the threads of the model process look for work before they sleep, if nobody sets it.
-/// With OpenMP's own 300,000 two threads beside one busy process were 10 to 100 times slower, and
-/// alone no faster (SmolLM2, two processors, llama-bench).
+/// How often the threads of the model process look for work before they sleep, if nobody sets it,
+/// and it cannot be changed while they run. With OpenMP's own 300,000 two threads beside one busy
+/// process were 10 to 100 times slower, and alone no faster (SmolLM2, two processors, llama-bench).
 const SPIN_COUNT: &str = "1000";
 
 /// What sets it otherwise.
-const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
+pub(crate) const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
 /// A model process, running or ending. It is killed when this is dropped.
 pub(crate) struct ModelProcess {
@@ -51,9 +52,10 @@ impl ModelProcess {
         let (errors, their_errors) = UnixStream::pair()?;
         errors.set_nonblocking(true)?;
         let mut command = Command::new(program::path()?);
-        if SPIN_VARIABLES
-            .iter()
-            .all(|name| env::var_os(name).is_none())
+        if !openmp::IN_HAND
+            && SPIN_VARIABLES
+                .iter()
+                .all(|name| env::var_os(name).is_none())
         {
             command.env("GOMP_SPINCOUNT", SPIN_COUNT);
         }

@@ -1,11 +1,11 @@
 //! The requests for embeddings: those that wait, and those whose texts are in one batch.
 
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use super::embedding::{Embedder, Job, Text};
 use super::pace::Pace;
 use super::reports::Reports;
+use super::threads::Threads;
 use crate::failure::Failure;
 use crate::message::Answer;
 
@@ -75,6 +75,7 @@ impl<'model> Embeds<'model> {
     pub(super) fn step(
         &mut self,
         pace: &mut Pace,
+        threads: &mut Threads,
         reports: &mut Reports<'_>,
     ) -> Result<(), String> {
         if self.job.is_none() {
@@ -85,9 +86,9 @@ impl<'model> Embeds<'model> {
         };
         let room = job.room(pace.chunk());
         reports.step(pace.expected(room))?;
-        let start = Instant::now();
+        threads.before(room);
         match job.step(room) {
-            Ok(tokens) => pace.learn(tokens, tokens, start.elapsed()),
+            Ok(tokens) => pace.learn(tokens, tokens, threads.after()),
             Err(failure) => {
                 self.job = None;
                 return self.answer_all(|_| Err(failure.clone()), reports);

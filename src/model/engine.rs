@@ -3,7 +3,6 @@
 
 use std::iter;
 use std::rc::Rc;
-use std::time::Instant;
 
 use llama_cpp_2::DecodeError;
 use llama_cpp_2::context::LlamaContext;
@@ -22,11 +21,12 @@ use super::queue::Queue;
 use super::reports::Reports;
 use super::sequence::{Progress, Sequence, check_logits, not_finite};
 use super::state::{self, States};
+use super::threads::{self, Threads};
 use super::{checkpoints, load, next_message, vocabulary};
 use crate::failure::{Code, Failure};
 use crate::link::{Link, Received};
 use crate::message::{Answer, FinishReason, Generate, State, ToModel, Work};
-use crate::settings::{Load, processors};
+use crate::settings::Load;
 
 /// What comes of SAVE and RESTORE.
 type Outcome = Result<State, Failure>;
@@ -48,6 +48,7 @@ pub(super) struct Engine<'model> {
     /// Those that are saved; `None` where there is no directory for them.
     states: Option<States>,
     pace: Pace,
+    threads: Threads,
 }
 
 impl<'model> Engine<'model> {
@@ -65,7 +66,7 @@ impl<'model> Engine<'model> {
     ) -> Result<Self, String> {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
-        let threads = load.threads_batch.unwrap_or_else(processors);
+        let threads = threads::asked(load).batch;
         let pace = Pace::new(model.n_params(), threads, on_gpu, batch_size);
         let places = load::places(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
@@ -84,6 +85,7 @@ impl<'model> Engine<'model> {
             embeds: Embeds::new(embedder, load.parallel),
             states: States::new(load, context_size)?,
             pace,
+            threads: Threads::new(load),
         })
     }
 
@@ -107,6 +109,12 @@ impl<'model> Engine<'model> {
             .map_err(|error| format!("cannot evaluate a token: {error}"))?;
         check_logits(self.context.get_logits_ith(0)).map_err(|failure| failure.message)?;
         let _ = LlamaSampler::greedy().sample(&self.context, 0);
+        self.threads.find(|| {
+            self.context.clear_kv_cache();
+            let decoded = self.context.decode(&mut self.batch);
+            self.context.synchronize();
+            decoded.map_err(|error| format!("cannot evaluate a token: {error}"))
+        })?;
         self.context.clear_kv_cache();
         Ok(())
     }
@@ -125,7 +133,9 @@ impl<'model> Engine<'model> {
                 Received::Nothing => {
                     // One step between two batches, so that neither those who generate nor those
                     // who embed wait for all of the others.
-                    self.embeds.step(&mut self.pace, &mut reports)?;
+                    self.pace.on(self.threads.part());
+                    self.embeds
+                        .step(&mut self.pace, &mut self.threads, &mut reports)?;
                     if !self.queue.is_empty() {
                         self.step(&mut reports)?;
                     }
@@ -232,6 +242,7 @@ impl<'model> Engine<'model> {
 
     /// Evaluates one batch: of each request under way its last token or a part of its prompt.
     fn step(&mut self, reports: &mut Reports<'_>) -> Result<(), String> {
+        self.pace.on(self.threads.part());
         let chunk = self.pace.chunk();
         let plan = self.queue.plan(&mut self.context, chunk, self.batch_size);
         self.batch.clear();
@@ -245,7 +256,7 @@ impl<'model> Engine<'model> {
         }
         let tokens = self.batch.n_tokens() as usize;
         reports.step(self.pace.expected(tokens))?;
-        let start = Instant::now();
+        self.threads.before(tokens);
         match self.context.decode(&mut self.batch) {
             Ok(()) => (),
             Err(DecodeError::NoKvCacheSlot) if self.queue.narrow(&mut self.context) => {
@@ -257,7 +268,7 @@ impl<'model> Engine<'model> {
             }
         }
         self.context.synchronize();
-        self.pace.learn(tokens, prompts, start.elapsed());
+        self.pace.learn(tokens, prompts, self.threads.after());
         self.queue.note(&self.context, &added);
         self.advance(&added, reports)
     }

@@ -8,8 +8,9 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 
+use super::threads;
 use crate::limits::MAX_CONTEXT;
-use crate::settings::{Cache, DEFAULT_CONTEXT, FlashAttention, Load, processors};
+use crate::settings::{Cache, DEFAULT_CONTEXT, FlashAttention, Load};
 
 /// Loads the model. Where llama.cpp aborts instead of failing, this does not return.
 ///
@@ -101,10 +102,11 @@ pub(super) fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
 }
 
 fn params(load: &Load, size: u32) -> LlamaContextParams {
+    let asked = threads::asked(load);
     LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(size))
-        .with_n_threads(load.threads.unwrap_or_else(processors) as i32)
-        .with_n_threads_batch(load.threads_batch.unwrap_or_else(processors) as i32)
+        .with_n_threads(asked.single as i32)
+        .with_n_threads_batch(asked.batch as i32)
         .with_flash_attention_policy(match load.flash_attn {
             FlashAttention::Auto => -1,
             FlashAttention::Off => 0,

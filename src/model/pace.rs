@@ -26,6 +26,8 @@ pub(super) struct Pace {
     largest: usize,
     /// Seconds a token, as long as nothing is measured.
     assumed: f64,
+    /// The part of the threads that the next step gets. What is kept here is as if it were 1.
+    part: f64,
     /// The last step of each size: of 1 token, up to 3, up to 7 and so on.
     steps: Vec<Option<Step>>,
 }
@@ -59,13 +61,23 @@ impl Pace {
             smallest,
             largest,
             assumed,
+            part: 1.0,
             steps: vec![None; batch_size.max(1).ilog2() as usize + 1],
         }
     }
 
+    /// Says which part of the threads the next step gets.
+    pub(super) fn on(&mut self, part: f64) {
+        self.part = part;
+    }
+
     /// Prompt tokens to evaluate in the next step, at the most.
     pub(super) fn chunk(&self) -> usize {
-        self.chunk
+        let mut chunk = self.chunk;
+        while self.part < 1.0 && chunk > self.smallest && self.expected(chunk) > 2 * CHUNK_TIME {
+            chunk /= 2;
+        }
+        chunk
     }
 
     /// How long a step of so many tokens is going to take, by the last one of about that size,
@@ -77,9 +89,12 @@ impl Pace {
         match nearest.next() {
             Some(step) => {
                 let times = tokens as f64 / step.tokens as f64;
-                step.took.mul_f64(times.max(1.0))
+                step.took.mul_f64(times.max(1.0) / self.part)
             }
-            None => Duration::from_secs_f64((self.assumed * tokens as f64).min(3600.0)),
+            None => {
+                let seconds = self.assumed * tokens as f64 / self.part;
+                Duration::from_secs_f64(seconds.min(3600.0))
+            }
         }
     }
 
@@ -88,6 +103,7 @@ impl Pace {
         if tokens == 0 {
             return;
         }
+        let took = took.mul_f64(self.part);
         let class = self.class(tokens);
         self.steps[class] = Some(Step { tokens, took });
         if prompt >= self.chunk {

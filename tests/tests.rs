@@ -75,6 +75,7 @@ mod split;
 mod state;
 mod state_files;
 mod stream;
+mod threads;
 mod threads_policy;
 mod time_limits;
 mod tokens;

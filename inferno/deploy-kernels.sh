@@ -43,7 +43,9 @@ compilers_of() {
 		# shellcheck disable=SC2086 # a list of words
 		echo "$language" "$compiler" "$release" $flags
 	done
-	env | grep -E '^(GGML|CMAKE)_' | sort || :
+	env | grep -E '^(GGML|CMAKE)_' | sort | while IFS= read -r setting; do
+		! grep -q "^${setting%%=*}:[A-Z]*=${setting#*=}\$" "$1/CMakeCache.txt" || printf '%s\n' "$setting"
+	done
 }
 
 # Has cargo compile the llama.cpp of the target folder again, where it was with
@@ -84,8 +86,8 @@ kernels_of() (
 	# shellcheck disable=SC2086 # a list of words
 	macros=$("$compiler" $flags -x c++ -dM -E /dev/null 2>/dev/null) || return 0
 	case $macros in
-	*' __x86_64__ '*) set -- AVX2:__AVX2__ AVX-512:__AVX512F__ VNNI:__AVX512VNNI__ BF16:__AVX512BF16__ AMX:__AMX_INT8__ ;;
-	*' __aarch64__ '*) set -- DOTPROD:__ARM_FEATURE_DOTPROD I8MM:__ARM_FEATURE_MATMUL_INT8 SVE:__ARM_FEATURE_SVE ;;
+	*' __x86_64__ '*) set -- AVX2:__AVX2__ AVX-512:__AVX512F__ VNNI:__AVX512VNNI__ BF16:__AVX512BF16__ repacking:GGML_USE_CPU_REPACK AMX:__AMX_INT8__ ;;
+	*' __aarch64__ '*) set -- DOTPROD:__ARM_FEATURE_DOTPROD I8MM:__ARM_FEATURE_MATMUL_INT8 SVE:__ARM_FEATURE_SVE repacking:GGML_USE_CPU_REPACK ;;
 	*) return 0 ;;
 	esac
 	known=

@@ -184,6 +184,20 @@ fn llama_cpp_is_compiled_again_where_the_compiler_or_a_variable_was_another() {
 }
 
 #[test]
+fn a_variable_counts_as_used_where_cmake_noted_it() {
+    let settings = [("CFLAGS", ""), ("CXXFLAGS", ""), ("GGML_CPU_REPACK", "OFF")];
+    let machine = Machine::new("", "");
+    let cache = machine.folder("").join("CMakeCache.txt");
+    let noted = fs::read_to_string(&cache).expect("it can be read");
+    fs::write(&cache, noted + "GGML_CPU_REPACK:BOOL=OFF\n").expect("it can be written");
+    machine.build_expecting_no_change(&settings);
+
+    let machine = Machine::new("", "");
+    let ended = machine.build(&settings);
+    assert!(ended.errors.contains("cargo: clean "), "{ended:?}");
+}
+
+#[test]
 fn a_build_says_which_kernels_it_has() {
     let (c, cxx) = (configured("CFLAGS"), configured("CXXFLAGS"));
     let machine = Machine::new(c, cxx);
@@ -196,19 +210,22 @@ fn a_build_says_which_kernels_it_has() {
         let expected = format!("deploy.sh: llama.cpp's kernels: {kernels}\n");
         assert!(ended.errors.contains(&expected), "{ended:?}");
     };
-    expect("AVX2 yes, AVX-512 yes, VNNI no, BF16 no, AMX no");
+    expect("AVX2 yes, AVX-512 yes, VNNI no, BF16 no, repacking no, AMX no");
     fs::create_dir(root.join("proc")).expect("it can be made");
     fs::write(root.join("proc/cpuinfo"), "flags : fpu amx_int8\n").expect("it can be written");
-    expect("AVX2 yes, AVX-512 yes, VNNI no, BF16 no, AMX no, though this processor has it");
+    expect(
+        "AVX2 yes, AVX-512 yes, VNNI no, BF16 no, repacking no, AMX no, though this processor has it",
+    );
     let all = [
         "__x86_64__",
         "__AVX2__",
         "__AVX512F__",
         "__AVX512VNNI__",
+        "GGML_USE_CPU_REPACK",
         "__AMX_INT8__",
     ];
     machine.compiler("12.2.0", &all);
-    expect("AVX2 yes, AVX-512 yes, VNNI yes, BF16 no, AMX yes");
+    expect("AVX2 yes, AVX-512 yes, VNNI yes, BF16 no, repacking yes, AMX yes");
     machine.compiler("12.2.0", &["__aarch64__", "__ARM_FEATURE_DOTPROD"]);
-    expect("DOTPROD yes, I8MM no, SVE no");
+    expect("DOTPROD yes, I8MM no, SVE no, repacking no");
 }

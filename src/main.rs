@@ -12,6 +12,7 @@ mod activation;
 mod bridge;
 mod client;
 mod command;
+mod control_group;
 mod failure;
 mod flight;
 mod gate;
@@ -24,6 +25,7 @@ mod link;
 #[allow(dead_code)]
 mod limits;
 mod log;
+mod memory;
 mod message;
 mod metrics;
 mod model;

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use crate::activation;
 use crate::link::{Link, Received};
 use crate::log::{self, Level};
+use crate::memory::Kills;
 use crate::message::{FromModel, ToModel};
 use crate::notify;
 use crate::openmp;
@@ -38,6 +39,8 @@ pub(crate) struct ModelProcess {
     log: log::Reader,
     /// It was told to end, or has closed its end of the socket, which only an end does.
     ending: bool,
+    /// What the kernel had done when it was started.
+    kills: Kills,
     /// What is wrong with what it sent.
     broken: Option<String>,
 }
@@ -79,6 +82,7 @@ impl ModelProcess {
             errors: Some(errors),
             log: log::Reader::new(verbose),
             ending: false,
+            kills: Kills::now(),
             broken: None,
         })
     }
@@ -148,7 +152,7 @@ impl ModelProcess {
         }
         let end = match self.child.try_wait() {
             Ok(None) => return None,
-            Ok(Some(status)) => describe(status),
+            Ok(Some(status)) => self.describe(status),
             Err(error) => error.to_string(),
         };
         self.read_errors();
@@ -157,6 +161,20 @@ impl ModelProcess {
             Some(cause) => format!("{cause} ({end})"),
             None => end,
         })
+    }
+
+    fn describe(&self, status: ExitStatus) -> String {
+        match (status.signal(), status.code()) {
+            (Some(signal), _) => {
+                let killed = format!("killed by {}", signals::name(signal));
+                match self.kills.verdict().filter(|_| signal == libc::SIGKILL) {
+                    Some(verdict) => format!("{killed}, {verdict}"),
+                    None => killed,
+                }
+            }
+            (None, Some(code)) => format!("exit status {code}"),
+            (None, None) => status.to_string(),
+        }
     }
 
     /// Forgets what its log said so far, so that it is not taken for the reason of a later death.
@@ -191,13 +209,5 @@ impl Drop for ModelProcess {
         // Only the end of the bridge drops one that is not buried yet.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-fn describe(status: ExitStatus) -> String {
-    match (status.signal(), status.code()) {
-        (Some(signal), _) => format!("killed by {}", signals::name(signal)),
-        (None, Some(code)) => format!("exit status {code}"),
-        (None, None) => status.to_string(),
     }
 }

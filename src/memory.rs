@@ -1,0 +1,100 @@
+//! Memory: how much there is to be had, and whether the kernel ran out of it.
+
+use std::path::Path;
+
+use crate::control_group::{self, Group};
+
+/// What the host says of its memory.
+const HOST: &str = "/proc/meminfo";
+
+/// What the host counts of its own doing.
+const COUNTERS: &str = "/proc/vmstat";
+
+/// Memory that a process can take.
+#[derive(Clone, Copy)]
+pub(crate) struct Available {
+    /// Bytes.
+    pub(crate) bytes: u64,
+    /// Whether it is a control group that bounds it, and not the host.
+    pub(crate) by_group: bool,
+}
+
+impl Available {
+    /// What is available now, without swapping anything out; cached files count as available.
+    /// `None` where the system does not tell.
+    pub(crate) fn now() -> Option<Self> {
+        let kilobytes = control_group::entry(Path::new(HOST), "MemAvailable:");
+        let host = kilobytes.map(|kilobytes| Self {
+            bytes: kilobytes * 1024,
+            by_group: false,
+        });
+        let group = Group::own().and_then(|group| group.room());
+        let group = group.map(|bytes| Self {
+            bytes,
+            by_group: true,
+        });
+        host.into_iter().chain(group).min_by_key(|it| it.bytes)
+    }
+
+    /// Where that is, for a message.
+    pub(crate) fn place(&self) -> &'static str {
+        if self.by_group {
+            "left by the limit of its control group"
+        } else {
+            "available"
+        }
+    }
+}
+
+/// How many processes the kernel had ended for want of memory at a moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Kills {
+    /// In the control group.
+    group: Option<u64>,
+    /// On the host.
+    host: Option<u64>,
+}
+
+impl Kills {
+    /// Until now.
+    pub(crate) fn now() -> Self {
+        Self {
+            group: Group::own().and_then(|group| group.oom_kills()),
+            host: control_group::entry(Path::new(COUNTERS), "oom_kill"),
+        }
+    }
+
+    /// What is known of a process that was killed since this moment, and not by us.
+    pub(crate) fn verdict(&self) -> Option<&'static str> {
+        let now = Self::now();
+        match (self.group, now.group) {
+            (Some(before), Some(now)) if now > before => {
+                return Some("by the kernel, which was out of memory");
+            }
+            // Nobody in the group was killed for that.
+            (Some(_), Some(_)) => return None,
+            _ => (),
+        }
+        let grew = self
+            .host
+            .zip(now.host)
+            .is_some_and(|(before, now)| now > before);
+        grew.then_some("most likely by the kernel, which was out of memory and ended a process")
+    }
+}
+
+/// Bytes as people read them.
+pub(crate) fn shown(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    // 1023.95 would be shown as 1024.0 of its unit.
+    while value >= 1023.95 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => format!("{value:.1} {}", UNITS[unit]),
+    }
+}

@@ -96,6 +96,11 @@ impl Identity {
         further_parts(&self.path).next().is_some()
     }
 
+    /// Bytes of all its files.
+    pub(crate) fn size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+
     /// The path, as it was given.
     pub(crate) fn path(&self) -> &str {
         &self.path

@@ -155,6 +155,8 @@ impl Options {
             load: Load {
                 path: String::new(),
                 file: String::new(),
+                size: 0,
+                force: false,
                 ctx_size: None,
                 batch_size: 2048,
                 ubatch_size: 512,
@@ -246,6 +248,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("ubatch-size") => load.ubatch_size = number(&mut input, &option, 1..=MAX_CONTEXT)?,
             Long("gpu-layers") => load.gpu_layers = Some(number(&mut input, &option, 0..=10_000)?),
             Long("no-mmap") => load.mmap = false,
+            Long("force-load") => load.force = true,
             Long("mlock") => load.mlock = true,
             Long("flash-attn") => load.flash_attn = choice(&mut input, &option, &FLASH_ATTENTION)?,
             Long("cache-type-k") => load.cache_type_k = choice(&mut input, &option, &CACHE_TYPES)?,

@@ -17,6 +17,10 @@ pub(crate) struct Load {
     pub(crate) path: String,
     /// Where the model process finds it.
     pub(crate) file: String,
+    /// Bytes of it and its further parts.
+    pub(crate) size: u64,
+    /// Whether it is loaded even where memory is short.
+    pub(crate) force: bool,
     /// Tokens; 0 is the model's own, `None` the default.
     pub(crate) ctx_size: Option<u32>,
     pub(crate) batch_size: u32,

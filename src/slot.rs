@@ -426,6 +426,7 @@ impl Slot {
         let load = Load {
             path,
             file,
+            size: found.identity.size(),
             ..self.settings.clone()
         };
         process.send(ToModel::Load(Box::new(load)));

@@ -52,6 +52,7 @@ mod manuals;
 mod metrics;
 mod metrics_examples;
 mod metrics_file;
+mod memory;
 mod mixtures;
 mod model_dir;
 mod model_options;

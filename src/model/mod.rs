@@ -21,6 +21,7 @@ mod lexicon;
 mod likeliest;
 mod load;
 mod log;
+mod need;
 #[cfg(feature = "chat-template")]
 mod neutral;
 mod pace;
@@ -52,6 +53,7 @@ use crate::settings::Load;
 use crate::system;
 use chat::Template;
 use engine::Engine;
+use need::Room;
 
 /// Bytes that the process may take for requests, besides checkpoints and a second context for
 /// embeddings: some ten times what the largest grammar or prompt takes. Where a request takes more,
@@ -86,7 +88,11 @@ pub(crate) fn run() -> Result<(), String> {
 fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
     let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
-    let model = match load::model(&backend, load) {
+    let room = Room::look(load, backend.supports_gpu_offload());
+    let model = room
+        .for_weights()
+        .and_then(|()| load::model(&backend, load));
+    let model = match model {
         Ok(model) => model,
         Err(reason) => return link.send(FromModel::Refused(reason)).map_err(lost),
     };
@@ -99,7 +105,9 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
     let before = system::data_size();
-    let engine = load::context(&backend, &model, load, context_size)
+    let engine = room.for_context(&model, load, context_size);
+    let engine = engine
+        .and_then(|()| load::context(&backend, &model, load, context_size))
         .and_then(|context| {
             let template = template(&model, load);
             Engine::new(&backend, &model, context, load, context_size, template)

@@ -1,0 +1,135 @@
+//! The memory that a model needs at least, and whether there is so much: llama.cpp would find out by
+//! being killed, or by dragging the machine through its swap. What is not known is not counted, so
+//! that nothing is refused which would have fitted.
+
+use llama_cpp_2::model::LlamaModel;
+
+use super::load::{self, own_metadata};
+use crate::memory::{Available, shown};
+use crate::settings::{Cache, Load};
+
+/// Metadata of models whose cache is smaller than layers times tokens, in ways that differ.
+const SMALLER_CACHES: [&str; 6] = [
+    "ssm.state_size",
+    "wkv.head_size",
+    "attention.sliding_window",
+    "attention.kv_lora_rank",
+    "attention.shared_kv_layers",
+    "attention.recurrent_layers",
+];
+
+/// A look at the memory before anything is loaded.
+pub(super) struct Room {
+    /// `None` where nothing is to be refused.
+    available: Option<Available>,
+    /// Bytes of the file and its parts: mapped or read, each is wanted for each token.
+    weights: u64,
+}
+
+impl Room {
+    /// Looks; `gpu` tells whether weights and cache may lie in the memory of an accelerator, of
+    /// which nothing is known here.
+    pub(super) fn look(load: &Load, gpu: bool) -> Self {
+        let wanted = !load.force && !gpu;
+        Self {
+            available: wanted.then(Available::now).flatten(),
+            weights: load.size,
+        }
+    }
+
+    /// Whether the weights fit.
+    ///
+    /// # Errors
+    /// They do not; the numbers.
+    pub(super) fn for_weights(&self) -> Result<(), String> {
+        self.check(&[("weights", self.weights)], "")
+    }
+
+    /// Whether the context fits beside them, by what the model says of itself.
+    ///
+    /// # Errors
+    /// It does not; the numbers.
+    pub(super) fn for_context(
+        &self,
+        model: &LlamaModel,
+        load: &Load,
+        tokens: u32,
+    ) -> Result<(), String> {
+        let parts = [
+            ("weights", self.weights),
+            ("context", cache(model, load, tokens)),
+            ("buffers", buffers(model, load, tokens)),
+        ];
+        self.check(&parts, "a smaller --ctx-size needs less, ")
+    }
+
+    fn check(&self, parts: &[(&str, u64)], hint: &str) -> Result<(), String> {
+        let total = parts
+            .iter()
+            .fold(0u64, |sum, (_, size)| sum.saturating_add(*size));
+        match self.available {
+            Some(available) if total > available.bytes => {
+                let parts: Vec<String> = parts
+                    .iter()
+                    .map(|(name, size)| format!("{name} {}", shown(*size)))
+                    .collect();
+                Err(format!(
+                    "needs at least {} of memory ({}), but {} is {}; \
+                     {hint}--force-load tries it all the same",
+                    shown(total),
+                    parts.join(", "),
+                    shown(available.bytes),
+                    available.place()
+                ))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Bytes of the cached keys and values; 0 for a model whose cache is of another kind.
+fn cache(model: &LlamaModel, load: &Load, tokens: u32) -> u64 {
+    let special = SMALLER_CACHES
+        .iter()
+        .any(|key| own_metadata(model, key).is_some());
+    let causal = own_metadata(model, "attention.causal").is_none_or(|value| value != "false");
+    if special || !causal || model.is_recurrent() || model.is_hybrid() {
+        return 0;
+    }
+    // Where layers differ, that is a list, of which nothing can be learnt but the first entry.
+    let uniform = own_metadata(model, "attention.head_count_kv").is_some();
+    if !uniform || model.n_head() == 0 {
+        return 0;
+    }
+    let usual = u64::from(model.n_embd().unsigned_abs() / model.n_head());
+    let length = |key| {
+        let told = own_metadata(model, key).and_then(|value| value.parse().ok());
+        told.unwrap_or(usual)
+    };
+    let numbers = u64::from(model.n_layer()) * u64::from(model.n_head_kv()) * u64::from(tokens);
+    let keys = numbers.saturating_mul(length("attention.key_length"));
+    let values = numbers.saturating_mul(length("attention.value_length"));
+    let bytes = |numbers: u64, cache| (numbers as f64 * bytes_per_number(cache)) as u64;
+    bytes(keys, load.cache_type_k).saturating_add(bytes(values, load.cache_type_v))
+}
+
+/// Bytes of the logits of a step, and of what goes from layer to layer.
+fn buffers(model: &LlamaModel, load: &Load, tokens: u32) -> u64 {
+    let logits = u64::from(load::places(load, tokens)) * u64::from(model.n_vocab().unsigned_abs());
+    let batch = u64::from(load.ubatch_size.min(load.batch_size).min(tokens));
+    let between = batch * u64::from(model.n_embd().unsigned_abs());
+    (logits + between) * size_of::<f32>() as u64
+}
+
+/// What a number takes in a cache, its share of the scales of a block included.
+fn bytes_per_number(cache: Cache) -> f64 {
+    match cache {
+        Cache::F32 => 4.0,
+        Cache::F16 | Cache::Bf16 => 2.0,
+        Cache::Q8_0 => 34.0 / 32.0,
+        Cache::Q4_0 | Cache::Iq4Nl => 18.0 / 32.0,
+        Cache::Q4_1 => 20.0 / 32.0,
+        Cache::Q5_0 => 22.0 / 32.0,
+        Cache::Q5_1 => 24.0 / 32.0,
+    }
+}

@@ -19,6 +19,7 @@ use crate::model_dir::ModelDir;
 use crate::notify::Notifier;
 use crate::options::Options;
 use crate::poll::{PollFd, poll};
+use crate::preload::Preload;
 use crate::refused::Refused;
 use crate::session::Session;
 use crate::signals::Signals;
@@ -43,6 +44,8 @@ struct Bridge {
     metrics: Metrics,
     metrics_file: Option<MetricsFile>,
     refused_clients: Refused,
+    /// `None` until the bridge serves.
+    preload: Option<Preload>,
     /// Until when no client is accepted, because that failed.
     accept_again: Option<Instant>,
     /// Before that no token of a client is looked at, because one was wrong.
@@ -94,6 +97,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         metrics: Metrics::new(),
         metrics_file: None,
         refused_clients: Refused::default(),
+        preload: None,
         accept_again: None,
         next_token: Instant::now(),
         refused: None,
@@ -111,6 +115,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     bridge.unused_since = Instant::now();
     bridge.notifier.ready();
     bridge.tell(bridge.unused_since);
+    bridge.preload = Some(Preload::new(&bridge.options.preload, Instant::now()));
     while !bridge.stopped() {
         bridge.turn()?;
     }
@@ -202,6 +207,9 @@ impl Bridge {
             return Ok(());
         }
         self.refused_clients.turn(now);
+        if let Some(preload) = &mut self.preload {
+            preload.turn(now);
+        }
         self.hear_model(woken.model, now);
         if woken.knocking {
             self.somebody_waits(now);
@@ -267,6 +275,8 @@ impl Bridge {
         deadline = earliest(deadline, self.notifier.deadline(now));
         let file = self.metrics_file.as_ref();
         deadline = earliest(deadline, file.map(MetricsFile::deadline));
+        let preload = self.preload.as_ref();
+        deadline = earliest(deadline, preload.and_then(Preload::deadline));
         let mut fds = vec![PollFd::readable(self.signals.fd())];
         fds.extend(self.slot.polls());
         let model = 1..fds.len();

@@ -36,6 +36,7 @@ mod notify;
 mod openmp;
 mod options;
 mod poll;
+mod preload;
 mod process;
 mod program;
 mod record;

@@ -83,6 +83,8 @@ pub(crate) struct Options {
     pub(crate) auth_file: Option<PathBuf>,
     /// What comes of the three when the bridge starts.
     pub(crate) access: Access,
+    /// Model files, and directories of them, to be read into the system's cache.
+    pub(crate) preload: Vec<PathBuf>,
     /// The directory that models have to lie in which clients load.
     pub(crate) model_dir: Option<PathBuf>,
     /// The verbs that can be used, in upper case; `None` is all of them.
@@ -202,6 +204,7 @@ impl Options {
             allow_gid: Vec::new(),
             auth_file: None,
             access: Access::default(),
+            preload: Vec::new(),
             model_dir: None,
             allow: None,
         }
@@ -275,6 +278,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("allow-uid") => options.allow_uid.extend(list(&mut input, &option)?),
             Long("allow-gid") => options.allow_gid.extend(list(&mut input, &option)?),
             Long("auth-file") => options.auth_file = Some(path(&mut input, &option)?.into()),
+            Long("preload") => options.preload.push(path(&mut input, &option)?.into()),
             Long("model-dir") => options.model_dir = Some(path(&mut input, &option)?.into()),
             Long("allow") => {
                 let more = values::verbs(&mut input, &option, verbs)?;

@@ -59,6 +59,7 @@ mod model_options;
 mod notify;
 mod options;
 mod packages;
+mod preload;
 mod processes;
 mod prompt_cache;
 mod protocol;

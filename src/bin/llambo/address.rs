@@ -97,7 +97,7 @@ impl std::fmt::Display for Address {
 }
 
 /// The effective user id of this process: that of a socket it makes.
-fn own_uid() -> io::Result<u32> {
+pub(crate) fn own_uid() -> io::Result<u32> {
     let (socket, _) = UnixStream::pair()?;
     Ok(fs::File::from(OwnedFd::from(socket)).metadata()?.uid())
 }

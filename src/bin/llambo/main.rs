@@ -20,6 +20,7 @@ mod lines;
 #[cfg(not(feature = "line-editing"))]
 #[path = "no_lines.rs"]
 mod lines;
+mod ls;
 mod map;
 mod options;
 mod output;
@@ -73,6 +74,7 @@ fn run() -> Result<(), Failure> {
             "infer" => generate::run(&options, false),
             "chat" => chat::or_once(&options),
             "raw" => raw::run(&options),
+            "ls" => ls::run(&options),
             "map" => map::run(options),
             _ => verbs::run(&options, command),
         },

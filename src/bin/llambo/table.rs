@@ -231,6 +231,7 @@ pub(crate) const COMMANDS: &[CommandRow] = &[
     command("status", "", (0, 0), All, "say which model is loaded"),
     command("info", "", (0, 0), All, "describe the bridge and its model"),
     command("metrics", "", (0, 0), All, "print what the bridge has counted, for Prometheus"),
+    command("ls", "", (0, 0), All, "list the bridges of this machine"),
     command("load", "PATH", (1, 1), All, "load the model in the GGUF file PATH"),
     command("free", "", (0, 0), All, "unload the model"),
     command("save", "NAME", (1, 1), All, "store what was evaluated last as NAME"),

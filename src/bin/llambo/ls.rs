@@ -1,0 +1,174 @@
+//! `ls`: the bridges of this machine, by their sockets.
+
+use std::collections::BTreeSet;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+use crate::address::{self, Address};
+use crate::connection::Connection;
+use crate::failure::Failure;
+use crate::generate::quote;
+use crate::options::Options;
+use crate::output;
+
+/// The environment variable that names the directories to look in, separated by colons.
+const DIRECTORIES_VARIABLE: &str = "LLAMBO_LS_PATH";
+
+/// The directory in which every socket is a bridge's, as units of systemd make it.
+const OWN_DIRECTORY: &str = "/run/llama-cpp-bridge";
+
+/// How long a bridge may take to answer before it counts as busy, unless `--timeout` says so. More
+/// than a wrong token costs.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is found out about a socket.
+struct Row {
+    socket: String,
+    /// One of a closed list of words, which the manual has.
+    state: &'static str,
+    model: Option<String>,
+}
+
+/// Asks all bridges at once and prints what each says.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let directories = directories();
+    let mut paths: BTreeSet<PathBuf> = directories.iter().flat_map(|path| sockets(path)).collect();
+    let mut places = Vec::new();
+    for address in &options.sockets {
+        match address {
+            // What was not named is listed only if it is there.
+            Address::Unix(path) if path.exists() => drop(paths.insert(path.clone())),
+            Address::Unix(_) => (),
+            Address::Tcp(_) => places.push(address.clone()),
+        }
+    }
+    let addresses = paths.into_iter().map(Address::Unix).chain(places);
+    let options = Options {
+        timeout: options.timeout.or(Some(PATIENCE)),
+        ..options.clone()
+    };
+    let asked: Vec<_> = addresses
+        .map(|address| {
+            let options = options.clone();
+            thread::spawn(move || look(&address, &options))
+        })
+        .collect();
+    let rows: Vec<Row> = asked
+        .into_iter()
+        .filter_map(|row| row.join().ok().flatten())
+        .collect();
+    if rows.is_empty() {
+        let shown: Vec<String> = directories
+            .iter()
+            .map(|d| d.display().to_string())
+            .collect();
+        let message = format!("no bridge has a socket in {}", shown.join(", "));
+        return Err(Failure::Connect(message));
+    }
+    print(&rows, options.json)
+}
+
+/// Where sockets of bridges are looked for.
+fn directories() -> Vec<PathBuf> {
+    if let Some(list) = env::var_os(DIRECTORIES_VARIABLE).filter(|list| !list.is_empty()) {
+        return env::split_paths(&list).collect();
+    }
+    let mut directories: Vec<PathBuf> = ["/tmp", "/run", OWN_DIRECTORY].map(PathBuf::from).into();
+    let own = address::own_uid().map(|uid| OsString::from(format!("/run/user/{uid}")));
+    let own = env::var_os("XDG_RUNTIME_DIR").or(own.ok());
+    directories.extend(own.map(PathBuf::from));
+    directories
+}
+
+/// The sockets in a directory that have the name of a bridge's.
+fn sockets(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else {
+        return Vec::new();
+    };
+    let all = directory == Path::new(OWN_DIRECTORY);
+    let found = entries.flatten().filter(|entry| {
+        let name = entry.file_name();
+        let name = name.as_bytes();
+        let named = all || name.starts_with(b"llama-cpp-bridge");
+        // A link counts as what it leads to.
+        let kind = fs::metadata(entry.path()).map(|metadata| metadata.file_type());
+        named && name.ends_with(b".sock") && kind.is_ok_and(|kind| kind.is_socket())
+    });
+    found.map(|entry| entry.path()).collect()
+}
+
+/// Asks one of them; `None` if nobody listens there any more.
+fn look(address: &Address, options: &Options) -> Option<Row> {
+    let row = |state, model| {
+        Some(Row {
+            socket: address.to_string(),
+            state,
+            model,
+        })
+    };
+    if address.check_owner(&options.trusted).is_err() {
+        return row("not trusted", None);
+    }
+    let connection = Connection::open_to(address, options);
+    let mut connection = match connection {
+        Ok(connection) => connection.without_notice(),
+        Err(Failure::Silence(_)) => return row("busy", None),
+        Err(Failure::Connect(text)) if text.contains("denied") => return row("denied", None),
+        Err(_) => return None,
+    };
+    match connection
+        .quick("INFO")
+        .and_then(|reply| reply.into_result())
+    {
+        Ok(info) if info.field("model").is_some() => {
+            row("ready", Some(info.text("model").to_string()))
+        }
+        Ok(_) => row("empty", None),
+        Err(Failure::Busy(_)) => row("busy", None),
+        Err(Failure::Bridge { code, message }) if code == "denied" => {
+            let token = message.starts_with("Not authenticated") || message.contains("token");
+            row(if token { "needs a token" } else { "denied" }, None)
+        }
+        Err(_) => row("sick", None),
+    }
+}
+
+fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
+    if json {
+        for row in rows {
+            let model = row.model.as_ref();
+            let model = model.map(|model| format!(",\"model\":{}", quote(model)));
+            output::print_line(&format!(
+                "{{\"socket\":{},\"state\":{}{}}}",
+                quote(&row.socket),
+                quote(row.state),
+                model.unwrap_or_default()
+            ))?;
+        }
+        return Ok(());
+    }
+    let width = |text: fn(&Row) -> &str, least: usize| {
+        let widths = rows.iter().map(|row| text(row).chars().count());
+        widths.max().unwrap_or_default().max(least)
+    };
+    let socket = width(|row| &row.socket, "SOCKET".len());
+    let state = width(|row| row.state, "STATE".len());
+    let line = |columns: [&str; 3]| {
+        let text = format!(
+            "{:socket$}  {:state$}  {}",
+            columns[0], columns[1], columns[2]
+        );
+        output::print_line(text.trim_end())
+    };
+    line(["SOCKET", "STATE", "MODEL"])?;
+    for row in rows {
+        line([&row.socket, row.state, row.model.as_deref().unwrap_or("-")])?;
+    }
+    Ok(())
+}

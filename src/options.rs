@@ -175,6 +175,7 @@ impl Options {
                 chat_template: None,
                 state_dir: None,
                 state_limit: DEFAULT_STATE_LIMIT,
+                sandbox: true,
                 verbose: false,
             },
             max_tokens: 256,
@@ -260,6 +261,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("chat-template-file") => {
                 options.chat_template_file = Some(path(&mut input, &option)?.into());
             }
+            Long("no-sandbox") => load.sandbox = false,
             Long("state-dir") => load.state_dir = Some(text(&mut input, &option)?),
             Long("state-limit") => load.state_limit = number(&mut input, &option, 1..=1 << 50)?,
             Long("idle-timeout") => options.idle_timeout = seconds(&mut input, &option)?,

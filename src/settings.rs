@@ -46,6 +46,8 @@ pub(crate) struct Load {
     pub(crate) state_dir: Option<String>,
     /// Bytes that the states in it may take together.
     pub(crate) state_limit: u64,
+    /// Whether the model process gives up what it does not need.
+    pub(crate) sandbox: bool,
     /// Whether all of llama.cpp's log is wanted, not its errors alone.
     pub(crate) verbose: bool,
 }

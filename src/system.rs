@@ -312,6 +312,16 @@ pub(crate) fn leave_no_core() {
     }
 }
 
+/// Keeps this process and all that it might start from ever having more rights, as by a program that
+/// is set-user-ID. Linux only.
+pub(crate) fn give_up_new_privileges() {
+    // SAFETY: prctl(2) takes plain numbers here.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    }
+}
+
 /// Bytes of memory that this process has to itself, as RLIMIT_DATA counts them; `None` where the
 /// system does not tell.
 pub(crate) fn data_size() -> Option<u64> {

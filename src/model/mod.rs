@@ -3,6 +3,8 @@
 
 mod bound;
 mod cache;
+#[cfg(target_os = "linux")]
+mod calls;
 mod cells;
 #[cfg(feature = "chat-template")]
 mod chat;
@@ -28,6 +30,11 @@ mod pace;
 mod queue;
 mod reports;
 mod sampling;
+#[cfg(target_os = "linux")]
+mod sandbox;
+#[cfg(not(target_os = "linux"))]
+#[path = "no_sandbox.rs"]
+mod sandbox;
 mod sequence;
 mod share;
 mod shelf;
@@ -60,6 +67,15 @@ use need::Room;
 /// only that request fails, at worst together with this process, and not the machine.
 const ROOM: u64 = 1 << 30;
 
+/// Whether this is a build for an accelerator. Its driver opens devices, loads libraries and may start
+/// programs, at the load and later, so that there only new privileges are given up, after the load.
+const HAS_DRIVER: bool = cfg!(any(
+    feature = "cuda",
+    feature = "vulkan",
+    feature = "metal",
+    feature = "rocm"
+));
+
 /// Runs the model process on the socket that is its standard input.
 ///
 /// # Errors
@@ -87,6 +103,13 @@ pub(crate) fn run() -> Result<(), String> {
 /// Loads the model and serves it to its end; or tells why it could not be loaded.
 fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
+    if load.sandbox
+        && !HAS_DRIVER
+        && let Err(lacking) = sandbox::enter(load)
+    {
+        let notice = format!("the model process runs without its whole sandbox: {lacking}");
+        link.send(FromModel::Notice(notice)).map_err(lost)?;
+    }
     let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
     let room = Room::look(load, backend.supports_gpu_offload());
     let model = room
@@ -115,6 +138,9 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         .and_then(|mut engine| engine.try_out().map(|()| engine));
     match engine {
         Ok(mut engine) => {
+            if load.sandbox {
+                system::give_up_new_privileges();
+            }
             // A GPU's driver takes memory of its own, as much as it likes.
             if !backend.supports_gpu_offload()
                 && let (Some(before), Some(now)) = (before, system::data_size())

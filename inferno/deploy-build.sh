@@ -92,7 +92,7 @@ missing_packages() {
 			python3 -m pip --version >/dev/null 2>&1 || echo python3-pip
 			;;
 		test)
-			for tool in fish git haproxy jq mandoc openssl prometheus-node-exporter python3 shellcheck socat zsh; do
+			for tool in fish gdb git haproxy jq mandoc openssl prometheus-node-exporter python3 shellcheck socat zsh; do
 				have "$tool" || echo "$tool"
 			done
 			python3 -c 'import jsonschema' 2>/dev/null || echo python3-jsonschema

@@ -236,10 +236,11 @@ fn a_state_that_cannot_be_written_is_an_error_and_the_live_one_stays() {
     let bridge = keeper(&home, &model, &[]);
     let mut client = bridge.connect();
     ask(&mut client, "some text", 1);
-    fs::remove_dir(home.join("states")).expect("it is empty");
+    let rename = |from: &str, to: &str| fs::rename(home.join(from), home.join(to));
+    rename("states", "away").expect("it can be renamed");
     let reason = "Cannot save the state 'a': No such file or directory (os error 2)";
     client.exchange("SAVE a", &failure("internal", reason));
     assert_eq!(ask(&mut client, "some text on", 1).cached_tokens, 10);
-    fs::create_dir(home.join("states")).expect("it can be made again");
+    rename("away", "states").expect("it can be renamed back");
     save(&mut client, "a");
 }

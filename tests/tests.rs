@@ -70,6 +70,7 @@ mod requests;
 mod resting;
 mod sampling;
 mod sampling_options;
+mod sandbox;
 mod schema;
 mod schema_refusals;
 mod signals;

@@ -85,6 +85,17 @@ fn status_bytes(pid: u32, name: &str) -> u64 {
     kibibytes.expect("Linux tells it") * 1024
 }
 
+/// What `/proc/PID/status` says of each thread of the process under this name.
+pub(crate) fn status_of_threads(pid: u32, name: &str) -> Vec<String> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("the process runs");
+    let texts = threads.flatten().filter_map(|thread| {
+        let text = fs::read_to_string(thread.path().join("status")).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        Some(line.trim_start_matches(':').trim().to_string())
+    });
+    texts.collect()
+}
+
 /// The most memory that the process may have to itself, in bytes; `None` is no limit.
 pub(crate) fn data_limit(pid: u32) -> Option<u64> {
     let text = fs::read_to_string(format!("/proc/{pid}/limits")).expect("the process runs");

@@ -247,7 +247,7 @@ ROWS = {
     "beside": together.beside,
     "map": together.map_lines,
     "shell": together.shell,
-    **({"company": together.company} if (HERE / "company.py").exists() else {}),
+    "company": together.company,
 }
 # Rows of how a program is used, not of the model: measured with the first model only.
 ONCE = {"schema", "embed", "instances-2", "instances-3", "together-2", "together-3", "beside", "map", "shell",

@@ -11,7 +11,7 @@ use lexopt::prelude::*;
 use crate::access::Access;
 use crate::limits::{self, Limit, MAX_CONTEXT};
 use crate::process::MODEL_PROCESS_ARGUMENT;
-use crate::settings::{Cache, FlashAttention, Load, MAX_PARALLEL, Sampling};
+use crate::settings::{Cache, FlashAttention, Load, MAX_GUESS, MAX_PARALLEL, Sampling};
 use values::{
     choice, limited, list, mode, no_seconds, number, number_or_auto, path, seconds, text,
 };
@@ -165,6 +165,7 @@ impl Options {
                 threads: None,
                 threads_batch: None,
                 parallel: 8,
+                spec_ngram: 0,
                 gpu_layers: None,
                 mmap: true,
                 mlock: false,
@@ -272,6 +273,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("stall-timeout") => options.stall_timeout = seconds(&mut input, &option)?,
             Long("load-timeout") => options.load_timeout = seconds(&mut input, &option)?,
             Long("parallel") => load.parallel = number(&mut input, &option, 1..=MAX_PARALLEL)?,
+            Long("spec-ngram") => load.spec_ngram = number(&mut input, &option, 0..=MAX_GUESS)?,
             Long("max-request") => {
                 options.max_request = number(&mut input, &option, 1024..=1 << 30)?
             }

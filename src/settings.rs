@@ -10,6 +10,9 @@ pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
 /// its row of logits.
 pub(crate) const MAX_PARALLEL: u32 = 64;
 
+/// Most tokens that can be guessed at a time: those behind the first that is wrong are in vain.
+pub(crate) const MAX_GUESS: u32 = 64;
+
 /// Which model to load, and how. The values are those of the options of the same names.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub(crate) struct Load {
@@ -31,6 +34,8 @@ pub(crate) struct Load {
     pub(crate) threads_batch: Option<u32>,
     /// Requests that are worked on together at the most.
     pub(crate) parallel: u32,
+    /// Tokens guessed at a time at the most; 0 is none.
+    pub(crate) spec_ngram: u32,
     /// Layers; `None` is all.
     pub(crate) gpu_layers: Option<u32>,
     pub(crate) mmap: bool,

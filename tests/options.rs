@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Bridge, Directory, Tiny, command, completed, ok, program, run};
 
 /// Options with the range that their error names, a value below it, one above, and its ends.
-const NUMBERS: [(&str, &str, &str, &str, [&str; 2]); 18] = [
+const NUMBERS: [(&str, &str, &str, &str, [&str; 2]); 19] = [
     (
         "--ctx-size",
         "0 to 1048576",
@@ -29,6 +29,7 @@ const NUMBERS: [(&str, &str, &str, &str, [&str; 2]); 18] = [
         "1048577",
         ["1", "1048576"],
     ),
+    ("--spec-ngram", "0 to 64", "-1", "65", ["0", "64"]),
     ("--gpu-layers", "0 to 10000", "-1", "10001", ["0", "10000"]),
     (
         "--max-tokens",

@@ -31,6 +31,7 @@ mod generate_fields;
 mod generate_syntax;
 mod grammar;
 mod grammar_limits;
+mod guess;
 mod haproxy;
 mod idle;
 mod in_flight;

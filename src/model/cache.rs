@@ -257,6 +257,12 @@ impl Cache {
         self.cells.hold(place as usize, tokens);
     }
 
+    /// Takes out of the context what was evaluated behind the tokens of a place, but not noted.
+    /// `false` if that cannot be: the place is then empty.
+    pub(super) fn trim(&mut self, context: &mut LlamaContext<'_>, place: i32) -> bool {
+        self.cells.trim(context, place as usize)
+    }
+
     /// Leaves a place; what it holds is kept.
     pub(super) fn leave(&mut self, place: i32) {
         self.cells.touch(place as usize, false);

@@ -167,6 +167,18 @@ impl Cells {
         count
     }
 
+    /// Takes out what llama.cpp has behind the tokens of a place. `false` if that cannot be: the
+    /// place is then empty.
+    pub(super) fn trim(&mut self, context: &mut LlamaContext<'_>, at: usize) -> bool {
+        let end = self.places[at].cells.len() as u32;
+        let trimmed = context.clear_kv_cache_seq(Some(at as u32), Some(end), None);
+        let trimmed = trimmed.is_ok_and(|trimmed| trimmed);
+        if !trimmed {
+            self.clear(context, at);
+        }
+        trimmed
+    }
+
     /// Empties a place.
     pub(super) fn clear(&mut self, context: &mut LlamaContext<'_>, at: usize) {
         self.places[at].cells.clear();

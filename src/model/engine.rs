@@ -15,6 +15,7 @@ use llama_cpp_2::token::LlamaToken;
 use super::chat::Template;
 use super::embedding::{self, Embedder};
 use super::embeds::Embeds;
+use super::guess::Guessing;
 use super::lexicon::Lexicon;
 use super::pace::Pace;
 use super::queue::Queue;
@@ -49,6 +50,7 @@ pub(super) struct Engine<'model> {
     states: Option<States>,
     pace: Pace,
     threads: Threads,
+    guessing: Guessing,
 }
 
 impl<'model> Engine<'model> {
@@ -71,6 +73,8 @@ impl<'model> Engine<'model> {
         let places = load::places(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
         let checkpoints = checkpoints::needed(model, &context, load.swa_full);
+        // What cannot be cut cannot take a guess back.
+        let guesses = if checkpoints { 0 } else { load.spec_ngram };
         let queue = Queue::new(places, context.n_ctx() as usize, checkpoints);
         Ok(Self {
             model,
@@ -86,6 +90,7 @@ impl<'model> Engine<'model> {
             states: States::new(load, context_size)?,
             pace,
             threads: Threads::new(load),
+            guessing: Guessing::new(guesses),
         })
     }
 
@@ -245,6 +250,7 @@ impl<'model> Engine<'model> {
         self.pace.on(self.threads.part());
         let chunk = self.pace.chunk();
         let plan = self.queue.plan(&mut self.context, chunk, self.batch_size);
+        self.queue.guess(&self.guessing, &plan, self.batch_size);
         self.batch.clear();
         let mut added = Vec::new();
         let mut prompts = 0;
@@ -268,7 +274,11 @@ impl<'model> Engine<'model> {
             }
         }
         self.context.synchronize();
-        self.pace.learn(tokens, prompts, self.threads.after());
+        let took = self.threads.after();
+        self.pace.learn(tokens, prompts, took);
+        if prompts == 0 {
+            self.guessing.learn(tokens, took);
+        }
         self.queue.note(&self.context, &added);
         self.advance(&added, reports)
     }
@@ -279,7 +289,10 @@ impl<'model> Engine<'model> {
         let mut broken = false;
         for added in added {
             let sequence = &mut self.queue.running()[at];
-            match sequence.advance(*added, self.model, &self.context) {
+            let progress = sequence.advance(*added, self.model, &self.context);
+            self.queue.settle_guesses(&mut self.context, at);
+            let sequence = &mut self.queue.running()[at];
+            match progress {
                 Ok(Progress::Going) => {
                     if sequence.stream {
                         reports.piece(sequence.id, sequence.piece())?;

@@ -19,6 +19,7 @@ mod fingerprint;
 mod gain;
 mod gbnf;
 mod grammar;
+mod guess;
 mod lexicon;
 mod likeliest;
 mod load;

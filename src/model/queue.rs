@@ -8,6 +8,7 @@ use llama_cpp_2::token::LlamaToken;
 
 use super::cache::Cache;
 use super::cells::Cells;
+use super::guess::Guessing;
 use super::sequence::Sequence;
 
 /// Tokens that a request which has to generate so many or more must find room for beside its
@@ -168,6 +169,29 @@ impl Queue {
                 sequence.marked = end;
             }
         }
+    }
+
+    /// Notes which guesses of a request under way, by its index, were right, and takes the others
+    /// out of the context.
+    pub(super) fn settle_guesses(&mut self, context: &mut LlamaContext<'_>, at: usize) {
+        let sequence = &mut self.running[at];
+        let Some((right, wrong)) = sequence.verdict() else {
+            return;
+        };
+        let end = sequence.evaluated();
+        let tokens = &sequence.tokens()[end - right..end];
+        self.cache.note(sequence.place, tokens);
+        if wrong > 0 && !self.cache.trim(context, sequence.place) {
+            sequence.moved(0);
+        }
+    }
+
+    /// Lets the requests under way guess, beside the tokens that the next batch takes of each;
+    /// never more than `most` tokens in all.
+    pub(super) fn guess(&mut self, guessing: &Guessing, plan: &[usize], most: usize) {
+        let planned = plan.iter().sum::<usize>();
+        let room = self.cache.free().min(most).saturating_sub(planned);
+        guessing.prepare(&mut self.running, plan, room);
     }
 
     /// Lets in who waits, in turn, as long as there are places and room.

@@ -9,6 +9,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
 use super::cache::Seat;
+use super::guess::Record;
 use super::lexicon::Lexicon;
 use super::likeliest::Logits;
 use super::sampling::Chooser;
@@ -48,6 +49,14 @@ pub(super) struct Sequence {
     seed: u32,
     chooser: Chooser,
     output: Output,
+    /// How its guesses have done so far.
+    record: Record,
+    /// What is held against the tokens that are chosen next.
+    foreseen: Vec<LlamaToken>,
+    /// How many of these are evaluated in the same batch.
+    guessed: usize,
+    /// Of the guesses in the last batch those that were right, and the others.
+    verdict: Option<(usize, usize)>,
     /// Where in the batch the token is whose logits choose the next one.
     output_index: Option<i32>,
     /// When work on it began.
@@ -103,6 +112,10 @@ impl Sequence {
             chooser: Chooser::new(model, lexicon, request, context_size, &tokens)?,
             tokens,
             output: Output::new(request.stop.clone()),
+            record: Record::default(),
+            foreseen: Vec::new(),
+            guessed: 0,
+            verdict: None,
             output_index: None,
             start: None,
             prompt_end: None,
@@ -161,6 +174,7 @@ impl Sequence {
     pub(super) fn rise(&mut self) {
         self.evaluated = 0;
         self.output_index = None;
+        self.guess(&[], 0);
         self.follows = None;
     }
 
@@ -179,10 +193,52 @@ impl Sequence {
         let added = (batch.n_tokens() - before) as usize;
         let complete = self.evaluated + added == self.tokens.len() && added > 0;
         self.output_index = complete.then(|| batch.n_tokens() - 1);
+        self.fill_guesses(batch, complete);
         added
     }
 
-    /// Notes that the batch was evaluated, and chooses the next token if its logits are there.
+    fn fill_guesses(&mut self, batch: &mut LlamaBatch<'_>, complete: bool) {
+        let guesses = if complete { self.guessed } else { 0 };
+        self.guessed = 0;
+        for token in &self.foreseen[..guesses] {
+            let position = (self.tokens.len() + self.guessed) as i32;
+            if batch.add(*token, position, &[self.place], true).is_err() {
+                break;
+            }
+            self.guessed += 1;
+        }
+    }
+
+    /// Foresees its next tokens, the first `guessed` of which are to be in the next batch.
+    pub(super) fn guess(&mut self, foreseen: &[LlamaToken], guessed: usize) {
+        self.foreseen.clear();
+        self.foreseen.extend_from_slice(foreseen);
+        self.guessed = guessed;
+    }
+
+    /// How many tokens it may guess now: of those that it may still generate and that fit the
+    /// context all but the one that is chosen anyway; none of a prompt.
+    pub(super) fn guesses_at_most(&self) -> usize {
+        if self.pending() != 1 || self.prompt_end.is_none() {
+            return 0;
+        }
+        let room = self.context_size - self.tokens.len();
+        self.left().saturating_sub(1).min(room)
+    }
+
+    /// How its guesses have done so far.
+    pub(super) fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Of the guesses in the last batch how many were right, and how many were not; `None` if
+    /// there were none.
+    pub(super) fn verdict(&mut self) -> Option<(usize, usize)> {
+        self.verdict.take()
+    }
+
+    /// Notes that the batch was evaluated, and chooses the next token if its logits are there, and
+    /// one more behind each guess that was right.
     ///
     /// # Errors
     /// A grammar that cannot go on.
@@ -193,10 +249,42 @@ impl Sequence {
         context: &LlamaContext<'_>,
     ) -> Result<Progress, Failure> {
         self.evaluated += added;
-        let Some(index) = self.output_index.take() else {
+        let Some(first) = self.output_index.take() else {
             return Ok(Progress::Going);
         };
         self.prompt_end.get_or_insert_with(Instant::now);
+        let mut right = 0;
+        let progress = loop {
+            let progress = self.choose(model, context, first + right as i32)?;
+            if progress != Progress::Going {
+                break progress;
+            }
+            let hit = self
+                .foreseen
+                .get(right)
+                .map(|g| Some(g) == self.tokens.last());
+            if let Some(hit) = hit {
+                self.record.note(hit);
+            }
+            if right == self.guessed || hit != Some(true) {
+                break progress;
+            }
+            right += 1;
+            self.evaluated += 1;
+        };
+        self.verdict = (self.guessed > 0).then(|| (right, self.guessed - right));
+        self.foreseen.clear();
+        self.guessed = 0;
+        Ok(progress)
+    }
+
+    /// Chooses the next token by the logits at this place of the batch.
+    fn choose(
+        &mut self,
+        model: &LlamaModel,
+        context: &LlamaContext<'_>,
+        index: i32,
+    ) -> Result<Progress, Failure> {
         if self.generated() >= self.max_tokens {
             return Ok(Progress::Done(FinishReason::Length));
         }

@@ -226,15 +226,13 @@ impl Slot {
         let Some(limit) = self.limits.idle.filter(|_| due) else {
             return;
         };
-        match mem::replace(&mut self.state, State::Empty) {
-            State::Loaded(model, worker) => {
-                let (path, seconds) = (model.path(), limit.as_secs());
-                let message = format!("{path}: rests: not needed for {seconds} s");
-                log::write(Level::Info, &message);
-                self.state = State::Resting(model);
-                self.end(worker.into_process());
-            }
-            other => self.state = other,
+        if let Some(model) = self.model() {
+            let (path, seconds) = (model.path(), limit.as_secs());
+            let message = format!("{path}: rests: not needed for {seconds} s");
+            log::write(Level::Info, &message);
+        }
+        if let Some(worker) = self.rest() {
+            self.end(worker.into_process());
         }
     }
 
@@ -278,12 +276,19 @@ impl Slot {
         events
     }
 
-    fn rest(&mut self) {
-        self.tally.rests += 1;
-        self.state = match mem::replace(&mut self.state, State::Empty) {
-            State::Loaded(model, _) => State::Resting(model),
-            other => other,
-        };
+    /// Leaves a loaded model without its process, which it gives back.
+    fn rest(&mut self) -> Option<Box<Worker>> {
+        match mem::replace(&mut self.state, State::Empty) {
+            State::Loaded(model, worker) => {
+                self.tally.rests += 1;
+                self.state = State::Resting(model);
+                Some(worker)
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
     }
 
     fn turn_loading(&mut self, now: Instant, said: bool) -> Option<Result<(), Failure>> {

@@ -286,6 +286,23 @@ fn the_state_of_the_slot_is_told_and_a_resting_model_stays_at_rest() {
 }
 
 #[test]
+fn a_model_that_rests_because_nobody_needs_it_is_counted() {
+    let home = Directory::new();
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(&home, &model, &["--idle-unload", "1"]);
+    wait_until("the model rests", || bridge.errors().contains("rests"));
+    let text = metrics(&mut bridge.connect());
+    expect(
+        &text,
+        &[
+            (r#"slot_state{state="resting"}"#, 1.0),
+            ("model_rests_total", 1.0),
+            ("model_deaths_total", 0.0),
+        ],
+    );
+}
+
+#[test]
 fn the_time_in_which_somebody_waits_is_counted() {
     let home = Directory::new();
     let bridge = Bridge::start(&home, &[]);

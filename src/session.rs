@@ -334,12 +334,13 @@ impl Session {
 
     /// When the client has to give way to one that waits, if it does nothing until then.
     pub(crate) fn gives_way_at(&self, options: &Options) -> Option<Instant> {
-        let turn = options.turn_limit.filter(|_| !self.closing);
-        let turn = turn.map(|limit| self.began + limit);
         // One that has shown no token gets no more time by asking again and again.
-        let stranger = (!self.gate.is_open()).then(|| self.began + options.idle_timeout);
-        let ends = self.patience_ends(options).into_iter();
-        ends.chain(turn).chain(stranger).min()
+        let stranger = (!self.gate.is_open()).then_some(options.idle_timeout);
+        let limits = options.turn_limit.into_iter().chain(stranger);
+        // One that is closing gives way already, and only its answers are waited for.
+        let turn = limits.min().filter(|_| !self.closing);
+        let turn = turn.map(|limit| self.began + limit);
+        turn.into_iter().chain(self.patience_ends(options)).min()
     }
 
     /// When it has been idle, or too slow, for too long.

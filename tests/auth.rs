@@ -147,6 +147,23 @@ fn a_client_that_only_guesses_gives_way() {
 }
 
 #[test]
+fn a_guess_that_is_still_to_be_answered_costs_no_processor_time() {
+    let home = Directory::new();
+    let bridge = guarded(&home, &["--idle-timeout", "2"]);
+    let mut guesser = bridge.connect();
+    let mut client = bridge.connect();
+    guesser.exchange("AUTH a", &wrong());
+    guesser.expect_silence(PENALTY / 2);
+    // Its time ends before the answer to this comes.
+    let before = process::ticks(bridge.pid());
+    guesser.exchange("AUTH b", &wrong());
+    let used = process::ticks(bridge.pid()) - before;
+    guesser.expect_end();
+    assert!(used < 10, "{used} ticks");
+    client.exchange("PING", &ok("pong"));
+}
+
+#[test]
 fn tokens_stand_in_no_message() {
     let home = Directory::new();
     let bridge = guarded(&home, &["--verbose"]);

@@ -74,13 +74,13 @@ impl Notifier {
         self.news = Some("READY=1\n");
     }
 
-    /// Tells, once, that the bridge is about to end.
+    /// Tells, once, that the bridge is about to end, and that it is alive until then.
     pub(crate) fn stopping(&mut self, now: Instant) {
         if !self.stopping {
             self.stopping = true;
             self.news = Some("STOPPING=1\n");
-            self.turn(now, || "stopping".to_string());
         }
+        self.turn(now, || "stopping".to_string());
     }
 
     /// Tells what is due. `status` says what the bridge does.

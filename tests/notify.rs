@@ -140,6 +140,27 @@ fn a_watchdog_gets_a_sign_of_life_twice_in_its_interval_also_under_a_request() {
 }
 
 #[test]
+fn a_watchdog_gets_signs_of_life_until_the_last_reply_is_taken() {
+    let home = Directory::new();
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let (mut command, mut manager, _) = with_manager(&home, &model, &[]);
+    command.env("WATCHDOG_USEC", "400000");
+    let mut bridge = Bridge::start_command(&mut command, home.socket());
+    let mut client = bridge.connect();
+    // More than the socket holds, and nobody reads it.
+    client.send("HELP\n".repeat(400) + "QUIT\n");
+    manager.wait_for("STOPPING=1");
+    let before = process::ticks(bridge.pid());
+    for _ in 0..4 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    let used = process::ticks(bridge.pid()) - before;
+    assert!(used < 10, "{used} ticks");
+    client.vanish();
+    bridge.expect_stop(&[]);
+}
+
+#[test]
 fn a_watchdog_of_another_process_gets_no_sign_of_life() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));

@@ -94,7 +94,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         session: None,
         unused_since: Instant::now(),
         notifier: Notifier::from_environment(Instant::now()),
-        metrics: Metrics::new(),
+        metrics: Metrics::new(place.name()),
         metrics_file: None,
         refused_clients: Refused::default(),
         preload: None,
@@ -164,7 +164,7 @@ impl Bridge {
     /// Writes the metrics file for the first time, if there is to be one.
     fn open_metrics_file(&mut self) -> Result<(), String> {
         if let Some(path) = &self.options.metrics_file {
-            let text = self.metrics.text(&self.slot, &self.options);
+            let text = self.metrics.text(&self.slot);
             let file = MetricsFile::new(path, &text, Instant::now())?;
             self.metrics_file = Some(file);
         }
@@ -221,7 +221,7 @@ impl Bridge {
             if woken.by_something() {
                 file.touch();
             }
-            file.turn(|| self.metrics.text(&self.slot, &self.options), now);
+            file.turn(|| self.metrics.text(&self.slot), now);
         }
         Ok(())
     }

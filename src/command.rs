@@ -280,9 +280,9 @@ fn help(_: &str, _: &Options) -> Result<Action, Failure> {
 }
 
 fn metrics(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|slot, options, metrics| Reply::Data {
+    Ok(Action::Tell(|slot, _, metrics| Reply::Data {
         message: "Metrics",
-        data: metrics.text(slot, options),
+        data: metrics.text(slot),
     }))
 }
 

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::command;
 use crate::failure::Code;
-use crate::options::Options;
 use crate::record::{Outcome, Record, Work};
 use crate::slot::Slot;
 use histogram::Histogram;
 
 /// The counters of one bridge, and the few things that are only known while they are true.
 pub(crate) struct Metrics {
+    /// What tells the bridges of a host apart.
+    socket: String,
     started: SystemTime,
     /// A row for each verb, in the order of HELP, and one for what is no verb.
     verbs: Vec<Verb>,
@@ -79,10 +80,11 @@ impl Verb {
 }
 
 impl Metrics {
-    /// Nothing has happened yet.
-    pub(crate) fn new() -> Self {
+    /// Nothing has happened yet on the socket of this name.
+    pub(crate) fn new(socket: String) -> Self {
         let names = command::verbs().into_iter().chain([command::UNKNOWN]);
         Self {
+            socket,
             started: SystemTime::now(),
             verbs: names.map(Verb::new).collect(),
             tokens: Tokens::default(),
@@ -145,7 +147,7 @@ impl Metrics {
     }
 
     /// All of it, in the text format of Prometheus.
-    pub(crate) fn text(&self, slot: &Slot, options: &Options) -> String {
-        text::of(self, slot, options)
+    pub(crate) fn text(&self, slot: &Slot) -> String {
+        text::of(self, slot)
     }
 }

@@ -47,6 +47,18 @@ impl Place {
         }
     }
 
+    /// What the place is called on this host: an absolute path, or the name of the socket.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Path(claim) => {
+                let given = &claim.socket;
+                let path = std::path::absolute(given).unwrap_or_else(|_| given.clone());
+                path.to_string_lossy().into_owned()
+            }
+            Self::Passed(passed) => passed.name.clone(),
+        }
+    }
+
     /// Listens there.
     ///
     /// # Errors

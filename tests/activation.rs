@@ -70,6 +70,28 @@ fn a_socket_that_is_passed_in_is_served_and_stays() {
 }
 
 #[test]
+fn the_metrics_name_the_socket_that_is_passed_in() {
+    for at in ["", "\\0"] {
+        let home = Directory::new();
+        let lines = LISTENING.replace("($path)", &format!("(\"{at}$path\")"));
+        let file = home.join("a.prom");
+        let option = ["--metrics-file", file.to_str().expect("paths are UTF-8")];
+        let Some(mut command) = with_passed(&home, &lines, "", &option) else {
+            return;
+        };
+        let mark = if at.is_empty() { "" } else { "@" };
+        let named = format!("{mark}{}", home.socket().display());
+        let _bridge = Bridge::start_command_as(&mut command, home.socket(), &named);
+        let text = fs::read_to_string(file).expect("it is there");
+        let label = format!("{{socket=\"{named}\"");
+        let samples = text.lines().filter(|line| !line.starts_with('#'));
+        for line in samples {
+            assert!(line.contains(&label), "{line}");
+        }
+    }
+}
+
+#[test]
 fn a_socket_with_an_abstract_name_is_served() {
     let home = Directory::new();
     let lines = LISTENING.replace("($path)", "(\"\\0$path\")");

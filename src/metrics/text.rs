@@ -7,15 +7,14 @@ use super::histogram::Histogram;
 use super::processes::{self, Process};
 use super::{Metrics, Verb};
 use crate::failure::Code;
-use crate::options::Options;
 use crate::slot::{self, Slot};
 
 /// Stands before the name of every metric.
 const PREFIX: &str = "llama_cpp_bridge_";
 
 /// All metrics of a bridge.
-pub(super) fn of(metrics: &Metrics, slot: &Slot, options: &Options) -> String {
-    let mut page = Page::new(options);
+pub(super) fn of(metrics: &Metrics, slot: &Slot) -> String {
+    let mut page = Page::new(&metrics.socket);
     about(&mut page, metrics);
     model(&mut page, slot);
     clients(&mut page, metrics);
@@ -198,13 +197,10 @@ struct Page {
 }
 
 impl Page {
-    fn new(options: &Options) -> Self {
-        // Two relative paths could be the same.
-        let socket = std::path::absolute(&options.socket);
-        let socket = socket.unwrap_or_else(|_| options.socket.clone());
+    fn new(socket: &str) -> Self {
         Self {
             text: String::new(),
-            socket: format!("socket=\"{}\"", escaped(&socket.to_string_lossy())),
+            socket: format!("socket=\"{}\"", escaped(socket)),
             name: "",
         }
     }

@@ -12,6 +12,7 @@ use crate::access::Access;
 use crate::activation;
 use crate::client::Client;
 use crate::failure::Failure;
+use crate::loading::Origin;
 use crate::log::{self, Level};
 use crate::metrics::Metrics;
 use crate::metrics::file::MetricsFile;
@@ -23,7 +24,7 @@ use crate::preload::Preload;
 use crate::refused::Refused;
 use crate::session::Session;
 use crate::signals::Signals;
-use crate::slot::{Begun, Event, Limits, Origin, Slot};
+use crate::slot::{Begun, Event, Limits, Slot};
 use crate::socket::{Place, Socket};
 use crate::system;
 

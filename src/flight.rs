@@ -6,12 +6,13 @@ use std::time::Instant;
 
 use crate::command::{Action, MakeReply, Question};
 use crate::failure::Failure;
+use crate::loading::Origin;
 use crate::message::Work;
 use crate::metrics::Metrics;
 use crate::options::Options;
 use crate::record::Record;
 use crate::reply::{self, Reply};
-use crate::slot::{Begun, Origin, Slot};
+use crate::slot::{Begun, Slot};
 
 /// Pieces of a stream that are kept apart while they wait.
 const PIECES_LIMIT: usize = 256;

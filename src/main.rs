@@ -21,6 +21,7 @@ mod handover;
 mod identity;
 mod json;
 mod link;
+mod loading;
 // What only llambo and the tests use of the table.
 #[allow(dead_code)]
 mod limits;

@@ -1,15 +1,14 @@
 //! The model slot: at most one model, and the process that holds it while there is one. Nothing
 //! here waits: what is under way goes on with each [`turn`](Slot::turn).
 
-use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
 use crate::failure::{Code, Failure};
-use crate::handover::{Alias, Handover, Links};
-use crate::identity::{Found, Identity};
+use crate::identity::Identity;
+use crate::loading::{Loading, Origin, failed_to_load};
 use crate::log::{self, Level};
-use crate::message::{FromModel, Ready, ToModel, Work};
+use crate::message::{Ready, Work};
 use crate::model_dir::ModelDir;
 use crate::poll::PollFd;
 use crate::process::ModelProcess;
@@ -26,15 +25,6 @@ pub(crate) struct Limits {
     pub(crate) stall: Duration,
     /// To have nothing to do, before it is ended; `None` is without end.
     pub(crate) idle: Option<Duration>,
-}
-
-/// Who wants a model to be loaded.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Origin {
-    /// Whoever runs the bridge.
-    Owner,
-    /// A client, whose models may have to lie in a directory.
-    Client,
 }
 
 /// What is known of a model that was loaded.
@@ -59,30 +49,6 @@ enum State {
     /// There is a model, and no process: the next request that needs it brings it back.
     Resting(Model),
     Loaded(Model, Box<Worker>),
-}
-
-/// A load under way, beside the model before.
-struct Loading {
-    identity: Identity,
-    origin: Origin,
-    alias: Alias,
-    _links: Option<Links>,
-    process: ModelProcess,
-    since: Instant,
-    /// Whether it is to bring the resting model back, which is lost if it cannot.
-    wakes: bool,
-    /// Why it is being ended.
-    refused: Option<Failure>,
-}
-
-impl Loading {
-    /// Has the process end. The first reason counts.
-    fn refuse(&mut self, code: Code, reason: &str) {
-        let path = self.identity.path();
-        let failure = failed_to_load(path, code, &self.alias.undo(reason));
-        self.refused.get_or_insert(failure);
-        self.process.end();
-    }
 }
 
 /// What came of a call of [`Slot::load`].
@@ -192,7 +158,7 @@ impl Slot {
             State::Loaded(_, worker) => Some(worker.polls()),
             _ => None,
         };
-        let loading = self.loading.as_ref().map(|loading| loading.process.polls());
+        let loading = self.loading.as_ref().map(Loading::polls);
         worker
             .into_iter()
             .flatten()
@@ -205,8 +171,8 @@ impl Slot {
             State::Loaded(_, worker) => worker.deadline(self.limits.stall),
             _ => None,
         };
-        let loading = self.loading.as_ref().filter(|l| l.refused.is_none());
-        let loading = loading.map(|loading| loading.since + self.limits.load);
+        let loading = self.loading.as_ref();
+        let loading = loading.and_then(|loading| loading.deadline(self.limits.load));
         let times = worker.into_iter().chain(loading);
         times.chain(self.rests_at()).min()
     }
@@ -293,37 +259,19 @@ impl Slot {
 
     fn turn_loading(&mut self, now: Instant, said: bool) -> Option<Result<(), Failure>> {
         let loading = self.loading.as_mut()?;
-        let messages = if said {
-            loading.process.pump()
-        } else {
-            Vec::new()
-        };
-        let late = now >= loading.since + self.limits.load && loading.refused.is_none();
-        for message in messages {
-            match message {
-                FromModel::Ready(ready) => {
-                    self.install(*ready, now);
-                    return Some(Ok(()));
+        match loading.turn(now, said, self.limits.load)? {
+            Ok(ready) => {
+                self.install(*ready, now);
+                Some(Ok(()))
+            }
+            Err(failure) => {
+                if loading.wakes {
+                    self.state = State::Empty;
                 }
-                FromModel::Refused(reason) => {
-                    let reason = loading.process.first_error().unwrap_or(reason);
-                    loading.refuse(Code::LoadFailed, &reason);
-                }
-                _ => (),
+                self.loading = None;
+                Some(Err(failure))
             }
         }
-        if late {
-            let seconds = self.limits.load.as_secs();
-            loading.refuse(Code::Timeout, &format!("not loaded within {seconds} s"));
-        }
-        let died = loading.process.buried()?;
-        let reason = loading.process.first_error().unwrap_or(died);
-        loading.refuse(Code::LoadFailed, &reason);
-        let ended = self.loading.take()?;
-        if ended.wakes {
-            self.state = State::Empty;
-        }
-        ended.refused.map(Err)
     }
 
     /// Puts the model that was loaded in the place of the one before, whose process goes.
@@ -400,52 +348,8 @@ impl Slot {
             Some(loading) if loading.identity == *identity => return Ok(Begun::UnderWay),
             _ => self.abort_load(),
         }
-        self.start(found, origin, wakes, now)?;
+        self.loading = Some(Loading::start(found, origin, wakes, &self.settings, now)?);
         Ok(Begun::UnderWay)
-    }
-
-    fn start(
-        &mut self,
-        found: Found,
-        origin: Origin,
-        wakes: bool,
-        now: Instant,
-    ) -> Result<(), Failure> {
-        let path = found.identity.path().to_string();
-        let failed = |error: io::Error| {
-            let reason = format!("cannot start the model process: {error}");
-            failed_to_load(&path, Code::LoadFailed, &reason)
-        };
-        let split = found.identity.is_split();
-        let mut handover = match found.files.as_slice() {
-            [] => None,
-            files => Some(Handover::new(files, &found.paths, split).map_err(failed)?),
-        };
-        let process = ModelProcess::start(self.settings.verbose);
-        let (file, alias) = match &mut handover {
-            Some(handover) => (handover.file.clone(), mem::take(&mut handover.alias)),
-            None => (path.clone(), Alias::default()),
-        };
-        let links = handover.and_then(Handover::done);
-        let mut process = process.map_err(failed)?;
-        let load = Load {
-            path,
-            file,
-            size: found.identity.size(),
-            ..self.settings.clone()
-        };
-        process.send(ToModel::Load(Box::new(load)));
-        self.loading = Some(Loading {
-            identity: found.identity,
-            origin,
-            alias,
-            _links: links,
-            process,
-            since: now,
-            wakes,
-            refused: None,
-        });
-        Ok(())
     }
 
     /// Whether the process of the loaded model, or one that was told to end, is still to be
@@ -517,8 +421,4 @@ impl Slot {
     pub(crate) fn is_free(&self) -> bool {
         matches!(self.state, State::Empty) && !self.is_ending()
     }
-}
-
-fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
-    Failure::new(code, format!("Failed to load model: {path}: {reason}"))
 }

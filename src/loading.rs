@@ -1,0 +1,144 @@
+//! A load under way: the process that it happens in, and when it has to be given up. Nothing here
+//! waits.
+
+use std::io;
+use std::mem;
+use std::time::{Duration, Instant};
+
+use crate::failure::{Code, Failure};
+use crate::handover::{Alias, Handover, Links};
+use crate::identity::{Found, Identity};
+use crate::message::{FromModel, Ready, ToModel};
+use crate::poll::PollFd;
+use crate::process::ModelProcess;
+use crate::settings::Load;
+
+/// Who wants a model to be loaded.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Origin {
+    /// Whoever runs the bridge.
+    Owner,
+    /// A client, whose models may have to lie in a directory.
+    Client,
+}
+
+/// A load under way, beside the model before.
+pub(crate) struct Loading {
+    pub(crate) identity: Identity,
+    pub(crate) origin: Origin,
+    alias: Alias,
+    _links: Option<Links>,
+    pub(crate) process: ModelProcess,
+    pub(crate) since: Instant,
+    /// Whether it is to bring the resting model back, which is lost if it cannot.
+    pub(crate) wakes: bool,
+    /// Why it is being ended.
+    refused: Option<Failure>,
+}
+
+impl Loading {
+    /// Has a new process load the model that was found.
+    ///
+    /// # Errors
+    /// `load_failed`: the process could not be started.
+    pub(crate) fn start(
+        found: Found,
+        origin: Origin,
+        wakes: bool,
+        settings: &Load,
+        now: Instant,
+    ) -> Result<Self, Failure> {
+        let path = found.identity.path().to_string();
+        let failed = |error: io::Error| {
+            let reason = format!("cannot start the model process: {error}");
+            failed_to_load(&path, Code::LoadFailed, &reason)
+        };
+        let split = found.identity.is_split();
+        let mut handover = match found.files.as_slice() {
+            [] => None,
+            files => Some(Handover::new(files, &found.paths, split).map_err(failed)?),
+        };
+        let process = ModelProcess::start(settings.verbose);
+        let (file, alias) = match &mut handover {
+            Some(handover) => (handover.file.clone(), mem::take(&mut handover.alias)),
+            None => (path.clone(), Alias::default()),
+        };
+        let links = handover.and_then(Handover::done);
+        let mut process = process.map_err(failed)?;
+        let load = Load {
+            path,
+            file,
+            size: found.identity.size(),
+            ..settings.clone()
+        };
+        process.send(ToModel::Load(Box::new(load)));
+        Ok(Self {
+            identity: found.identity,
+            origin,
+            alias,
+            _links: links,
+            process,
+            since: now,
+            wakes,
+            refused: None,
+        })
+    }
+
+    /// What to wait for.
+    pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
+        self.process.polls()
+    }
+
+    /// When it has to be given up; `limit` is how long it may take.
+    pub(crate) fn deadline(&self, limit: Duration) -> Option<Instant> {
+        self.refused.is_none().then_some(self.since + limit)
+    }
+
+    /// Takes in what the process says, if it may have `said` something, and ends it where it has
+    /// to be ended. `None` as long as the load is under way; a failure is told once the process is
+    /// gone, with its memory.
+    pub(crate) fn turn(
+        &mut self,
+        now: Instant,
+        said: bool,
+        limit: Duration,
+    ) -> Option<Result<Box<Ready>, Failure>> {
+        let late = self.deadline(limit).is_some_and(|at| now >= at);
+        let messages = if said {
+            self.process.pump()
+        } else {
+            Vec::new()
+        };
+        for message in messages {
+            match message {
+                FromModel::Ready(ready) => return Some(Ok(ready)),
+                FromModel::Refused(reason) => {
+                    let reason = self.process.first_error().unwrap_or(reason);
+                    self.refuse(Code::LoadFailed, &reason);
+                }
+                _ => (),
+            }
+        }
+        if late {
+            let seconds = limit.as_secs();
+            self.refuse(Code::Timeout, &format!("not loaded within {seconds} s"));
+        }
+        let died = self.process.buried()?;
+        let reason = self.process.first_error().unwrap_or(died);
+        self.refuse(Code::LoadFailed, &reason);
+        self.refused.take().map(Err)
+    }
+
+    /// Has the process end. The first reason counts.
+    fn refuse(&mut self, code: Code, reason: &str) {
+        let path = self.identity.path();
+        let failure = failed_to_load(path, code, &self.alias.undo(reason));
+        self.refused.get_or_insert(failure);
+        self.process.end();
+    }
+}
+
+/// What a request is told whose model cannot be loaded.
+pub(crate) fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
+    Failure::new(code, format!("Failed to load model: {path}: {reason}"))
+}

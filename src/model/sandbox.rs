@@ -18,8 +18,8 @@ use crate::settings::Load;
 const ASKED: ABI = ABI::V6;
 
 /// What the process looks at while it works: its own memory and threads, the load of the machine,
-/// and its processors. It writes nothing there.
-const FIGURES: [&str; 2] = ["/proc", "/sys/devices/system"];
+/// its processors, and the limits of its control group. It writes nothing there.
+const FIGURES: [&str; 3] = ["/proc", "/sys/devices/system", "/sys/fs/cgroup"];
 
 /// Shuts the process in, for good.
 ///

@@ -11,10 +11,6 @@ use super::cells::Cells;
 use super::checkpoints::Checkpoints;
 use super::shelf::{Shelf, Shelved};
 
-/// Tokens that are worth to be had again: with many models the first one alone is the same in all
-/// texts. Without it the batches, and so the rounding, are those of a text that shares nothing.
-const LEAST: usize = 2;
-
 /// Everything that was evaluated and is still there.
 pub(super) struct Cache {
     cells: Cells,
@@ -346,7 +342,7 @@ impl Cache {
         let usable = |at: usize| self.usable(context, at, self.cells.places[at].common(wanted));
         (0..self.cells.places.len())
             .map(|at| (at, usable(at)))
-            .filter(|(_, known)| *known >= LEAST)
+            .filter(|(_, known)| *known > 0)
             // Of equals the one that can be taken over, and was used last.
             .max_by_key(|(at, known)| {
                 let place = &self.cells.places[*at];

@@ -128,7 +128,7 @@ fn the_page_and_the_help_name_every_command_and_no_other() {
 const SENT_OTHERWISE: &[&str] = &["INFER", "STREAM", "CHAT", "GENERATE", "HELP", "AUTH"];
 
 /// Commands that are no verb of their own.
-const NO_VERBS: &[&str] = &["infer", "chat", "raw", "map", "help"];
+const NO_VERBS: &[&str] = &["infer", "chat", "raw", "map", "ls", "help"];
 
 #[test]
 fn llambo_has_a_command_for_each_verb_that_a_bridge_has_and_no_other() {

@@ -176,6 +176,10 @@ impl Bridge {
         );
         assert!(!self.socket.exists(), "the socket is still there");
         assert!(!self.lock().exists(), "the lock is still there");
+        // All that it said is there to be looked at.
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("the reader ends");
+        }
     }
 
     fn wait_within(&mut self, limit: Duration) -> ExitStatus {

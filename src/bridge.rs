@@ -216,7 +216,10 @@ impl Bridge {
             self.somebody_waits(now);
         }
         self.serve(&woken, now);
-        self.leave_if_unused(now);
+        if !woken.knocking {
+            // Behind one that was refused there may be another, who is lost if nobody listens.
+            self.leave_if_unused(now);
+        }
         self.tell(now);
         if let Some(file) = &mut self.metrics_file {
             if woken.by_something() {
@@ -230,6 +233,8 @@ impl Bridge {
     /// When the bridge ends, if nobody comes until then.
     fn leaves_at(&self) -> Option<Instant> {
         let used = self.session.is_some() || self.socket.is_none() || self.stop_at.is_some();
+        // Somebody is there, and could not be accepted yet.
+        let used = used || self.accept_again.is_some();
         let limit = self.options.exit_idle.filter(|_| !used);
         limit.map(|limit| self.unused_since + limit)
     }

@@ -36,6 +36,23 @@ fn a_bridge_that_nobody_uses_ends() {
 }
 
 #[test]
+fn whoever_is_in_the_queue_is_heard_before_the_bridge_ends() {
+    let home = Directory::new();
+    let mut bridge = Bridge::start(&home, &["--exit-idle", "1", "--allow-uid", "4294967294"]);
+    let served = Instant::now();
+    process::signal(bridge.pid(), "STOP");
+    let mut clients: Vec<Client> = (0..3).map(|_| bridge.connect()).collect();
+    // When it goes on, its time is over.
+    clients[0].expect_silence(Duration::from_millis(1200));
+    process::signal(bridge.pid(), "CONT");
+    for client in &mut clients {
+        client.expect_error("denied");
+    }
+    assert_eq!(bridge.wait().code(), Some(0));
+    assert!(served.elapsed() >= Duration::from_secs(1));
+}
+
+#[test]
 fn a_client_keeps_the_bridge_however_idle_it_is() {
     let home = Directory::new();
     let mut bridge = with_limit(&home, "--exit-idle");

@@ -63,9 +63,17 @@ impl ModelDir {
         files::open_without_links(&real).map_err(NotOpened::Error)
     }
 
-    /// Whether a path lies in the directory by its name.
+    /// Whether a path that leads nowhere lies in the directory by its name, and leaves it by no link
+    /// on the way: nobody is to learn what is there and what is not.
     fn seems_to_hold(&self, path: &Path) -> bool {
-        let climbs = path.components().any(|part| part == Component::ParentDir);
-        !climbs && (path.starts_with(&self.given) || path.starts_with(&self.real))
+        let named = [&self.given, &self.real].map(|top| path.strip_prefix(top));
+        let Some(rest) = named.into_iter().find_map(Result::ok) else {
+            return false;
+        };
+        let depth = rest.components().count();
+        let climbs = rest.components().any(|part| part == Component::ParentDir);
+        let mut on_the_way = path.ancestors().skip(1).take(depth);
+        let nearest = on_the_way.find_map(|parent| fs::canonicalize(parent).ok());
+        !climbs && nearest.is_none_or(|nearest| nearest.starts_with(&self.real))
     }
 }

@@ -82,6 +82,8 @@ fn models_elsewhere_are_denied_and_nobody_learns_whether_they_are_there() {
         "../missing.gguf",
         "way-out.gguf",
         "up/out.gguf",
+        "up/missing.gguf",
+        "up/missing/missing.gguf",
         "/etc/passwd",
         "/dev/null",
         "..",
@@ -100,6 +102,15 @@ fn what_is_wrong_with_a_file_in_the_directory_is_told() {
     fs::write(models.join("bad.gguf"), "GGUF\x03\0\0\0").expect("a file can be written");
     let bridge = confined(&home, &models, &[]);
     let mut client = bridge.connect();
+    let climbs = home.join("models/../models");
+    let second = Directory::new();
+    let other = confined(&second, &climbs, &[]);
+    let message = "Failed to load model: missing.gguf: no such file";
+    load(
+        &mut other.connect(),
+        "missing.gguf",
+        &failure("load_failed", message),
+    );
     for (path, reason) in [
         ("missing.gguf", "no such file"),
         ("sub", "is a directory, not a GGUF file"),

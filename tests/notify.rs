@@ -1,5 +1,6 @@
 //! What a service manager is told, over a socket of the test's own.
 
+use std::io::ErrorKind;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
@@ -32,8 +33,14 @@ impl Manager {
     /// The next message.
     fn hear(&mut self) -> String {
         let mut bytes = [0; 4096];
-        let count = self.socket.recv(&mut bytes);
-        let count = count.unwrap_or_else(|error| panic!("{error}; heard: {:?}", self.heard));
+        let count = loop {
+            match self.socket.recv(&mut bytes) {
+                Ok(count) => break count,
+                // A process that was stopped and continued: a read with a time limit tells.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => panic!("{error}; heard: {:?}", self.heard),
+            }
+        };
         let text = String::from_utf8_lossy(&bytes[..count]).into_owned();
         self.heard.push(text.clone());
         text

@@ -244,3 +244,28 @@ fn a_state_that_cannot_be_written_is_an_error_and_the_live_one_stays() {
     rename("away", "states").expect("it can be renamed back");
     save(&mut client, "a");
 }
+
+#[test]
+fn a_state_that_cannot_be_kept_costs_none_of_the_others() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    let (_, bytes) = save(&mut client, "a");
+    drop(client);
+    drop(bridge);
+    let limit = (2 * bytes + bytes / 2).to_string();
+    let bridge = keeper(&home, &model, &["--state-limit", &limit]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    save(&mut client, "b");
+    fs::create_dir(home.join("states/c.state")).expect("it can be made");
+    client.ask("SAVE c");
+    let message = client.expect_error("internal");
+    assert!(
+        message.starts_with("Cannot save the state 'c': "),
+        "{message}"
+    );
+    assert_eq!(names(&home), ["a.state", "b.state", "c.state"]);
+}

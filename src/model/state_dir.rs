@@ -118,16 +118,17 @@ impl StateDir {
     /// # Errors
     /// Those of rename(2) and of the sync of the directory.
     pub(super) fn keep(&self, mut draft: Draft, name: &str, bytes: u64) -> io::Result<()> {
-        self.make_room(name, bytes);
         if let Some(path) = &draft.path {
             fs::rename(path, self.file(name))?;
         }
         draft.path = None;
+        // Not before: nothing is to go for a state that does not come.
+        self.make_room(name, bytes);
         File::open(&self.path)?.sync_all()
     }
 
-    /// Removes the oldest states until a new one of so many bytes, which replaces the one of its
-    /// own name, is within the limit.
+    /// Removes the oldest states until the new one of this name, of so many bytes, is within the
+    /// limit.
     fn make_room(&self, name: &str, bytes: u64) {
         let own = self.file(name);
         let mut others: Vec<(SystemTime, PathBuf, u64)> = self

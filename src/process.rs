@@ -30,6 +30,15 @@ const SPIN_COUNT: &str = "1000";
 /// What sets it otherwise.
 pub(crate) const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
+/// Has the C library ask for huge pages where the system leaves that to programs (glibc 2.35). With
+/// weights and KV cache in them 1.1 billion parameters, repacked, were decoded 1.02 to 1.3 times as
+/// quickly, and loaded in 0.3 to 0.4 s instead of 0.5; in 1.0 to 1.6 s where a virtual machine had
+/// yet to get that memory from its host. The model process takes no more of them after that.
+const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
+
+/// What sets it, with all else that can be tuned there.
+const TUNABLES: &str = "GLIBC_TUNABLES";
+
 /// A model process, running or ending. It is killed when this is dropped.
 pub(crate) struct ModelProcess {
     child: Child,
@@ -61,6 +70,9 @@ impl ModelProcess {
                 .all(|name| env::var_os(name).is_none())
         {
             command.env("GOMP_SPINCOUNT", SPIN_COUNT);
+        }
+        if env::var_os(TUNABLES).is_none() {
+            command.env(TUNABLES, HUGE_PAGES);
         }
         for variable in [activation::VARIABLES, notify::VARIABLES].concat() {
             command.env_remove(variable);

@@ -322,6 +322,16 @@ pub(crate) fn give_up_new_privileges() {
     }
 }
 
+/// Has this process get no further huge pages; those that it has stay. A buffer of which only a part
+/// is used would take more memory by them. Linux only.
+pub(crate) fn stop_huge_pages() {
+    // SAFETY: prctl(2) takes plain numbers here.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    }
+}
+
 /// Bytes of memory that this process has to itself, as RLIMIT_DATA counts them; `None` where the
 /// system does not tell.
 pub(crate) fn data_size() -> Option<u64> {

@@ -133,6 +133,8 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
     let engine = engine
         .and_then(|()| load::context(&backend, &model, load, context_size))
         .and_then(|context| {
+            // What is filled until now are the weights and the KV cache, and those are read whole.
+            system::stop_huge_pages();
             let template = template(&model, load);
             Engine::new(&backend, &model, context, load, context_size, template)
         })

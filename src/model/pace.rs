@@ -111,11 +111,12 @@ impl Pace {
         }
     }
 
-    /// Fits the chunk to the time that a whole one took.
+    /// Fits the chunk to the time that a whole one took. Twice as much may take a little more than
+    /// it should, and half as much is not worth it before that: few tokens at a time are slower each.
     fn fit_chunk(&mut self, took: Duration) {
-        if took > CHUNK_TIME {
+        if took > CHUNK_TIME * 3 / 2 {
             self.chunk = (self.chunk / 2).max(self.smallest);
-        } else if took < CHUNK_TIME / 3 {
+        } else if took < CHUNK_TIME * 3 / 5 {
             self.chunk = (self.chunk * 2).min(self.largest);
         }
     }

@@ -149,6 +149,7 @@ fn every_environment_variable_stands_in_the_manual_and_the_reverse() {
         let code = fs::read_to_string(file).expect("a source can be read");
         for prefix in [
             "LLAMA_CPP_BRIDGE_",
+            "GLIBC_",
             "GOMP_",
             "OMP_",
             "JOURNAL_",

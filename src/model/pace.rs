@@ -112,9 +112,9 @@ impl Pace {
     }
 
     /// Fits the chunk to the time that a whole one took. Twice as much may take a little more than
-    /// it should, and half as much is not worth it before that: few tokens at a time are slower each.
+    /// it should, and behind a long context twice as long: few tokens at a time are slower each.
     fn fit_chunk(&mut self, took: Duration) {
-        if took > CHUNK_TIME * 3 / 2 {
+        if took > CHUNK_TIME * 2 {
             self.chunk = (self.chunk / 2).max(self.smallest);
         } else if took < CHUNK_TIME * 3 / 5 {
             self.chunk = (self.chunk * 2).min(self.largest);

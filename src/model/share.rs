@@ -62,6 +62,13 @@ impl Share {
         self.calm >= CALM
     }
 
+    /// Whether so many threads of others leave a processor to each of the most threads of ours.
+    // The tests play the rules, which need no looks.
+    #[cfg_attr(test, allow(dead_code))]
+    pub(crate) fn leave_room(&self, others: u32) -> bool {
+        self.most + others <= self.processors
+    }
+
     /// Begins after a rest, with a look at the machine, on which `others` threads of others ran.
     /// What was known before a long rest no longer counts (`anew`).
     pub(crate) fn begin(&mut self, others: u32, anew: bool) {

@@ -2,6 +2,7 @@
 //! many as are good for everyone on the machine.
 
 use std::env;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::gain::Gain;
@@ -22,6 +23,11 @@ const MANY: usize = 64;
 
 /// Between two steps there is less time than this, unless there was nothing to do.
 const PAUSE: Duration = Duration::from_millis(5);
+
+/// How often, and how far apart, the others are counted before a step, where they leave too little:
+/// who has just brought the work, and threads that look for more of their own, are soon asleep.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_micros(500);
 
 /// A rest after which the others are counted anew.
 const REST: Duration = Duration::from_secs(1);
@@ -169,9 +175,18 @@ impl Threads {
 
     /// Counts the others before the first step after a rest; `anew` where it was a long one.
     fn look_around(&mut self, anew: bool) {
-        if let Some(runnable) = openmp::runnable() {
-            self.share.begin(runnable.saturating_sub(1), anew);
+        let others = || openmp::runnable().map(|runnable| runnable.saturating_sub(1));
+        let Some(mut least) = others() else {
+            return;
+        };
+        for _ in 1..LOOKS {
+            if self.share.leave_room(least) {
+                break;
+            }
+            thread::sleep(BETWEEN_LOOKS);
+            least = least.min(others().unwrap_or(least));
         }
+        self.share.begin(least, anew);
     }
 
     fn set_spin(&self) {

@@ -7,8 +7,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::identity;
+use crate::peer::Peer;
 use crate::system;
-use crate::system::peer::Peer;
 
 /// Largest file of tokens, in bytes: far more than any host needs, and compared in a moment.
 const TOKENS_LIMIT: u64 = 1 << 20;

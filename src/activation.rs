@@ -3,12 +3,12 @@
 
 use std::env;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process;
 
-use crate::system::passed;
+use crate::system;
 
 /// The process that the sockets are for.
 const PID_VARIABLE: &str = "LISTEN_PID";
@@ -69,16 +69,16 @@ fn number(variable: &str) -> Result<Option<u32>, String> {
 
 /// The socket, if it is one that can be served.
 fn checked() -> Result<UnixListener, String> {
-    let fd = passed::take().map_err(|error| match error.raw_os_error() {
+    let fd = system::take_passed().map_err(|error| match error.raw_os_error() {
         Some(libc::EBADF) => "descriptor 3 is not open".to_string(),
         _ => error.to_string(),
     })?;
     let kind =
-        passed::option(fd.as_fd(), libc::SO_TYPE).map_err(|error| match error.raw_os_error() {
+        socket_number(fd.as_fd(), libc::SO_TYPE).map_err(|error| match error.raw_os_error() {
             Some(libc::ENOTSOCK) => "descriptor 3 is not a socket".to_string(),
             _ => error.to_string(),
         })?;
-    let listens = passed::option(fd.as_fd(), libc::SO_ACCEPTCONN).unwrap_or(0) != 0;
+    let listens = socket_number(fd.as_fd(), libc::SO_ACCEPTCONN).unwrap_or(0) != 0;
     let listener = UnixListener::from(fd);
     match listener.local_addr() {
         Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error.to_string()),
@@ -107,4 +107,11 @@ fn name(address: &SocketAddr) -> String {
         Some(path) => path.display().to_string(),
         None => "a socket without a name".to_string(),
     }
+}
+
+/// The value of an option of a socket that is a number.
+fn socket_number(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut bytes = [0; size_of::<libc::c_int>()];
+    let (result, _) = system::socket_option(socket, option, &mut bytes);
+    result.map(|()| libc::c_int::from_ne_bytes(bytes))
 }

@@ -1,6 +1,6 @@
 //! Has the linker put the bridge between llama.cpp and GCC's OpenMP where that is what llama.cpp
 //! computes with, so that the number of its threads can follow the machine's load: see
-//! src/system/openmp.rs. Where it cannot be, the bridge is built without.
+//! src/openmp.rs. Where it cannot be, the bridge is built without.
 
 use std::env;
 use std::fs;

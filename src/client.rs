@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::peer::{self, Peer};
 use crate::poll::PollFd;
 use crate::request::{Framed, Framer};
-use crate::system::peer::{self, Peer};
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;

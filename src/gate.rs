@@ -7,8 +7,8 @@ use crate::command::Action;
 use crate::failure::{Code, Failure};
 use crate::flight::{Flight, State};
 use crate::log::{self, Level};
+use crate::peer::Peer;
 use crate::reply::Reply;
-use crate::system::peer::Peer;
 
 /// What a wrong token costs, in time. The next one is not looked at before that, whoever sends it:
 /// hanging up does not save the wait.

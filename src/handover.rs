@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::system::files::inheritable;
+use crate::system::inheritable;
 
 /// Where the model process finds the descriptors that it has inherited.
 const DESCRIPTORS: &str = if cfg!(target_os = "linux") {

@@ -14,6 +14,7 @@ mod client;
 mod command;
 mod control_group;
 mod failure;
+mod files;
 mod flight;
 mod gate;
 mod generate;
@@ -32,10 +33,9 @@ mod metrics;
 mod model;
 mod model_dir;
 mod notify;
-#[allow(unsafe_code)]
-#[path = "system/openmp.rs"]
 mod openmp;
 mod options;
+mod peer;
 mod poll;
 mod preload;
 mod process;

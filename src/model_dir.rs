@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::system::files;
+use crate::files;
 
 /// A directory of models.
 pub(crate) struct ModelDir {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::identity;
 use crate::log::{self, Level};
 use crate::memory::{Available, shown};
-use crate::system::files::will_need;
+use crate::system::will_need;
 
 /// Bytes that are asked for at a time: what the kernel sends to a disk at once, so that the bridge
 /// is back in a moment.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::failure::{Code, Failure};
 use crate::message::{Answer, Done};
-use crate::system::peer::Peer;
+use crate::peer::Peer;
 
 /// What is noted of a request.
 pub(crate) struct Record {

@@ -12,12 +12,12 @@ use crate::gate::Gate;
 use crate::log::{self, Level};
 use crate::metrics::Metrics;
 use crate::options::Options;
+use crate::peer::Peer;
 use crate::poll::PollFd;
 use crate::record::Record;
 use crate::reply;
 use crate::request::Framed;
 use crate::slot::{Event, Readiness, Slot};
-use crate::system::peer::Peer;
 use crate::worker::Heard;
 
 /// Requests of one client that are under way at the most, answered ones that wait for their turn

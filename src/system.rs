@@ -1,23 +1,14 @@
 //! The few system calls that the standard library does not offer: poll(2), signals, umask(2), the
 //! group database, and what ties the model process to the bridge.
 //!
-//! All `unsafe` of the bridge and of llambo is here, and in the parts of this module; every function
-//! is safe to call.
-
-// This file is part of two programs, so where its parts are is said whole.
-#[path = "system/passed.rs"]
-pub(crate) mod passed;
-#[path = "system/peer.rs"]
-pub(crate) mod peer;
-
-#[path = "system/files.rs"]
-pub(crate) mod files;
+//! All `unsafe` of the bridge and of llambo is here; every function is safe to call.
 
 #[cfg(target_os = "linux")]
 use std::ffi::OsStr;
 use std::ffi::{CStr, CString};
+use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -337,9 +328,14 @@ pub(crate) fn stop_huge_pages() {
 pub(crate) fn data_size() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = pages.split_whitespace().nth(5)?.parse().ok()?;
-    // SAFETY: sysconf(3) only returns a number.
-    let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    Some(pages * u64::try_from(page).ok()?)
+    Some(pages * configured(libc::_SC_PAGESIZE)?)
+}
+
+/// What sysconf(3) says of the system; `None` where it says nothing.
+pub(crate) fn configured(name: libc::c_int) -> Option<u64> {
+    // SAFETY: sysconf(3) takes and returns a number.
+    let number = unsafe { libc::sysconf(name) };
+    u64::try_from(number).ok()
 }
 
 /// Lets this process have no more than so many bytes of memory to itself, and no more than it
@@ -484,6 +480,191 @@ fn interrupt() -> libc::sigset_t {
         set
     }
 }
+
+/// The value of an option of a socket (SOL_SOCKET), written into `value` as the kernel has it; and
+/// its length in bytes, which with ERANGE is that of a value that does not fit.
+pub(crate) fn socket_option(
+    socket: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: &mut [u8],
+) -> (io::Result<()>, usize) {
+    let mut length = value.len() as libc::socklen_t;
+    // SAFETY: the length is that of the slice, and both outlive the call; the kernel writes no more
+    // than that.
+    let result = unsafe {
+        let (socket, start) = (socket.as_raw_fd(), value.as_mut_ptr());
+        libc::getsockopt(
+            socket,
+            libc::SOL_SOCKET,
+            option,
+            start.cast(),
+            &raw mut length,
+        )
+    };
+    let result = match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    };
+    (result, length as usize)
+}
+
+/// The effective user and group of who connected a Unix socket.
+///
+/// # Errors
+/// Those of getpeereid(3).
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn peer_ids(stream: &UnixStream) -> io::Result<(u32, u32)> {
+    let (mut uid, mut gid) = (libc::uid_t::MAX, libc::gid_t::MAX);
+    // SAFETY: the pointers are to locals that outlive the call.
+    match unsafe { libc::getpeereid(stream.as_raw_fd(), &raw mut uid, &raw mut gid) } {
+        0 => Ok((uid, gid)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// The first that sd_listen_fds(3) passes: SD_LISTEN_FDS_START.
+const PASSED: RawFd = 3;
+
+/// Takes over descriptor 3, and keeps further programs from inheriting it. To be called before
+/// anything is opened, which would get this number where none was passed.
+///
+/// # Errors
+/// EBADF where it is not open, or was taken before; those of fcntl(2).
+pub(crate) fn take_passed() -> io::Result<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: fcntl(2) with these commands takes plain numbers, and fails for a descriptor that is
+    // not open.
+    let result = unsafe { libc::fcntl(PASSED, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, was passed to this process to own, and is taken here once.
+    Ok(unsafe { OwnedFd::from_raw_fd(PASSED) })
+}
+
+/// Opens what has this name in a directory, as openat(2) does.
+///
+/// # Errors
+/// Those of openat(2).
+pub(crate) fn open_at(directory: &File, name: &CStr, flags: libc::c_int) -> io::Result<File> {
+    // SAFETY: the name ends with NUL and outlives the call; openat(2) gives a descriptor that
+    // nobody else owns, or -1.
+    unsafe {
+        match libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(File::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Another descriptor of a file, which all processes inherit that are started while it is open.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub(crate) fn inheritable(file: &File) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) gives a descriptor that nobody else owns, or -1. The first three have other
+    // uses in the new process.
+    unsafe {
+        match libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, 3) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Asks the system to read a part of a file into its cache soon; `offset` and `length` are bytes.
+///
+/// # Errors
+/// Those of posix_fadvise(2); `Unsupported` where there is no such call.
+pub(crate) fn will_need(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    {
+        let (offset, length) = (offset as libc::off_t, length as libc::off_t);
+        let advice = libc::POSIX_FADV_WILLNEED;
+        // SAFETY: the call takes numbers and a descriptor that is open, and returns an error.
+        match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, advice) } {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    {
+        let _ = (file, offset, length);
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+}
+
+/// The seams to GCC's OpenMP, as a module `gnu` of the bridge's openmp.rs: llambo, which has this file,
+/// too, has no OpenMP.
+#[cfg(openmp_in_hand)]
+#[allow(unused_macros)]
+macro_rules! gnu_openmp {
+    () => {
+        #[allow(unsafe_code)]
+        mod gnu {
+            use std::ffi::{c_uint, c_ulonglong, c_void};
+            use std::sync::atomic::{AtomicU64, Ordering};
+
+            use super::{LIMIT, LIMITED, take_sample};
+
+            unsafe extern "C" {
+                /// The library's own `GOMP_parallel`, under the name that the linker gives it.
+                fn __real_GOMP_parallel(
+                    work: Option<unsafe extern "C" fn(*mut c_void)>,
+                    data: *mut c_void,
+                    threads: c_uint,
+                    flags: c_uint,
+                );
+                /// How often a thread looks for work before it sleeps: read at each wait.
+                static gomp_spin_count_var: SpinCount;
+            }
+
+            /// An `unsigned long long` of C that threads of C read while it is written here.
+            #[repr(transparent)]
+            struct SpinCount(AtomicU64);
+
+            const _: () = assert!(size_of::<c_ulonglong>() == size_of::<SpinCount>());
+
+            pub(super) fn spin(times: u32) {
+                // SAFETY: the variable lives as long as the program, is as large and aligned as the type,
+                // and is written by nobody else once the library has started.
+                let variable = unsafe { &gomp_spin_count_var };
+                variable.0.store(u64::from(times), Ordering::Relaxed);
+            }
+
+            /// What the linker has everyone call who means `GOMP_parallel` (`--wrap`): runs `work` on so
+            /// many threads, and comes back when all are done.
+            ///
+            /// # Safety
+            /// As for GOMP_parallel.
+            #[unsafe(no_mangle)]
+            unsafe extern "C" fn __wrap_GOMP_parallel(
+                work: Option<unsafe extern "C" fn(*mut c_void)>,
+                data: *mut c_void,
+                threads: c_uint,
+                flags: c_uint,
+            ) {
+                let team = if threads == LIMITED.load(Ordering::Relaxed) {
+                    threads.min(LIMIT.load(Ordering::Relaxed))
+                } else {
+                    threads
+                };
+                // SAFETY: the caller's own arguments; whoever asks for threads must do with fewer, as
+                // OpenMP may give fewer at any time.
+                unsafe { __real_GOMP_parallel(work, data, team, flags) };
+                if team > 0 {
+                    take_sample(team);
+                }
+            }
+        }
+    };
+}
+#[cfg(openmp_in_hand)]
+#[allow(unused_imports)]
+pub(crate) use gnu_openmp;
 
 // The unwinder goes into the programs, as the C++ library and OpenMP do: libgcc_s.so.1 would be the
 // one library to load that a minimal host may lack.

@@ -10,6 +10,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
+use crate::system;
+
 /// A graph that asks for so many threads gets [`LIMIT`] at the most; others get what they ask for.
 static LIMITED: AtomicU32 = AtomicU32::new(u32::MAX);
 
@@ -78,8 +80,7 @@ pub(crate) fn runnable() -> Option<u32> {
 /// Processors of the whole machine that are switched on, as [`runnable`] counts the whole machine;
 /// `None` where the system does not tell.
 pub(crate) fn processors() -> Option<u32> {
-    // SAFETY: sysconf(3) only returns a number.
-    let count = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    let count = system::configured(libc::_SC_NPROCESSORS_ONLN)?;
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
@@ -107,61 +108,5 @@ fn take_sample(team: u32) {
     }
 }
 
-/// The seams to GCC's library.
 #[cfg(openmp_in_hand)]
-mod gnu {
-    use std::ffi::{c_uint, c_ulonglong, c_void};
-    use std::sync::atomic::{AtomicU64, Ordering};
-
-    use super::{LIMIT, LIMITED, take_sample};
-
-    unsafe extern "C" {
-        /// The library's own `GOMP_parallel`, under the name that the linker gives it.
-        fn __real_GOMP_parallel(
-            work: Option<unsafe extern "C" fn(*mut c_void)>,
-            data: *mut c_void,
-            threads: c_uint,
-            flags: c_uint,
-        );
-        /// How often a thread looks for work before it sleeps: read at each wait.
-        static gomp_spin_count_var: SpinCount;
-    }
-
-    /// An `unsigned long long` of C that threads of C read while it is written here.
-    #[repr(transparent)]
-    struct SpinCount(AtomicU64);
-
-    const _: () = assert!(size_of::<c_ulonglong>() == size_of::<SpinCount>());
-
-    pub(super) fn spin(times: u32) {
-        // SAFETY: the variable lives as long as the program, is as large and aligned as the type,
-        // and is written by nobody else once the library has started.
-        let variable = unsafe { &gomp_spin_count_var };
-        variable.0.store(u64::from(times), Ordering::Relaxed);
-    }
-
-    /// What the linker has everyone call who means `GOMP_parallel` (`--wrap`): runs `work` on so
-    /// many threads, and comes back when all are done.
-    ///
-    /// # Safety
-    /// As for GOMP_parallel.
-    #[unsafe(no_mangle)]
-    unsafe extern "C" fn __wrap_GOMP_parallel(
-        work: Option<unsafe extern "C" fn(*mut c_void)>,
-        data: *mut c_void,
-        threads: c_uint,
-        flags: c_uint,
-    ) {
-        let team = if threads == LIMITED.load(Ordering::Relaxed) {
-            threads.min(LIMIT.load(Ordering::Relaxed))
-        } else {
-            threads
-        };
-        // SAFETY: the caller's own arguments; whoever asks for threads must do with fewer, as
-        // OpenMP may give fewer at any time.
-        unsafe { __real_GOMP_parallel(work, data, team, flags) };
-        if team > 0 {
-            take_sample(team);
-        }
-    }
-}
+system::gnu_openmp!();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::access::Access;
 use crate::activation;
 use crate::client::Client;
+use crate::command;
 use crate::failure::Failure;
 use crate::loading::Origin;
 use crate::log::{self, Level};
@@ -95,7 +96,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         session: None,
         unused_since: Instant::now(),
         notifier: Notifier::from_environment(Instant::now()),
-        metrics: Metrics::new(place.name()),
+        metrics: Metrics::new(place.name(), command::counted()),
         metrics_file: None,
         refused_clients: Refused::default(),
         preload: None,

@@ -192,6 +192,11 @@ pub(crate) fn verb(request: &Request) -> &'static str {
     find(request.split().0).map_or(UNKNOWN, |command| command.name)
 }
 
+/// The names under which requests are counted.
+pub(crate) fn counted() -> impl Iterator<Item = &'static str> {
+    verbs().into_iter().chain([UNKNOWN])
+}
+
 /// What is to be done for a request of a client that has shown a token, or needs none, if `known`.
 ///
 /// # Errors

@@ -8,7 +8,6 @@ mod text;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::command;
 use crate::failure::Code;
 use crate::record::{Outcome, Record, Work};
 use crate::slot::Slot;
@@ -80,13 +79,12 @@ impl Verb {
 }
 
 impl Metrics {
-    /// Nothing has happened yet on the socket of this name.
-    pub(crate) fn new(socket: String) -> Self {
-        let names = command::verbs().into_iter().chain([command::UNKNOWN]);
+    /// Nothing has happened yet on the socket of this name, and none of these verbs was sent.
+    pub(crate) fn new(socket: String, verbs: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             socket,
             started: SystemTime::now(),
-            verbs: names.map(Verb::new).collect(),
+            verbs: verbs.into_iter().map(Verb::new).collect(),
             tokens: Tokens::default(),
             prompt_time: Duration::ZERO,
             completion_time: Duration::ZERO,

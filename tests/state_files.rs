@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Client, Directory, Tiny, command, failure, run};
+use crate::harness::{Bridge, Client, Directory, Tiny, command, failure, run};
 use crate::state::{ask, keeper, marked, restore, save};
 
 /// Expects that a state cannot be brought back for this reason, and that what was evaluated
@@ -172,20 +172,27 @@ fn what_others_put_there_is_neither_read_nor_written_through() {
     assert!(metadata.is_file());
 }
 
-#[test]
-fn the_oldest_states_make_room_and_what_is_no_state_stays() {
-    let home = Directory::new();
+/// A bridge that has saved a state `a`, and whose directory has room for two and a half of them; a
+/// client of it; the size of the state, and the room as it was given, in bytes.
+fn with_room_for_two(home: &Directory) -> (Bridge, Client, u64, String) {
     let model = marked().write(home.join("tiny.gguf"));
-    let bridge = keeper(&home, &model, &[]);
+    let bridge = keeper(home, &model, &[]);
     let mut client = bridge.connect();
     ask(&mut client, "some text", 1);
     let (_, bytes) = save(&mut client, "a");
     drop(client);
     drop(bridge);
     let limit = (2 * bytes + bytes / 2).to_string();
-    let bridge = keeper(&home, &model, &["--state-limit", &limit]);
+    let bridge = keeper(home, &model, &["--state-limit", &limit]);
     let mut client = bridge.connect();
     ask(&mut client, "some text", 1);
+    (bridge, client, bytes, limit)
+}
+
+#[test]
+fn the_oldest_states_make_room_and_what_is_no_state_stays() {
+    let home = Directory::new();
+    let (_bridge, mut client, bytes, limit) = with_room_for_two(&home);
     let foreign = vec![0; bytes as usize * 3];
     fs::write(home.join("states/notes.state"), &foreign).expect("it can be written");
     for name in ["b", "c", "a", "d"] {
@@ -248,17 +255,7 @@ fn a_state_that_cannot_be_written_is_an_error_and_the_live_one_stays() {
 #[test]
 fn a_state_that_cannot_be_kept_costs_none_of_the_others() {
     let home = Directory::new();
-    let model = marked().write(home.join("tiny.gguf"));
-    let bridge = keeper(&home, &model, &[]);
-    let mut client = bridge.connect();
-    ask(&mut client, "some text", 1);
-    let (_, bytes) = save(&mut client, "a");
-    drop(client);
-    drop(bridge);
-    let limit = (2 * bytes + bytes / 2).to_string();
-    let bridge = keeper(&home, &model, &["--state-limit", &limit]);
-    let mut client = bridge.connect();
-    ask(&mut client, "some text", 1);
+    let (_bridge, mut client, _, _) = with_room_for_two(&home);
     save(&mut client, "b");
     fs::create_dir(home.join("states/c.state")).expect("it can be made");
     client.ask("SAVE c");

@@ -1,10 +1,10 @@
 //! Has the linker put the bridge between llama.cpp and GCC's OpenMP where that is what llama.cpp
 //! computes with, so that the number of its threads can follow the machine's load: see
-//! src/openmp.rs. Where it cannot be, the bridge is built without.
+//! src/bin/llama-cpp-bridge-model/openmp.rs. Where it cannot be, the bridge is built without.
 
 use std::env;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What the bridge needs of GCC's OpenMP: the call that starts threads, and the variable that says
@@ -12,12 +12,14 @@ use std::process::Command;
 const SYMBOLS: [&str; 2] = ["GOMP_parallel", "gomp_spin_count_var"];
 
 fn main() {
-    println!("cargo::rerun-if-changed=src/build.rs");
+    println!("cargo::rerun-if-changed=src");
+    println!("cargo::rerun-if-changed=Cargo.lock");
+    println!("cargo::rustc-env=BUILD_DIGEST={:016x}", digest());
     println!("cargo::rerun-if-env-changed=CC");
     println!("cargo::rustc-check-cfg=cfg(openmp_in_hand)");
     if openmp_is_gnu() {
         println!("cargo::rustc-cfg=openmp_in_hand");
-        println!("cargo::rustc-link-arg-bin=llama-cpp-bridge=-Wl,--wrap=GOMP_parallel");
+        println!("cargo::rustc-link-arg-bin=llama-cpp-bridge-model=-Wl,--wrap=GOMP_parallel");
     }
 }
 
@@ -62,4 +64,32 @@ fn holds(archive: &[u8], name: &str) -> bool {
     archive
         .windows(name.len())
         .any(|window| window == name.as_bytes())
+}
+
+/// A number that changes with any source of the programs, or a crate that they are built of: FNV-1a
+/// over the names and bytes of all files, in the order of their names.
+fn digest() -> u64 {
+    let mut files = vec![PathBuf::from("Cargo.lock"), PathBuf::from("Cargo.toml")];
+    collect(Path::new("src"), &mut files);
+    files.sort();
+    let mut digest: u64 = 0xcbf2_9ce4_8422_2325;
+    for file in files {
+        let bytes = fs::read(&file).unwrap_or_default();
+        let name = file.to_string_lossy().into_owned().into_bytes();
+        for byte in name.into_iter().chain([0]).chain(bytes).chain([0]) {
+            digest = (digest ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    digest
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else {
+            files.push(path);
+        }
+    }
 }

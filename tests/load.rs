@@ -155,6 +155,8 @@ fn a_file_without_permission_says_so() {
 fn as_nobody(home: &Directory) -> Command {
     let copy = home.join("bridge");
     fs::copy(program(), &copy).expect("the program can be copied");
+    let name = "llama-cpp-bridge-model";
+    fs::copy(program().with_file_name(name), home.join(name)).expect("so can the other");
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("chmod works");
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);

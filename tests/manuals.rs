@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{Bridge, Directory, Tiny, run, skip};
-use crate::limits::{self, Limit};
+use llama_cpp_bridge::shared::ranges::{self, Limit};
 
 /// The path of a model in the examples.
 const MODEL: &str = "/models/tiny.gguf";
@@ -66,14 +66,14 @@ fn documented_options(page: &str) -> BTreeSet<String> {
 
 /// The options that the code takes, as they are typed.
 fn accepted_options() -> BTreeSet<String> {
-    let code = read("src/options.rs");
+    let code = read("src/cli/options.rs");
     let long = between(&code, "Long(\"", "\")")
         .into_iter()
         .map(|name| format!("--{name}"));
     let short = between(&code, "Short('", "')")
         .into_iter()
         .map(|name| format!("-{name}"));
-    let sampling = limits::ALL
+    let sampling = ranges::ALL
         .iter()
         .map(|limit| format!("--{}", limit.option));
     long.chain(short).chain(sampling).collect()
@@ -121,7 +121,7 @@ fn a_manual_names_no_option_that_does_not_exist() {
 
 #[test]
 fn every_verb_stands_in_the_manual_and_the_reverse() {
-    let code = read("src/command.rs");
+    let code = read("src/server/command.rs");
     let verbs = between(&code, "name: \"", "\"");
     assert!(verbs.len() >= 6, "the verbs were not found: {verbs:?}");
     assert_eq!(items(section(&protocol_manual(), "VERBS"), ".Ss "), verbs);
@@ -129,7 +129,7 @@ fn every_verb_stands_in_the_manual_and_the_reverse() {
 
 #[test]
 fn every_error_code_stands_in_the_manual_and_the_reverse() {
-    let code = read("src/failure.rs");
+    let code = read("src/shared/failure.rs");
     let (_, rest) = code
         .split_once("enum Code {")
         .expect("the codes are an enum");
@@ -212,7 +212,7 @@ fn range(limit: &Limit) -> String {
 #[test]
 fn the_ranges_of_the_options_of_sampling_stand_in_the_manual() {
     let page = program_manual();
-    for limit in limits::ALL {
+    for limit in ranges::ALL {
         let item = item(&page, &format!("Fl -{} Ar", limit.option));
         assert!(item.contains(&format!("\n{}, ", range(limit))), "{item}");
     }
@@ -222,9 +222,9 @@ fn the_ranges_of_the_options_of_sampling_stand_in_the_manual() {
 fn the_ranges_of_the_fields_of_generate_stand_in_the_manual() {
     let page = protocol_manual();
     let page = generate(&page);
-    for limit in limits::ALL {
+    for limit in ranges::ALL {
         let limit = match limit.field {
-            "seed" => &limits::SEED_FIELD,
+            "seed" => &ranges::SEED_FIELD,
             _ => limit,
         };
         let item = item(page, &format!("Cm {}", limit.field));

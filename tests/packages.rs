@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::haproxy::have;
-use crate::harness::{Directory, Ended, program, run, skip};
+use crate::harness::{Bridge, Directory, Ended, Tiny, ok, program, run, skip};
 
 /// The folder with the Makefile.
 fn folder() -> PathBuf {
@@ -50,11 +50,12 @@ fn files(root: &Path) -> Vec<String> {
 }
 
 /// What is installed besides the examples, relative to PREFIX.
-const INSTALLED: [&str; 12] = [
+const INSTALLED: [&str; 13] = [
     "bin/llama-cpp-bridge",
     "bin/llambo",
     "lib/systemd/system/llama-cpp-bridge@.service",
     "lib/systemd/system/llama-cpp-bridge@.socket",
+    "libexec/llama-cpp-bridge/llama-cpp-bridge-model",
     "share/bash-completion/completions/llambo",
     "share/doc/llama-cpp-bridge/LICENSE",
     "share/doc/llama-cpp-bridge/README.md",
@@ -92,7 +93,7 @@ fn make_install_puts_everything_under_the_prefix_and_uninstall_takes_it_away() {
     assert_eq!(files(home.path()).len(), rest.len() + shown.len());
     for name in files(&root) {
         let mode = fs::metadata(root.join(&name)).expect("it is there");
-        let program = name.starts_with("bin/");
+        let program = name.starts_with("bin/") || name.starts_with("libexec/");
         let expected = if program { 0o755 } else { 0o644 };
         assert_eq!(mode.permissions().mode() & 0o777, expected, "{name}");
     }
@@ -119,6 +120,14 @@ fn what_was_installed_runs() {
         assert_eq!(version.code, Some(0), "{version:?}");
         assert!(version.output.starts_with(&format!("{name} ")));
     }
+    // It finds the model program in its place.
+    let model = Tiny::alphabet().write(home.join("model.gguf"));
+    let mut command = Command::new(home.join("usr/local/bin/llama-cpp-bridge"));
+    command.arg("--socket").arg(home.socket());
+    command.arg("--model").arg(&model);
+    let bridge = Bridge::start_command(&mut command, home.socket());
+    let status = format!("Model loaded: {}", model.display());
+    bridge.connect().exchange("STATUS", &ok(&status));
 }
 
 #[test]

@@ -394,6 +394,8 @@ fn without_proc(home: &Directory) -> Option<Command> {
         return None;
     }
     fs::copy(program(), home.join("bridge")).expect("a program can be copied");
+    let model = "llama-cpp-bridge-model";
+    fs::copy(program().with_file_name(model), home.join(model)).expect("so can the other");
     let mut start = within(&[
         "./bridge",
         "--threads",
@@ -423,39 +425,17 @@ fn a_bridge_needs_no_proc() {
 }
 
 #[test]
-fn without_proc_another_version_of_the_program_is_not_started() {
+fn without_proc_too_what_was_there_at_the_start_is_what_runs() {
     let home = Directory::new();
     let Some(mut start) = without_proc(&home) else {
         return;
     };
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
     let bridge = Bridge::start_command_as(&mut start, home.socket(), "socket");
-    fs::copy("/bin/true", home.join("other")).expect("a program can be copied");
-    fs::rename(home.join("other"), home.join("bridge")).expect("a rename");
-    let mut client = bridge.connect();
-    client.ask(&load_line(&model));
-    let message = client.expect_error("load_failed");
-    let end = ": cannot start the model process: ./bridge is another file than at the start; \
-        start the bridge anew";
-    assert!(message.ends_with(end), "{message}");
-    fs::remove_file(home.join("bridge")).expect("it is there");
-    client.ask(&load_line(&model));
-    let message = client.expect_error("load_failed");
-    assert!(message.contains("./bridge: No such file"), "{message}");
-}
-
-#[test]
-fn another_program_on_disk_does_not_keep_the_bridge_from_loading() {
-    let home = Directory::new();
-    fs::copy(program(), home.join("bridge")).expect("a program can be copied");
-    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let mut start = Command::new(home.join("bridge"));
-    start
-        .args(["--threads", "1", "--temp", "0", "--socket"])
-        .arg(home.socket());
-    let bridge = Bridge::start_command(&mut start, home.socket());
-    fs::copy("/bin/true", home.join("other")).expect("a program can be copied");
-    fs::rename(home.join("other"), home.join("bridge")).expect("a rename");
+    for name in ["bridge", "llama-cpp-bridge-model"] {
+        fs::copy("/bin/true", home.join("other")).expect("a program can be copied");
+        fs::rename(home.join("other"), home.join(name)).expect("a rename");
+    }
     let mut client = bridge.connect();
     client.load(&model);
     client.exchange("INFER w", &completed("xyz"));

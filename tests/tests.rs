@@ -1,14 +1,10 @@
 //! Tests of the built programs, over real sockets and with real models; a module per chapter.
 
 mod harness;
-// What only the programs use of the table.
-#[allow(dead_code)]
-#[path = "../src/limits.rs"]
-mod limits;
 // The rules for the number of threads, which depend on nothing else.
-#[path = "../src/model/gain.rs"]
+#[path = "../src/bin/llama-cpp-bridge-model/tuning/thread_count.rs"]
 mod gain;
-#[path = "../src/model/share.rs"]
+#[path = "../src/bin/llama-cpp-bridge-model/tuning/cpu_share.rs"]
 mod share;
 
 mod access;
@@ -58,6 +54,7 @@ mod metrics_file;
 mod mixtures;
 mod model_dir;
 mod model_options;
+mod model_program;
 mod notify;
 mod options;
 mod packages;

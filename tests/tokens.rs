@@ -330,7 +330,7 @@ fn help_has_a_line_for_every_command_of_the_program() {
         .filter_map(|line| line.split([' ', ':']).next())
         .collect();
     assert_eq!(verbs.len(), lines.len(), "one line each");
-    let source = include_str!("../src/command.rs");
+    let source = include_str!("../src/server/command.rs");
     let named = source
         .lines()
         .filter_map(|line| line.trim().strip_prefix("name: \"")?.strip_suffix("\","));

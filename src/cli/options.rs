@@ -1,19 +1,17 @@
 //! The command line: names, ranges and defaults of all options.
 
-mod values;
-
 use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use lexopt::prelude::*;
 
-use crate::access::Access;
-use crate::limits::{self, Limit, MAX_CONTEXT};
-use crate::process::MODEL_PROCESS_ARGUMENT;
-use crate::settings::{Cache, FlashAttention, Load, MAX_GUESS, MAX_PARALLEL, Sampling};
-use values::{
+use super::values::{
     choice, limited, list, mode, no_seconds, number, number_or_auto, path, seconds, text,
+};
+use llama_cpp_bridge::shared::ranges::{self, Limit, MAX_CONTEXT};
+use llama_cpp_bridge::shared::settings::{
+    Cache, FlashAttention, Load, MAX_GUESS, MAX_PARALLEL, Sampling,
 };
 
 /// Where the bridge listens unless told otherwise.
@@ -26,14 +24,12 @@ pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 const DEFAULT_STATE_LIMIT: u64 = 4 << 30;
 
 /// What `--help` prints.
-const HELP: &str = include_str!("options/help.txt");
+const HELP: &str = include_str!("help.txt");
 
 /// What the program was started for.
 pub(crate) enum Invocation {
     /// To serve.
     Serve(Box<Options>),
-    /// To be the model process of a bridge.
-    ModelProcess,
     /// To print this text.
     Print(String),
 }
@@ -81,10 +77,10 @@ pub(crate) struct Options {
     pub(crate) allow_gid: Vec<String>,
     /// A file that holds the tokens of clients.
     pub(crate) auth_file: Option<PathBuf>,
-    /// What comes of the three when the bridge starts.
-    pub(crate) access: Access,
     /// Model files, and directories of them, to be read into the system's cache.
     pub(crate) preload: Vec<PathBuf>,
+    /// The program that runs llama.cpp; `None` finds it.
+    pub(crate) model_program: Option<PathBuf>,
     /// The directory that models have to lie in which clients load.
     pub(crate) model_dir: Option<PathBuf>,
     /// The verbs that can be used, in upper case; `None` is all of them.
@@ -114,34 +110,34 @@ type SetNumber = fn(&mut Options, f64);
 
 /// The options of sampling, and what each sets.
 const SAMPLING: [(&Limit, SetNumber); 10] = [
-    (&limits::MAX_TOKENS, |options, number| {
+    (&ranges::MAX_TOKENS, |options, number| {
         options.max_tokens = number as i32;
     }),
-    (&limits::TEMPERATURE, |options, number| {
+    (&ranges::TEMPERATURE, |options, number| {
         options.sampling.temperature = number as f32;
     }),
-    (&limits::TOP_K, |options, number| {
+    (&ranges::TOP_K, |options, number| {
         options.sampling.top_k = number as i32;
     }),
-    (&limits::TOP_P, |options, number| {
+    (&ranges::TOP_P, |options, number| {
         options.sampling.top_p = number as f32;
     }),
-    (&limits::MIN_P, |options, number| {
+    (&ranges::MIN_P, |options, number| {
         options.sampling.min_p = number as f32;
     }),
-    (&limits::REPEAT_PENALTY, |options, number| {
+    (&ranges::REPEAT_PENALTY, |options, number| {
         options.sampling.repeat_penalty = number as f32;
     }),
-    (&limits::REPEAT_LAST_N, |options, number| {
+    (&ranges::REPEAT_LAST_N, |options, number| {
         options.sampling.repeat_last_n = number as i32;
     }),
-    (&limits::PRESENCE_PENALTY, |options, number| {
+    (&ranges::PRESENCE_PENALTY, |options, number| {
         options.sampling.presence_penalty = number as f32;
     }),
-    (&limits::FREQUENCY_PENALTY, |options, number| {
+    (&ranges::FREQUENCY_PENALTY, |options, number| {
         options.sampling.frequency_penalty = number as f32;
     }),
-    (&limits::SEED, |options, number| {
+    (&ranges::SEED, |options, number| {
         options.seed = u32::try_from(number as i64).ok();
     }),
 ];
@@ -205,8 +201,8 @@ impl Options {
             allow_uid: Vec::new(),
             allow_gid: Vec::new(),
             auth_file: None,
-            access: Access::default(),
             preload: Vec::new(),
+            model_program: None,
             model_dir: None,
             allow: None,
         }
@@ -283,9 +279,12 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("allow-gid") => options.allow_gid.extend(list(&mut input, &option)?),
             Long("auth-file") => options.auth_file = Some(path(&mut input, &option)?.into()),
             Long("preload") => options.preload.push(path(&mut input, &option)?.into()),
+            Long("model-program") => {
+                options.model_program = Some(path(&mut input, &option)?.into());
+            }
             Long("model-dir") => options.model_dir = Some(path(&mut input, &option)?.into()),
             Long("allow") => {
-                let more = values::verbs(&mut input, &option, verbs)?;
+                let more = super::values::verbs(&mut input, &option, verbs)?;
                 options.allow.get_or_insert_default().extend(more);
             }
             Long("metrics-file") => {
@@ -294,9 +293,6 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Short('v') | Long("verbose") => load.verbose = true,
             Short('h') | Long("help") => return Ok(Invocation::Print(HELP.to_string())),
             Short('V') | Long("version") => return Ok(Invocation::Print(version())),
-            Long(name) if MODEL_PROCESS_ARGUMENT.strip_prefix("--") == Some(name) => {
-                return Ok(Invocation::ModelProcess);
-            }
             other => return Err(other.unexpected()),
         }
     }
@@ -307,7 +303,7 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
 /// The row of an option of sampling.
 fn sampling_option(argument: &lexopt::Arg<'_>) -> Option<&'static (&'static Limit, SetNumber)> {
     let name = match argument {
-        Short('n') => limits::MAX_TOKENS.option,
+        Short('n') => ranges::MAX_TOKENS.option,
         Long(name) => *name,
         _ => return None,
     };

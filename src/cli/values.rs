@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::limits::Limit;
+use llama_cpp_bridge::shared::ranges::Limit;
 
 fn wrong(option: &str, value: &str, takes: &str) -> lexopt::Error {
     format!("{option}: '{value}' is not {takes}").into()

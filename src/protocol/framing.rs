@@ -1,6 +1,6 @@
 //! Framing: cuts the bytes that a client sends into requests, by line or by netstring.
 
-use crate::failure::{Code, Failure};
+use crate::shared::failure::{Code, Failure};
 
 /// Digits that the length of a netstring may have: enough for any limit that can be set.
 const NETSTRING_DIGITS: usize = 10;
@@ -10,7 +10,7 @@ const BLANKS: [char; 2] = [' ', '\t'];
 
 /// A request.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Request {
+pub struct Request {
     text: String,
     /// Whether it came as a netstring, not as a line.
     netstring: bool,
@@ -19,7 +19,7 @@ pub(crate) struct Request {
 impl Request {
     /// The verb, and the argument or an empty text. In a line any number of blanks separates the
     /// two; in a netstring exactly one does, so that the argument can begin with another.
-    pub(crate) fn split(&self) -> (&str, &str) {
+    pub fn split(&self) -> (&str, &str) {
         let (verb, rest) = self.text.split_once(BLANKS).unwrap_or((&self.text, ""));
         if self.netstring {
             (verb, rest)
@@ -31,7 +31,7 @@ impl Request {
 
 /// One request as it was framed.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Framed {
+pub enum Framed {
     /// Verb and argument.
     Request(Request),
     /// Something that is no request. The stream goes on behind it.
@@ -51,7 +51,7 @@ enum Skip {
 }
 
 /// Collects bytes and gives out requests.
-pub(crate) struct Framer {
+pub struct Framer {
     buffer: Vec<u8>,
     /// Where in the buffer the next request starts.
     start: usize,
@@ -64,7 +64,7 @@ pub(crate) struct Framer {
 
 impl Framer {
     /// A framer for requests of up to `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         Self {
             buffer: Vec::new(),
             start: 0,
@@ -75,7 +75,7 @@ impl Framer {
     }
 
     /// Takes bytes in. They are held until [`next`](Self::next) has given out what they hold.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         if self.start == self.buffer.len() {
             // What one long request took is given back: most are short.
             self.buffer = Vec::new();
@@ -89,7 +89,7 @@ impl Framer {
 
     /// The next request, or `None` if it needs more bytes. At the end of the input, a last line
     /// without LF counts as one.
-    pub(crate) fn next(&mut self, at_end: bool) -> Option<Framed> {
+    pub fn next(&mut self, at_end: bool) -> Option<Framed> {
         loop {
             match self.skip {
                 Skip::Line => self.skip_line()?,

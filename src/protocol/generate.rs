@@ -1,11 +1,11 @@
 //! The object of GENERATE: which fields there are, and what each takes.
 
-use crate::failure::Failure;
-use crate::json::{self, Kind, Value};
-use crate::limits::{self, Limit};
-use crate::message::{Generate, Turn};
+use crate::protocol::json::{self, Kind, Value};
+use crate::shared::failure::Failure;
+use crate::shared::message::{Generate, Turn};
+use crate::shared::ranges::{self, Limit};
 
-use crate::schema;
+use crate::protocol::schema;
 
 /// The roles of a conversation.
 const ROLES: [&str; 3] = ["system", "user", "assistant"];
@@ -25,39 +25,39 @@ const FIELDS: [(&str, Setter); 18] = [
         put(&mut request.messages, field.messages().map(Some))
     }),
     ("max_tokens", |request, field| {
-        put(&mut request.max_tokens, field.integer(&limits::MAX_TOKENS))
+        put(&mut request.max_tokens, field.integer(&ranges::MAX_TOKENS))
     }),
     ("temperature", |request, field| {
-        let number = field.number(&limits::TEMPERATURE);
+        let number = field.number(&ranges::TEMPERATURE);
         put(&mut request.sampling.temperature, number)
     }),
     ("top_k", |request, field| {
-        put(&mut request.sampling.top_k, field.integer(&limits::TOP_K))
+        put(&mut request.sampling.top_k, field.integer(&ranges::TOP_K))
     }),
     ("top_p", |request, field| {
-        put(&mut request.sampling.top_p, field.number(&limits::TOP_P))
+        put(&mut request.sampling.top_p, field.number(&ranges::TOP_P))
     }),
     ("min_p", |request, field| {
-        put(&mut request.sampling.min_p, field.number(&limits::MIN_P))
+        put(&mut request.sampling.min_p, field.number(&ranges::MIN_P))
     }),
     ("repeat_penalty", |request, field| {
-        let number = field.number(&limits::REPEAT_PENALTY);
+        let number = field.number(&ranges::REPEAT_PENALTY);
         put(&mut request.sampling.repeat_penalty, number)
     }),
     ("repeat_last_n", |request, field| {
-        let tokens = field.integer(&limits::REPEAT_LAST_N);
+        let tokens = field.integer(&ranges::REPEAT_LAST_N);
         put(&mut request.sampling.repeat_last_n, tokens)
     }),
     ("presence_penalty", |request, field| {
-        let number = field.number(&limits::PRESENCE_PENALTY);
+        let number = field.number(&ranges::PRESENCE_PENALTY);
         put(&mut request.sampling.presence_penalty, number)
     }),
     ("frequency_penalty", |request, field| {
-        let number = field.number(&limits::FREQUENCY_PENALTY);
+        let number = field.number(&ranges::FREQUENCY_PENALTY);
         put(&mut request.sampling.frequency_penalty, number)
     }),
     ("seed", |request, field| {
-        put(&mut request.seed, field.integer(&limits::SEED_FIELD))
+        put(&mut request.seed, field.integer(&ranges::SEED_FIELD))
     }),
     ("stop", |request, field| {
         put(&mut request.stop, field.stop_strings())
@@ -89,7 +89,7 @@ fn put<T>(place: &mut T, value: Result<T, Failure>) -> Result<(), Failure> {
 ///
 /// # Errors
 /// `bad_request` that names the field and says what it takes.
-pub(crate) fn parse(text: &str, defaults: Generate) -> Result<Generate, Failure> {
+pub fn parse(text: &str, defaults: Generate) -> Result<Generate, Failure> {
     let object = json::parse(text).map_err(Failure::bad_request)?;
     let Kind::Object(keys) = &object.kind else {
         return Err(Failure::bad_request(format!(

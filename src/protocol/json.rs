@@ -3,25 +3,31 @@
 
 /// Arrays and objects inside each other at the most. What reads them, and makes a grammar of a
 /// schema, calls itself for each; schemas that programs write are some ten deep.
-pub(crate) const DEPTH_LIMIT: usize = 64;
+pub const DEPTH_LIMIT: usize = 64;
 
 /// A JSON value, and where in the text it stands.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Value<'a> {
-    pub(crate) kind: Kind,
+pub struct Value<'a> {
+    /// What it is.
+    pub kind: Kind,
     /// The text of the value itself.
-    pub(crate) source: &'a str,
+    pub source: &'a str,
     /// The items of an array, or the values of an object in the order of `keys`.
-    pub(crate) items: Vec<Value<'a>>,
+    pub items: Vec<Value<'a>>,
 }
 
 /// What a JSON value is.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// `null`.
     Null,
+    /// `true` or `false`.
     Bool(bool),
+    /// A number, as the nearest double.
     Number(f64),
+    /// A string, its escapes undone.
     String(String),
+    /// An array.
     Array,
     /// The keys, in the order of the text.
     Object(Vec<String>),
@@ -29,7 +35,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// What people call it.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::Null => "null",
             Self::Bool(_) => "a boolean",
@@ -43,7 +49,7 @@ impl Kind {
 
 impl<'a> Value<'a> {
     /// The fields of an object.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
+    pub fn fields(&self) -> impl Iterator<Item = (&str, &Value<'a>)> {
         let keys: &[String] = match &self.kind {
             Kind::Object(keys) => keys,
             _ => &[],
@@ -56,7 +62,7 @@ impl<'a> Value<'a> {
 ///
 /// # Errors
 /// A sentence with the byte offset at which the text stops being JSON.
-pub(crate) fn parse(text: &str) -> Result<Value<'_>, String> {
+pub fn parse(text: &str) -> Result<Value<'_>, String> {
     let mut reader = Reader { text, at: 0 };
     let value = reader.value(0)?;
     reader.blanks();

@@ -2,17 +2,17 @@
 
 use miniserde::{Serialize, json};
 
-use crate::failure::{Code, Failure};
-use crate::message::{Done, Embedding, FinishReason, Ready, State};
+use crate::shared::failure::{Code, Failure};
+use crate::shared::message::{Done, Embedding, FinishReason, Ready, State};
 
 /// What is said of a text that was generated.
-pub(crate) const COMPLETED: &str = "Inference completed";
+pub const COMPLETED: &str = "Inference completed";
 /// What is said where a model is needed or asked for and there is none.
-pub(crate) const NO_MODEL: &str = "No model loaded";
+pub const NO_MODEL: &str = "No model loaded";
 
 /// What a handler gives back when all went well.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Reply {
+pub enum Reply {
     /// Only a sentence.
     Message(String),
     /// A sentence and a text.
@@ -36,20 +36,20 @@ pub(crate) enum Reply {
 
 /// What INFO tells of the loaded model.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Info {
+pub struct Info {
     /// The path, as it was given.
-    pub(crate) model: String,
+    pub model: String,
     /// Threads that generate.
-    pub(crate) threads: u32,
+    pub threads: u32,
     /// Requests that are worked on together at the most.
-    pub(crate) parallel: u32,
+    pub parallel: u32,
     /// What the model process told.
-    pub(crate) ready: Ready,
+    pub ready: Ready,
 }
 
 impl Reply {
     /// A reply of one sentence.
-    pub(crate) fn message(message: impl Into<String>) -> Self {
+    pub fn message(message: impl Into<String>) -> Self {
         Self::Message(message.into())
     }
 }
@@ -148,7 +148,7 @@ struct ErrorLine<'a> {
 }
 
 /// The line that answers a request, with its LF.
-pub(crate) fn line(outcome: &Result<Reply, Failure>) -> String {
+pub fn line(outcome: &Result<Reply, Failure>) -> String {
     let mut line = match outcome {
         Ok(reply) => success(reply),
         Err(Failure { code, message }) => json::to_string(&ErrorLine {
@@ -162,7 +162,7 @@ pub(crate) fn line(outcome: &Result<Reply, Failure>) -> String {
 }
 
 /// The line that gives a client a piece of a text that it asked to have streamed, with its LF.
-pub(crate) fn partial_line(piece: &str) -> String {
+pub fn partial_line(piece: &str) -> String {
     let mut line = json::to_string(&DataLine {
         status: Status::Partial,
         message: "token",

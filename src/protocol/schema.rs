@@ -15,13 +15,13 @@ mod shapes;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use crate::json::{Kind, Value};
+use crate::protocol::json::{Kind, Value};
 use checks::{expect_object, expect_only, expect_type, field, filled_array, types, wrong};
 use literal::{FIXED_RULES, gbnf};
 
 /// Bytes of a schema. Those that programs write have a few thousand; this many are checked and
 /// written in a few milliseconds, in which the bridge can do nothing else. How deep a schema can
-/// be is bounded where it is read, by [`crate::json::DEPTH_LIMIT`].
+/// be is bounded where it is read, by [`crate::protocol::json::DEPTH_LIMIT`].
 const LARGEST: usize = 64 * 1024;
 
 /// Definitions of a schema. Each can refer to any other, so that all are gone through once for each
@@ -53,7 +53,7 @@ const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 ///
 /// # Errors
 /// A sentence that names the keyword, where in the schema it stands, and what would be right.
-pub(crate) fn grammar(schema: &Value<'_>) -> Result<String, String> {
+pub fn grammar(schema: &Value<'_>) -> Result<String, String> {
     let size = schema.source.len();
     if size > LARGEST {
         return Err(format!(

@@ -6,16 +6,16 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use crate::identity;
-use crate::peer::Peer;
-use crate::system;
+use llama_cpp_bridge::sys;
+use llama_cpp_bridge::sys::files;
+use llama_cpp_bridge::sys::peer::Peer;
 
 /// Largest file of tokens, in bytes: far more than any host needs, and compared in a moment.
 const TOKENS_LIMIT: u64 = 1 << 20;
 
 /// Whom the bridge serves. The default is everybody who can connect.
 #[derive(Clone, Default)]
-pub(crate) struct Access {
+pub(super) struct Access {
     /// `None` where neither users nor groups were named.
     clients: Option<Clients>,
     /// `None` where no token is needed.
@@ -44,8 +44,12 @@ impl Access {
         tokens: Option<&Path>,
     ) -> Result<Self, String> {
         let clients = Clients {
-            users: numbers(users, "--allow-uid: there is no user", system::user_id)?,
-            groups: numbers(groups, "--allow-gid: there is no group", system::group_id)?,
+            users: numbers(users, "--allow-uid: there is no user", sys::names::user_id)?,
+            groups: numbers(
+                groups,
+                "--allow-gid: there is no group",
+                sys::names::group_id,
+            )?,
         };
         let named = !clients.users.is_empty() || !clients.groups.is_empty();
         let tokens = tokens.map(|path| {
@@ -60,7 +64,7 @@ impl Access {
 
     /// Whether a client is served; `groups` are its further groups, which are asked for only where
     /// they matter.
-    pub(crate) fn admits(&self, peer: Peer, groups: impl FnOnce() -> Vec<u32>) -> bool {
+    pub(super) fn admits(&self, peer: Peer, groups: impl FnOnce() -> Vec<u32>) -> bool {
         let Some(clients) = &self.clients else {
             return true;
         };
@@ -71,7 +75,7 @@ impl Access {
     }
 
     /// Whether a client needs a token.
-    pub(crate) fn needs_token(&self) -> bool {
+    pub(super) fn needs_token(&self) -> bool {
         self.tokens.is_some()
     }
 
@@ -149,7 +153,7 @@ fn open_private(path: &Path) -> Result<impl Read, String> {
         .open(path)
         .map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if let Some(what) = identity::special_kind(metadata.file_type()) {
+    if let Some(what) = files::special_kind(metadata.file_type()) {
         return Err(format!("is {what}, not a regular file"));
     }
     let mode = metadata.mode() & 0o7777;

@@ -1,21 +1,23 @@
 //! The gate between a client and the verbs: AUTH opens it. Nothing here waits.
 
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::access::Access;
-use crate::command::Action;
-use crate::failure::{Code, Failure};
-use crate::flight::{Flight, State};
-use crate::log::{self, Level};
-use crate::peer::Peer;
-use crate::reply::Reply;
+use crate::server::access::Access;
+use crate::server::command::Action;
+use crate::server::flight::{Flight, State};
+use llama_cpp_bridge::protocol::reply::Reply;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::sys::log::{self, Level};
+use llama_cpp_bridge::sys::peer::Peer;
 
 /// What a wrong token costs, in time. The next one is not looked at before that, whoever sends it:
 /// hanging up does not save the wait.
 const PENALTY: Duration = Duration::from_secs(1);
 
 /// The gate of one client.
-pub(crate) struct Gate {
+pub(super) struct Gate {
+    access: Rc<Access>,
     open: bool,
     /// When the next token is looked at.
     next: Instant,
@@ -23,15 +25,16 @@ pub(crate) struct Gate {
 
 impl Gate {
     /// The gate of a client that has said nothing yet. No token is looked at before `next`.
-    pub(crate) fn new(access: &Access, next: Instant) -> Self {
+    pub(crate) fn new(access: &Rc<Access>, next: Instant) -> Self {
         Self {
+            access: Rc::clone(access),
             open: !access.needs_token(),
             next,
         }
     }
 
     /// Whether the client may use more than PING and AUTH.
-    pub(crate) fn is_open(&self) -> bool {
+    pub(super) fn is_open(&self) -> bool {
         self.open
     }
 
@@ -41,15 +44,15 @@ impl Gate {
     }
 
     /// Answers an AUTH whose turn it is, if its time has come.
-    pub(crate) fn answer(&mut self, head: &mut Flight, access: &Access, peer: Peer, now: Instant) {
+    pub(crate) fn answer(&mut self, head: &mut Flight, peer: Peer, now: Instant) {
         if now < self.next {
             return;
         }
         match &head.state {
-            State::Waiting(Action::Auth(_)) if !access.needs_token() => {
+            State::Waiting(Action::Auth(_)) if !self.access.needs_token() => {
                 head.answer(&Ok(Reply::message("No token is needed here")));
             }
-            State::Waiting(Action::Auth(token)) if access.knows(token) => {
+            State::Waiting(Action::Auth(token)) if self.access.knows(token) => {
                 self.open = true;
                 head.answer(&Ok(Reply::message("Authenticated")));
             }

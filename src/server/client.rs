@@ -6,9 +6,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use crate::peer::{self, Peer};
-use crate::poll::PollFd;
-use crate::request::{Framed, Framer};
+use llama_cpp_bridge::protocol::framing::{Framed, Framer};
+use llama_cpp_bridge::sys::peer::{self, Peer};
+use llama_cpp_bridge::sys::poll::PollFd;
 
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
@@ -61,7 +61,7 @@ impl Client {
     }
 
     /// Who it is.
-    pub(crate) fn peer(&self) -> Peer {
+    pub(super) fn peer(&self) -> Peer {
         self.peer
     }
 
@@ -85,7 +85,7 @@ impl Client {
     }
 
     /// Whether no further bytes can come.
-    pub(crate) fn at_end(&self) -> bool {
+    pub(super) fn at_end(&self) -> bool {
         self.at_end
     }
 
@@ -96,7 +96,7 @@ impl Client {
 
     /// Notes that the connection is broken, or closed in both directions. What is left unsent is
     /// given up.
-    pub(crate) fn hung_up(&mut self) {
+    pub(super) fn hung_up(&mut self) {
         self.gone = true;
         self.output = Vec::new();
         self.written = 0;
@@ -123,18 +123,18 @@ impl Client {
     }
 
     /// Lets it know that nothing more comes.
-    pub(crate) fn finish(&self) {
+    pub(super) fn finish(&self) {
         // Of one that is gone already there is nothing to do.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Whether a further reply may be put behind those that wait.
-    pub(crate) fn has_room(&self) -> bool {
+    pub(super) fn has_room(&self) -> bool {
         self.output.len() - self.written < OUTPUT_LIMIT
     }
 
     /// Whether replies wait to be taken.
-    pub(crate) fn has_output(&self) -> bool {
+    pub(super) fn has_output(&self) -> bool {
         self.written < self.output.len()
     }
 

@@ -5,24 +5,24 @@ mod states;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::failure::{Code, Failure};
-use crate::generate;
-use crate::message::{Answer, Generate, Turn, Work};
-use crate::metrics::Metrics;
-use crate::options::Options;
-use crate::reply::{COMPLETED, Info, NO_MODEL, Reply};
-use crate::request::Request;
-use crate::settings::processors;
+use crate::cli::Options;
+use crate::server::metrics::Metrics;
 use crate::slot::Slot;
+use llama_cpp_bridge::protocol::framing::Request;
+use llama_cpp_bridge::protocol::generate;
+use llama_cpp_bridge::protocol::reply::{COMPLETED, Info, NO_MODEL, Reply};
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{Answer, Generate, Turn, Work};
+use llama_cpp_bridge::shared::settings::processors;
 
 /// Characters of an unknown verb that its error reply repeats.
 const SHOWN_WORD: usize = 64;
 
 /// What a request is called whose verb is none of the table's, or that is no request at all.
-pub(crate) const UNKNOWN: &str = "unknown";
+pub(super) const UNKNOWN: &str = "unknown";
 
 /// What is to be done for a request.
-pub(crate) enum Action {
+pub(super) enum Action {
     /// Answer it when its turn comes, by what is known then.
     Tell(fn(&Slot, &Options, &Metrics) -> Reply),
     /// Ask the model, at once if there is room, and make a reply of its answer.
@@ -40,13 +40,13 @@ pub(crate) enum Action {
 }
 
 /// A question to the model.
-pub(crate) struct Question {
+pub(super) struct Question {
     pub(crate) work: Work,
     pub(crate) reply: MakeReply,
 }
 
 /// Makes the reply of the model's answer; `None` if it is the answer to another question.
-pub(crate) type MakeReply = fn(Answer) -> Option<Reply>;
+pub(super) type MakeReply = fn(Answer) -> Option<Reply>;
 
 /// What follows a verb.
 enum Argument {

@@ -6,28 +6,30 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::access::Access;
-use crate::activation;
-use crate::client::Client;
-use crate::command;
-use crate::failure::Failure;
-use crate::loading::Origin;
-use crate::log::{self, Level};
-use crate::metrics::Metrics;
-use crate::metrics::file::MetricsFile;
-use crate::model_dir::ModelDir;
-use crate::notify::Notifier;
-use crate::options::Options;
-use crate::poll::{PollFd, poll};
-use crate::preload::Preload;
-use crate::refused::Refused;
-use crate::session::Session;
-use crate::signals::Signals;
-use crate::slot::{Begun, Event, Limits, Slot};
-use crate::socket::{Place, Socket};
-use crate::system;
+use crate::cli::Options;
+use crate::server::access::Access;
+use crate::server::client::Client;
+use crate::server::command;
+use crate::server::listener::{Place, Socket};
+use crate::server::metrics::Metrics;
+use crate::server::metrics::file::MetricsFile;
+use crate::server::rejected::Refused;
+use crate::server::session::Session;
+use crate::slot::ModelDir;
+use crate::slot::ModelProgram;
+use crate::slot::Origin;
+use crate::slot::Preload;
+use crate::slot::{Event, Limits, LoadStatus, Slot};
+use llama_cpp_bridge::shared::failure::Failure;
+use llama_cpp_bridge::sys;
+use llama_cpp_bridge::sys::log::{self, Level};
+use llama_cpp_bridge::sys::poll::{PollFd, poll};
+use llama_cpp_bridge::sys::signals::Signals;
+use llama_cpp_bridge::sys::systemd::activation;
+use llama_cpp_bridge::sys::systemd::notify::Notifier;
 
 /// How long to wait before accepting again after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
@@ -35,6 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 /// Everything that the loop looks after.
 struct Bridge {
     options: Options,
+    access: Rc<Access>,
     signals: Signals,
     slot: Slot,
     /// `None` until the model of the command line is loaded.
@@ -71,10 +74,10 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         options.load.chat_template = Some(template);
     }
     let tokens = options.auth_file.as_deref();
-    options.access = Access::open(&options.allow_uid, &options.allow_gid, tokens)?;
+    let access = Access::open(&options.allow_uid, &options.allow_gid, tokens)?;
     if tokens.is_some() {
         // The tokens would stand in it.
-        system::leave_no_core();
+        sys::process::leave_no_core();
     }
     let models = options.model_dir.as_deref().map(|path| {
         ModelDir::open(path).map_err(|error| format!("--model-dir: {}: {error}", path.display()))
@@ -83,6 +86,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
     if let Some(path) = &options.load.state_dir {
         options.load.state_dir = Some(directory("--state-dir", path)?);
     }
+    let program = ModelProgram::open(options.model_program.as_deref())?;
     let place = Place::find(passed, &options)?;
     let limits = Limits {
         load: options.load_timeout,
@@ -90,8 +94,9 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         idle: options.idle_unload,
     };
     let mut bridge = Bridge {
+        access: Rc::new(access),
         signals,
-        slot: Slot::new(options.load.clone(), models, limits),
+        slot: Slot::new(options.load.clone(), program, models, limits),
         socket: None,
         session: None,
         unused_since: Instant::now(),
@@ -179,7 +184,7 @@ impl Bridge {
             return Ok(());
         };
         let begun = self.slot.load(&path, Origin::Owner, Instant::now());
-        let mut loading = begun.map_err(|failure| failure.message)? != Begun::Loaded;
+        let mut loading = begun.map_err(|failure| failure.message)? != LoadStatus::Loaded;
         while loading && self.stop_at.is_none() {
             self.turn()?;
             loading = self.slot.is_loading();
@@ -370,8 +375,8 @@ impl Bridge {
         let Ok(client) = Client::new(stream, options.max_request, now) else {
             return;
         };
-        if options.access.admits(client.peer(), || client.groups()) {
-            let session = Session::new(client, options, self.next_token, now);
+        if self.access.admits(client.peer(), || client.groups()) {
+            let session = Session::new(client, &self.access, self.next_token, now);
             self.session = Some(session);
             self.metrics.served += 1;
             self.metrics.connected = true;

@@ -4,21 +4,21 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::command::{Action, MakeReply, Question};
-use crate::failure::Failure;
-use crate::loading::Origin;
-use crate::message::Work;
-use crate::metrics::Metrics;
-use crate::options::Options;
-use crate::record::Record;
-use crate::reply::{self, Reply};
-use crate::slot::{Begun, Slot};
+use crate::cli::Options;
+use crate::server::command::{Action, MakeReply, Question};
+use crate::server::metrics::Metrics;
+use crate::server::request_log::Record;
+use crate::slot::Origin;
+use crate::slot::{LoadStatus, Slot};
+use llama_cpp_bridge::protocol::reply::{self, Reply};
+use llama_cpp_bridge::shared::failure::Failure;
+use llama_cpp_bridge::shared::message::Work;
 
 /// Pieces of a stream that are kept apart while they wait.
 const PIECES_LIMIT: usize = 256;
 
 /// A request under way.
-pub(crate) struct Flight {
+pub(super) struct Flight {
     pub(crate) state: State,
     /// The pieces of a stream that have not left yet.
     pub(crate) pieces: VecDeque<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Flight {
     /// Whether it has to be alone, from its turn until it is answered.
     alone: bool,
     /// What is noted of it.
-    pub(crate) record: Record,
+    pub(super) record: Record,
 }
 
 /// How far a request is.
@@ -82,12 +82,12 @@ impl Flight {
     }
 
     /// Whether its answer is there.
-    pub(crate) fn is_answered(&self) -> bool {
+    pub(super) fn is_answered(&self) -> bool {
         matches!(self.state, State::Answered(_))
     }
 
     /// Whether it is, or soon will be, with the model.
-    pub(crate) fn is_question(&self) -> bool {
+    pub(super) fn is_question(&self) -> bool {
         matches!(
             self.state,
             State::Waiting(Action::Ask(_)) | State::Asked(..)
@@ -95,12 +95,12 @@ impl Flight {
     }
 
     /// Whether it waits for all before it, and all behind it wait for it.
-    pub(crate) fn is_barrier(&self) -> bool {
+    pub(super) fn is_barrier(&self) -> bool {
         self.alone && !self.is_answered()
     }
 
     /// Whether it is to be given to the model and is not yet.
-    pub(crate) fn waits_for_model(&self) -> bool {
+    pub(super) fn waits_for_model(&self) -> bool {
         matches!(
             self.state,
             State::Waiting(Action::Ask(_) | Action::AskAlone(_))
@@ -109,7 +109,7 @@ impl Flight {
 
     /// Why it is not worth bringing a resting model back for it, if that is so: with its process
     /// went all that there was to store.
-    pub(crate) fn is_vain(&self, slot: &Slot) -> Option<Failure> {
+    pub(super) fn is_vain(&self, slot: &Slot) -> Option<Failure> {
         match &self.state {
             State::Waiting(Action::AskAlone(question)) if slot.rests() => match question.work {
                 Work::Save(_) => Some(Failure::nothing_to_save()),
@@ -120,7 +120,7 @@ impl Flight {
     }
 
     /// Bytes of it that wait to leave.
-    pub(crate) fn held(&self) -> usize {
+    pub(super) fn held(&self) -> usize {
         let answer = match &self.state {
             State::Answered(line) => line.len(),
             _ => 0,
@@ -157,7 +157,7 @@ impl Flight {
 
     /// Does what the request at the head of the queue asks for, or goes on with it; for a client
     /// that is `gone` only what is done at once. Tells whether that was QUIT.
-    pub(crate) fn carry_out(
+    pub(super) fn carry_out(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -172,12 +172,12 @@ impl Flight {
             }
             State::Waiting(Action::Load(_)) if gone => (),
             State::Waiting(Action::Load(path)) => match slot.load(path, Origin::Client, now) {
-                Ok(Begun::Loaded) => self.answer(&Ok(loaded())),
-                Ok(Begun::UnderWay) => {
+                Ok(LoadStatus::Loaded) => self.answer(&Ok(loaded())),
+                Ok(LoadStatus::UnderWay) => {
                     self.begin(options, now);
                     self.state = State::Loading;
                 }
-                Ok(Begun::NotYet) => (),
+                Ok(LoadStatus::NotYet) => (),
                 Err(failure) => self.answer(&Err(failure)),
             },
             State::Waiting(Action::Free) => {
@@ -198,7 +198,7 @@ impl Flight {
     }
 
     /// Has it end, wherever it is.
-    pub(crate) fn give_up(&mut self, slot: &mut Slot, now: Instant) {
+    pub(super) fn give_up(&mut self, slot: &mut Slot, now: Instant) {
         match self.state {
             State::Asked(id, _) => slot.cancel(id, now),
             State::Loading => slot.abort_load(),

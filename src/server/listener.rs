@@ -8,16 +8,16 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use crate::activation::Passed;
-use crate::identity;
-use crate::options::Options;
-use crate::system;
+use crate::cli::Options;
+use llama_cpp_bridge::sys;
+use llama_cpp_bridge::sys::files;
+use llama_cpp_bridge::sys::systemd::activation::Passed;
 
 /// Longest path of a Unix socket, in bytes: `sun_path` of `sockaddr_un` less the final NUL.
 const PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// The exclusive right to the path of a socket. The lock file is removed with it.
-pub(crate) struct Claim {
+pub(super) struct Claim {
     socket: PathBuf,
     lock_path: PathBuf,
     /// Holds the lock for as long as it is open.
@@ -28,7 +28,7 @@ pub(crate) struct Claim {
 const MODE: u32 = 0o600;
 
 /// Where the bridge listens once it can serve.
-pub(crate) enum Place {
+pub(super) enum Place {
     /// At a path of its own.
     Path(Claim),
     /// On a socket that is there already.
@@ -63,7 +63,7 @@ impl Place {
     ///
     /// # Errors
     /// Those of [`Claim::bind`].
-    pub(crate) fn listen(self, options: &Options) -> Result<Socket, String> {
+    pub(super) fn listen(self, options: &Options) -> Result<Socket, String> {
         match self {
             Self::Path(claim) => claim.bind(options),
             Self::Passed(passed) => Ok(Socket {
@@ -76,7 +76,7 @@ impl Place {
 }
 
 /// A listening socket.
-pub(crate) struct Socket {
+pub(super) struct Socket {
     pub(crate) listener: UnixListener,
     /// Its path, or another name, for messages.
     pub(crate) name: String,
@@ -130,7 +130,7 @@ impl Claim {
             }
             Ok(_) => (),
         }
-        match system::connect_at_once(&self.socket) {
+        match sys::socket::connect_at_once(&self.socket) {
             Ok(()) => Err(format!("{shown}: another server is listening there")),
             // Its queue is full, which only somebody who listens can have.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -161,9 +161,9 @@ impl Claim {
         }
         let mode = options.socket_mode.unwrap_or(MODE);
         let first = if group.is_some() { mode & 0o700 } else { mode };
-        let umask = system::set_umask(0o777 & !first);
+        let umask = sys::process::set_umask(0o777 & !first);
         let listener = UnixListener::bind(&self.socket);
-        system::set_umask(umask);
+        sys::process::set_umask(umask);
         let listener = listener.map_err(failed)?;
         if let Some(group) = group {
             chown(&self.socket, None, Some(group))
@@ -233,7 +233,7 @@ fn lock(path: &Path) -> Result<Option<File>, String> {
 
 fn expect_lock(path: &Path, metadata: &Metadata) -> Result<(), String> {
     let shown = path.display();
-    match identity::special_kind(metadata.file_type()) {
+    match files::special_kind(metadata.file_type()) {
         None => Ok(()),
         Some(what) => Err(format!(
             "{shown}: is {what} and not a bridge's lock; left alone"
@@ -245,7 +245,7 @@ fn resolve_group(group: &str) -> Result<u32, String> {
     if let Ok(number) = group.parse() {
         return Ok(number);
     }
-    match system::group_id(group) {
+    match sys::names::group_id(group) {
         Ok(Some(number)) => Ok(number),
         Ok(None) => Err(format!("--socket-group: there is no group '{group}'")),
         Err(error) => Err(format!("--socket-group: {group}: {error}")),

@@ -8,13 +8,13 @@ mod text;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::failure::Code;
-use crate::record::{Outcome, Record, Work};
+use crate::server::request_log::{Outcome, Record, Work};
 use crate::slot::Slot;
 use histogram::Histogram;
+use llama_cpp_bridge::shared::failure::Code;
 
 /// The counters of one bridge, and the few things that are only known while they are true.
-pub(crate) struct Metrics {
+pub(super) struct Metrics {
     /// What tells the bridges of a host apart.
     socket: String,
     started: SystemTime,
@@ -30,9 +30,9 @@ pub(crate) struct Metrics {
     pub(crate) refused: u64,
     queue: Queue,
     /// Whether a client is served now.
-    pub(crate) connected: bool,
+    pub(super) connected: bool,
     /// Its requests that are, or soon will be, with the model.
-    pub(crate) in_flight: usize,
+    pub(super) in_flight: usize,
 }
 
 /// What is counted of a verb.
@@ -128,19 +128,19 @@ impl Metrics {
 
     /// Notes that a client was taken from the queue of the socket. Whether another one is still
     /// there is told next by [`somebody_waits`](Self::somebody_waits).
-    pub(crate) fn queue_moved(&mut self, now: Instant) {
+    pub(super) fn queue_moved(&mut self, now: Instant) {
         if let Some(since) = self.queue.since.take() {
             self.queue.waited += now - since;
         }
     }
 
     /// Notes that somebody is in the queue of the socket.
-    pub(crate) fn somebody_waits(&mut self, now: Instant) {
+    pub(super) fn somebody_waits(&mut self, now: Instant) {
         self.queue.since.get_or_insert(now);
     }
 
     /// Whether it is known that somebody is in the queue, so that nobody need look.
-    pub(crate) fn knows_who_waits(&self) -> bool {
+    pub(super) fn knows_who_waits(&self) -> bool {
         self.queue.since.is_some()
     }
 

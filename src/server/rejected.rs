@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::client::Client;
-use crate::failure::{Code, Failure};
-use crate::reply;
+use crate::server::client::Client;
+use llama_cpp_bridge::protocol::reply;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
 
 /// How long a client gets to read the reply. One whose connection is closed while it writes may
 /// never look.
@@ -21,7 +21,7 @@ pub(crate) struct Refused(VecDeque<(Instant, Client)>);
 
 impl Refused {
     /// Tells a client that it is not served. It can say nothing that would be heard.
-    pub(crate) fn add(&mut self, mut client: Client, now: Instant) {
+    pub(super) fn add(&mut self, mut client: Client, now: Instant) {
         let message = format!("This bridge does not serve user {}", client.peer().uid);
         let denied = Err(Failure::new(Code::Denied, message));
         client.push(&reply::line(&denied), now);

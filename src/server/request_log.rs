@@ -4,13 +4,13 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
-use crate::failure::{Code, Failure};
-use crate::message::{Answer, Done};
-use crate::peer::Peer;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{Answer, Done};
+use llama_cpp_bridge::sys::peer::Peer;
 
 /// What is noted of a request.
-pub(crate) struct Record {
-    /// In upper case, or [`UNKNOWN`](crate::command::UNKNOWN).
+pub(super) struct Record {
+    /// In upper case, or [`UNKNOWN`](crate::server::command::UNKNOWN).
     pub(crate) verb: &'static str,
     /// When it was taken up.
     taken: Instant,
@@ -33,20 +33,20 @@ pub(crate) enum Work {
 }
 
 /// The statistics of a text.
-pub(crate) struct Generated {
-    pub(crate) prompt_tokens: u32,
+pub(super) struct Generated {
+    pub(super) prompt_tokens: u32,
     /// Those of the prompt that were not evaluated again.
-    pub(crate) cached_tokens: u32,
-    pub(crate) completion_tokens: u32,
+    pub(super) cached_tokens: u32,
+    pub(super) completion_tokens: u32,
     /// Until the whole prompt was evaluated, without the time that it waited for a place.
-    pub(crate) prompt: Duration,
+    pub(super) prompt: Duration,
     /// From then on.
-    pub(crate) completion: Duration,
+    pub(super) completion: Duration,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Outcome {
+pub(super) enum Outcome {
     Ok,
     Error(Code),
     /// Nobody was there any more to be answered.
@@ -80,7 +80,7 @@ impl Record {
     }
 
     /// How it ended; abandoned if its answer is not there.
-    pub(crate) fn outcome(&self) -> Outcome {
+    pub(super) fn outcome(&self) -> Outcome {
         match self.answered {
             None => Outcome::Abandoned,
             Some((_, None)) => Outcome::Ok,
@@ -89,13 +89,13 @@ impl Record {
     }
 
     /// From when it was taken up until its answer was there.
-    pub(crate) fn duration(&self) -> Option<Duration> {
+    pub(super) fn duration(&self) -> Option<Duration> {
         self.answered.map(|(at, _)| at - self.taken)
     }
 
     /// From when it was taken up until the model had its first token, of a text that has one. It is
     /// chosen in the moment in which the prompt is evaluated, from which `completion` counts.
-    pub(crate) fn first_token(&self) -> Option<Duration> {
+    pub(super) fn first_token(&self) -> Option<Duration> {
         match &self.work {
             Work::Generated(done) if done.completion_tokens > 0 => {
                 Some(self.duration()?.saturating_sub(done.completion))

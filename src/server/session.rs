@@ -2,23 +2,25 @@
 //! model at once, their replies leave in the order of the requests. Nothing here waits.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Instant;
 
-use crate::client::Client;
-use crate::command::{self, MakeReply};
-use crate::failure::{Code, Failure};
-use crate::flight::{Flight, State, loaded};
-use crate::gate::Gate;
-use crate::log::{self, Level};
-use crate::metrics::Metrics;
-use crate::options::Options;
-use crate::peer::Peer;
-use crate::poll::PollFd;
-use crate::record::Record;
-use crate::reply;
-use crate::request::Framed;
+use crate::cli::Options;
+use crate::server::access::Access;
+use crate::server::auth::Gate;
+use crate::server::client::Client;
+use crate::server::command::{self, MakeReply};
+use crate::server::flight::{Flight, State, loaded};
+use crate::server::metrics::Metrics;
+use crate::server::request_log::Record;
+use crate::slot::Heard;
 use crate::slot::{Event, Readiness, Slot};
-use crate::worker::Heard;
+use llama_cpp_bridge::protocol::framing::Framed;
+use llama_cpp_bridge::protocol::reply;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::sys::log::{self, Level};
+use llama_cpp_bridge::sys::peer::Peer;
+use llama_cpp_bridge::sys::poll::PollFd;
 
 /// Requests of one client that are under way at the most, answered ones that wait for their turn
 /// included. More than can be worked on together, so that a slow request does not leave the
@@ -29,7 +31,7 @@ const QUEUE_LIMIT: usize = 256;
 const HELD_LIMIT: usize = 1 << 20;
 
 /// A client and its requests.
-pub(crate) struct Session {
+pub(super) struct Session {
     client: Client,
     gate: Gate,
     requests: VecDeque<Flight>,
@@ -45,12 +47,12 @@ impl Session {
     /// Welcomes a client. No token of it is looked at before `next_token`.
     pub(crate) fn new(
         client: Client,
-        options: &Options,
+        access: &Rc<Access>,
         next_token: Instant,
         now: Instant,
     ) -> Self {
         Self {
-            gate: Gate::new(&options.access, next_token),
+            gate: Gate::new(access, next_token),
             client,
             requests: VecDeque::new(),
             began: now,
@@ -60,12 +62,12 @@ impl Session {
     }
 
     /// When a token may be looked at again.
-    pub(crate) fn next_token(&self) -> Instant {
+    pub(super) fn next_token(&self) -> Instant {
         self.gate.next()
     }
 
     /// Who the client is.
-    pub(crate) fn peer(&self) -> Peer {
+    pub(super) fn peer(&self) -> Peer {
         self.client.peer()
     }
 
@@ -81,7 +83,7 @@ impl Session {
 
     /// Notes that the client is gone for good. What it has sent and can be done at once is still
     /// done: a QUIT needs nobody to read the reply.
-    pub(crate) fn hung_up(
+    pub(super) fn hung_up(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -95,17 +97,17 @@ impl Session {
     }
 
     /// Whether a QUIT was carried out.
-    pub(crate) fn quit(&self) -> bool {
+    pub(super) fn quit(&self) -> bool {
         self.quit
     }
 
     /// Whether a request waits for the model.
-    pub(crate) fn wants_model(&self) -> bool {
+    pub(super) fn wants_model(&self) -> bool {
         self.requests.iter().any(Flight::waits_for_model)
     }
 
     /// How many of its requests the model is to answer, or is at.
-    pub(crate) fn questions(&self) -> usize {
+    pub(super) fn questions(&self) -> usize {
         self.requests.iter().filter(|r| r.is_question()).count()
     }
 
@@ -116,7 +118,7 @@ impl Session {
     }
 
     /// Does what can be done now: takes requests, has the model work on them, sends replies.
-    pub(crate) fn advance(
+    pub(super) fn advance(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -219,7 +221,7 @@ impl Session {
         while self.client.has_room()
             && let Some(head) = self.requests.front_mut()
         {
-            self.gate.answer(head, &options.access, peer, now);
+            self.gate.answer(head, peer, now);
             self.quit |= head.carry_out(slot, options, metrics, now, self.client.gone());
             if let Some(piece) = head.pieces.pop_front() {
                 self.client.push(&reply::partial_line(&piece), now);
@@ -254,7 +256,7 @@ impl Session {
     }
 
     /// Takes in what happened to the model. Tells whether a request was concerned.
-    pub(crate) fn hear(&mut self, event: Event) -> bool {
+    pub(super) fn hear(&mut self, event: Event) -> bool {
         match event {
             Event::Heard(Heard::Piece(id, piece)) => match self.asked(id) {
                 Some((request, _)) => request.hold(piece),
@@ -333,7 +335,7 @@ impl Session {
     }
 
     /// When the client has to give way to one that waits, if it does nothing until then.
-    pub(crate) fn gives_way_at(&self, options: &Options) -> Option<Instant> {
+    pub(super) fn gives_way_at(&self, options: &Options) -> Option<Instant> {
         // One that has shown no token gets no more time by asking again and again.
         let stranger = (!self.gate.is_open()).then_some(options.idle_timeout);
         let limits = options.turn_limit.into_iter().chain(stranger);
@@ -351,7 +353,7 @@ impl Session {
 
     /// Has it give way to a client that waits, if its time is over: at once if it is idle or too
     /// slow, when its requests are answered if its turn was long enough.
-    pub(crate) fn give_way(&mut self, options: &Options, now: Instant) {
+    pub(super) fn give_way(&mut self, options: &Options, now: Instant) {
         if self.patience_ends(options).is_some_and(|at| at <= now) {
             self.client.hung_up();
         } else if self.gives_way_at(options).is_some_and(|at| at <= now) {
@@ -360,7 +362,7 @@ impl Session {
     }
 
     /// Has the model give up all that the client asked for: nobody is there to hear it.
-    pub(crate) fn abandon(
+    pub(super) fn abandon(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -374,7 +376,7 @@ impl Session {
     }
 
     /// Tells the client, if it waits for an answer, that none will come.
-    pub(crate) fn say_goodbye(&mut self, now: Instant) {
+    pub(super) fn say_goodbye(&mut self, now: Instant) {
         let waits = |request: &Flight| !request.is_answered();
         if self.requests.front().is_some_and(waits) {
             let failure = Failure::new(Code::Internal, "The bridge is stopping");

@@ -4,7 +4,7 @@ use miniserde::{Deserialize, Serialize, json};
 
 /// What kind of failure an error reply tells of. The words are part of the protocol.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Code {
+pub enum Code {
     /// The request cannot be understood or lacks something.
     #[serde(rename = "bad_request")]
     BadRequest,
@@ -45,7 +45,7 @@ pub(crate) enum Code {
 
 impl Code {
     /// All of them, in their order.
-    pub(crate) const ALL: [Self; 12] = [
+    pub const ALL: [Self; 12] = [
         Self::BadRequest,
         Self::UnknownCommand,
         Self::TooLong,
@@ -61,23 +61,23 @@ impl Code {
     ];
 
     /// The word.
-    pub(crate) fn name(self) -> String {
+    pub fn name(self) -> String {
         json::to_string(&self).trim_matches('"').to_string()
     }
 }
 
 /// Why a request failed: the word and the sentence of its error reply.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Failure {
+pub struct Failure {
     /// The word for programs.
-    pub(crate) code: Code,
+    pub code: Code,
     /// The sentence for people.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 impl Failure {
     /// A failure of this kind, explained by this sentence.
-    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self {
             code,
             message: message.into(),
@@ -85,18 +85,18 @@ impl Failure {
     }
 
     /// The request is wrong in itself.
-    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+    pub fn bad_request(message: impl Into<String>) -> Self {
         Self::new(Code::BadRequest, message)
     }
 
     /// SAVE of a model that has evaluated nothing.
-    pub(crate) fn nothing_to_save() -> Self {
+    pub fn nothing_to_save() -> Self {
         let message = "Nothing to save: the model has evaluated no prompt since it was loaded";
         Self::new(Code::NotFound, message)
     }
 
     /// The request needs a model and none is loaded.
-    pub(crate) fn no_model() -> Self {
+    pub fn no_model() -> Self {
         Self::new(Code::NoModel, "No model loaded")
     }
 }

@@ -7,11 +7,11 @@ use std::os::unix::net::UnixStream;
 
 use miniserde::json;
 
-use crate::poll::{PollFd, poll};
-use crate::wire::Message;
+use crate::shared::wire::Message;
+use crate::sys::poll::{PollFd, poll};
 
 /// One end of the socket pair.
-pub(crate) struct Link {
+pub struct Link {
     stream: UnixStream,
     /// What is still to be written.
     outgoing: Vec<u8>,
@@ -23,7 +23,7 @@ pub(crate) struct Link {
 }
 
 /// What there is to receive.
-pub(crate) enum Received<M> {
+pub enum Received<M> {
     /// A message.
     Message(M),
     /// Nothing yet.
@@ -37,7 +37,7 @@ impl Link {
     ///
     /// # Errors
     /// Those of fcntl(2).
-    pub(crate) fn new(stream: UnixStream) -> io::Result<Self> {
+    pub fn new(stream: UnixStream) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream,
@@ -49,12 +49,12 @@ impl Link {
     }
 
     /// The descriptor to wait on, for the next message or for room to write.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
     }
 
     /// Puts a message behind those that are still to be written.
-    pub(crate) fn queue<M: Message>(&mut self, message: M) {
+    pub fn queue<M: Message>(&mut self, message: M) {
         // What is written goes even if there is always something left; not before it is the larger
         // part, so that no byte is moved more than once or twice.
         if self.written > self.outgoing.len() / 2 {
@@ -67,7 +67,7 @@ impl Link {
     }
 
     /// Whether something is still to be written.
-    pub(crate) fn has_outgoing(&self) -> bool {
+    pub fn has_outgoing(&self) -> bool {
         !self.outgoing.is_empty()
     }
 
@@ -75,7 +75,7 @@ impl Link {
     ///
     /// # Errors
     /// Those of write(2); the other process is gone.
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    pub fn flush(&mut self) -> io::Result<()> {
         while self.written < self.outgoing.len() {
             match self.stream.write(&self.outgoing[self.written..]) {
                 Ok(count) => self.written += count,
@@ -96,7 +96,7 @@ impl Link {
     ///
     /// # Errors
     /// Those of write(2) and poll(2); the other process is gone.
-    pub(crate) fn send<M: Message>(&mut self, message: M) -> io::Result<()> {
+    pub fn send<M: Message>(&mut self, message: M) -> io::Result<()> {
         self.queue(message);
         loop {
             self.flush()?;
@@ -111,7 +111,7 @@ impl Link {
     ///
     /// # Errors
     /// Those of read(2), and data that is no message.
-    pub(crate) fn receive<M: Message>(&mut self) -> io::Result<Received<M>> {
+    pub fn receive<M: Message>(&mut self) -> io::Result<Received<M>> {
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(message) = self.take()? {

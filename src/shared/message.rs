@@ -4,13 +4,16 @@ use std::time::Duration;
 
 use miniserde::{Deserialize, Serialize};
 
-use crate::failure::Failure;
-use crate::settings::{Load, Sampling};
+use crate::shared::build::Build;
+use crate::shared::failure::Failure;
+use crate::shared::settings::{Load, Sampling};
 
 /// From the bridge to the model process.
 #[derive(Debug)]
-pub(crate) enum ToModel {
-    /// The first message: which model to load, and how.
+pub enum ToModel {
+    /// The first message: which build the bridge is of.
+    Hello(Build),
+    /// The second message: which model to load, and how.
     Load(Box<Load>),
     /// Work on a request. Its number is never used again.
     Work(u64, Work),
@@ -21,7 +24,7 @@ pub(crate) enum ToModel {
 
 /// What the model can be asked for.
 #[derive(Debug)]
-pub(crate) enum Work {
+pub enum Work {
     /// Generate text.
     Generate(Box<Generate>),
     /// Compute the embedding of this text.
@@ -38,7 +41,9 @@ pub(crate) enum Work {
 
 /// From the model process to the bridge.
 #[derive(Debug)]
-pub(crate) enum FromModel {
+pub enum FromModel {
+    /// The first message: which build the model program is of.
+    Hello(Build),
     /// The model is loaded and has evaluated one token.
     Ready(Box<Ready>),
     /// The model could not be loaded; the process ends.
@@ -57,7 +62,7 @@ pub(crate) enum FromModel {
 
 /// What the model process gives back.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// A generated text.
     Generated(Box<Done>),
     /// The embedding of a text.
@@ -71,86 +76,94 @@ pub(crate) enum Answer {
 }
 
 /// A step that is expected to take longer than this is announced.
-pub(crate) const LONG_STEP: Duration = Duration::from_millis(100);
+pub const LONG_STEP: Duration = Duration::from_millis(100);
 
 /// How often a model process at work gives a sign of life.
-pub(crate) const BEAT: Duration = Duration::from_secs(1);
+pub const BEAT: Duration = Duration::from_secs(1);
 
 /// A text to generate: after a prompt, or as the next turn of a conversation.
 #[derive(Serialize, Deserialize, Clone, Debug)]
-pub(crate) struct Generate {
+pub struct Generate {
     /// The prompt as it is: special tokens in it count as such.
-    pub(crate) prompt: Option<String>,
+    pub prompt: Option<String>,
     /// The conversation so far, for the model's chat template.
-    pub(crate) messages: Option<Vec<Turn>>,
+    pub messages: Option<Vec<Turn>>,
     /// Tokens at the most; -1 is until the context is full.
-    pub(crate) max_tokens: i32,
-    pub(crate) sampling: Sampling,
+    pub max_tokens: i32,
+    /// How its tokens are chosen.
+    pub sampling: Sampling,
     /// The seed that was asked for or drawn.
-    pub(crate) seed: u32,
+    pub seed: u32,
     /// Texts that end the answer and are not part of it.
-    pub(crate) stop: Vec<String>,
+    pub stop: Vec<String>,
     /// What the answer must follow, in GBNF.
-    pub(crate) grammar: Option<String>,
+    pub grammar: Option<String>,
     /// What the answer must follow, in GBNF that was made of a JSON schema.
-    pub(crate) json_schema: Option<String>,
+    pub json_schema: Option<String>,
     /// Whether pieces are wanted as they come.
-    pub(crate) stream: bool,
+    pub stream: bool,
     /// Whether the tokens that end an answer are never chosen.
-    pub(crate) ignore_eos: bool,
+    pub ignore_eos: bool,
     /// Whether what the last prompt has in common with this one need not be evaluated again.
-    pub(crate) cache_prompt: bool,
+    pub cache_prompt: bool,
 }
 
 /// One turn of a conversation.
 #[derive(Serialize, Deserialize, Clone, Debug)]
-pub(crate) struct Turn {
+pub struct Turn {
     /// `system`, `user` or `assistant`.
-    pub(crate) role: String,
-    pub(crate) content: String,
+    pub role: String,
+    /// What was said.
+    pub content: String,
 }
 
 /// The model is loaded; what there is to know about it.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct Ready {
+pub struct Ready {
     /// Its name, by its own metadata.
-    pub(crate) description: String,
+    pub description: String,
     /// `llama`, for instance.
-    pub(crate) architecture: String,
-    pub(crate) parameters: u64,
+    pub architecture: String,
+    /// Weights, counted one by one.
+    pub parameters: u64,
     /// Bytes of all tensors.
-    pub(crate) size_bytes: u64,
+    pub size_bytes: u64,
     /// Tokens that fit the context.
-    pub(crate) context_size: u32,
+    pub context_size: u32,
     /// Tokens that the model was trained with.
-    pub(crate) training_context_size: u32,
+    pub training_context_size: u32,
     /// Numbers in an embedding.
-    pub(crate) embedding_size: u32,
+    pub embedding_size: u32,
     /// Tokens in the vocabulary.
-    pub(crate) vocabulary_size: u32,
+    pub vocabulary_size: u32,
     /// Whether there is a chat template.
-    pub(crate) chat_template: bool,
+    pub chat_template: bool,
 }
 
 /// A generation that came to its end.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct Done {
-    pub(crate) text: String,
-    pub(crate) finish_reason: FinishReason,
-    pub(crate) prompt_tokens: u32,
+pub struct Done {
+    /// The text, without the stop string that ended it.
+    pub text: String,
+    /// Why it ended.
+    pub finish_reason: FinishReason,
+    /// Tokens of the prompt or text, BOS included.
+    pub prompt_tokens: u32,
     /// Those of the prompt that were not evaluated again.
-    pub(crate) cached_tokens: u32,
-    pub(crate) completion_tokens: u32,
+    pub cached_tokens: u32,
+    /// Tokens that were generated, the one that ended the text excluded.
+    pub completion_tokens: u32,
     /// Milliseconds until the whole prompt was evaluated.
-    pub(crate) prompt_ms: f64,
+    pub prompt_ms: f64,
     /// Milliseconds from then on.
-    pub(crate) completion_ms: f64,
-    pub(crate) seed: u32,
+    pub completion_ms: f64,
+    /// The seed that was used.
+    pub seed: u32,
 }
 
 /// Why a generation ended.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub(crate) enum FinishReason {
+pub enum FinishReason {
     /// By itself, at a stop string, or at the end of the grammar.
     #[serde(rename = "stop")]
     Stop,
@@ -164,17 +177,18 @@ pub(crate) enum FinishReason {
 
 /// A state that was stored, or brought back.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub(crate) struct State {
+pub struct State {
     /// Tokens of the text that was evaluated.
-    pub(crate) tokens: u32,
+    pub tokens: u32,
     /// Bytes of its file.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
 }
 
 /// The embedding of a text.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct Embedding {
+pub struct Embedding {
     /// Of length 1.
-    pub(crate) values: Vec<f64>,
-    pub(crate) prompt_tokens: u32,
+    pub values: Vec<f64>,
+    /// Tokens of the prompt or text, BOS included.
+    pub prompt_tokens: u32,
 }

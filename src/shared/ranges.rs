@@ -3,50 +3,47 @@
 
 /// Largest context, in tokens, that is ever asked of llama.cpp: the figure in a model file has no
 /// bound, and memory is taken in proportion.
-pub(crate) const MAX_CONTEXT: u32 = 1 << 20;
+pub const MAX_CONTEXT: u32 = 1 << 20;
 
 /// What an option of sampling takes.
-pub(crate) struct Limit {
+pub struct Limit {
     /// Its name as a field of GENERATE.
-    pub(crate) field: &'static str,
+    pub field: &'static str,
     /// Its name as a long option, without the hyphens.
-    pub(crate) option: &'static str,
+    pub option: &'static str,
     /// The least that it takes.
-    pub(crate) low: f64,
+    pub low: f64,
     /// The most.
-    pub(crate) high: f64,
+    pub high: f64,
     /// Whether it takes whole numbers only.
-    pub(crate) whole: bool,
+    pub whole: bool,
 }
 
 /// Tokens of an answer; -1 is until the context is full.
-pub(crate) const MAX_TOKENS: Limit = whole("max_tokens", "max-tokens", -1, MAX_CONTEXT as i64);
+pub const MAX_TOKENS: Limit = whole("max_tokens", "max-tokens", -1, MAX_CONTEXT as i64);
 /// 0 is greedy.
-pub(crate) const TEMPERATURE: Limit = decimal("temperature", "temp", 0.0, 1000.0);
+pub const TEMPERATURE: Limit = decimal("temperature", "temp", 0.0, 1000.0);
 /// 0 is off.
-pub(crate) const TOP_K: Limit = whole("top_k", "top-k", 0, i32::MAX as i64);
+pub const TOP_K: Limit = whole("top_k", "top-k", 0, i32::MAX as i64);
 /// 1 is off.
-pub(crate) const TOP_P: Limit = decimal("top_p", "top-p", 0.0, 1.0);
+pub const TOP_P: Limit = decimal("top_p", "top-p", 0.0, 1.0);
 /// 0 is off.
-pub(crate) const MIN_P: Limit = decimal("min_p", "min-p", 0.0, 1.0);
+pub const MIN_P: Limit = decimal("min_p", "min-p", 0.0, 1.0);
 /// 1 is off. llama.cpp divides by it.
-pub(crate) const REPEAT_PENALTY: Limit = decimal("repeat_penalty", "repeat-penalty", 0.001, 1000.0);
+pub const REPEAT_PENALTY: Limit = decimal("repeat_penalty", "repeat-penalty", 0.001, 1000.0);
 /// Tokens; 0 is off, -1 the whole context.
-pub(crate) const REPEAT_LAST_N: Limit =
-    whole("repeat_last_n", "repeat-last-n", -1, MAX_CONTEXT as i64);
+pub const REPEAT_LAST_N: Limit = whole("repeat_last_n", "repeat-last-n", -1, MAX_CONTEXT as i64);
 /// 0 is off.
-pub(crate) const PRESENCE_PENALTY: Limit =
-    decimal("presence_penalty", "presence-penalty", -2.0, 2.0);
+pub const PRESENCE_PENALTY: Limit = decimal("presence_penalty", "presence-penalty", -2.0, 2.0);
 /// 0 is off.
-pub(crate) const FREQUENCY_PENALTY: Limit =
-    decimal("frequency_penalty", "frequency-penalty", -2.0, 2.0);
+pub const FREQUENCY_PENALTY: Limit = decimal("frequency_penalty", "frequency-penalty", -2.0, 2.0);
 /// -1 is a random one; the field of GENERATE is left out for that.
-pub(crate) const SEED: Limit = whole("seed", "seed", -1, u32::MAX as i64);
+pub const SEED: Limit = whole("seed", "seed", -1, u32::MAX as i64);
 /// The field of GENERATE.
-pub(crate) const SEED_FIELD: Limit = Limit { low: 0.0, ..SEED };
+pub const SEED_FIELD: Limit = Limit { low: 0.0, ..SEED };
 
 /// All of them, in the order of the manual pages.
-pub(crate) const ALL: [&Limit; 10] = [
+pub const ALL: [&Limit; 10] = [
     &MAX_TOKENS,
     &TEMPERATURE,
     &TOP_K,
@@ -81,13 +78,13 @@ const fn decimal(field: &'static str, option: &'static str, low: f64, high: f64)
 
 impl Limit {
     /// Whether a number is one that it takes. NaN is none.
-    pub(crate) fn allows(&self, number: f64) -> bool {
+    pub fn allows(&self, number: f64) -> bool {
         number >= self.low && number <= self.high && (!self.whole || number.fract() == 0.0)
     }
 
     /// The number that is written so, if it is one that it takes. A whole number is written without
     /// a decimal point or an exponent.
-    pub(crate) fn parse(&self, text: &str) -> Option<f64> {
+    pub fn parse(&self, text: &str) -> Option<f64> {
         let number = if self.whole {
             text.parse::<i64>().ok()? as f64
         } else {
@@ -97,7 +94,7 @@ impl Limit {
     }
 
     /// What it takes, for a message: `a whole number from -1 to 1048576`.
-    pub(crate) fn takes(&self) -> String {
+    pub fn takes(&self) -> String {
         let kind = if self.whole { "whole number" } else { "number" };
         format!("a {kind} from {} to {}", self.low, self.high)
     }

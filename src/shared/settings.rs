@@ -4,106 +4,129 @@
 use miniserde::{Deserialize, Serialize};
 
 /// Tokens of the context unless told otherwise.
-pub(crate) const DEFAULT_CONTEXT: u32 = 4096;
+pub const DEFAULT_CONTEXT: u32 = 4096;
 
 /// Most requests that can be worked on together: a step computes a token for each, and each needs
 /// its row of logits.
-pub(crate) const MAX_PARALLEL: u32 = 64;
+pub const MAX_PARALLEL: u32 = 64;
 
 /// Most tokens that can be guessed at a time: those behind the first that is wrong are in vain.
-pub(crate) const MAX_GUESS: u32 = 64;
+pub const MAX_GUESS: u32 = 64;
+
+/// The environment variables by which a user says how long OpenMP's threads look for work before they
+/// sleep; with either, the programs leave that alone.
+pub const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
 /// Which model to load, and how. The values are those of the options of the same names.
 #[derive(Serialize, Deserialize, Clone, Debug)]
-pub(crate) struct Load {
+pub struct Load {
     /// As it was named.
-    pub(crate) path: String,
+    pub path: String,
     /// Where the model process finds it.
-    pub(crate) file: String,
+    pub file: String,
     /// Bytes of it and its further parts.
-    pub(crate) size: u64,
+    pub size: u64,
     /// Whether it is loaded even where memory is short.
-    pub(crate) force: bool,
+    pub force: bool,
     /// Tokens; 0 is the model's own, `None` the default.
-    pub(crate) ctx_size: Option<u32>,
-    pub(crate) batch_size: u32,
-    pub(crate) ubatch_size: u32,
+    pub ctx_size: Option<u32>,
+    /// Tokens evaluated at a time at most.
+    pub batch_size: u32,
+    /// Tokens computed at a time at most.
+    pub ubatch_size: u32,
     /// `None` follows the load of the machine, up to all [`processors`].
-    pub(crate) threads: Option<u32>,
+    pub threads: Option<u32>,
     /// The same for steps of more than one token.
-    pub(crate) threads_batch: Option<u32>,
+    pub threads_batch: Option<u32>,
     /// Requests that are worked on together at the most.
-    pub(crate) parallel: u32,
+    pub parallel: u32,
     /// Tokens guessed at a time at the most; 0 is none.
-    pub(crate) spec_ngram: u32,
+    pub spec_ngram: u32,
     /// Layers; `None` is all.
-    pub(crate) gpu_layers: Option<u32>,
-    pub(crate) mmap: bool,
-    pub(crate) mlock: bool,
-    pub(crate) flash_attn: FlashAttention,
-    pub(crate) cache_type_k: Cache,
-    pub(crate) cache_type_v: Cache,
+    pub gpu_layers: Option<u32>,
+    /// Whether the file is mapped, not read.
+    pub mmap: bool,
+    /// Whether the model is kept from being swapped out.
+    pub mlock: bool,
+    /// When flash attention is used.
+    pub flash_attn: FlashAttention,
+    /// The type of the K cache.
+    pub cache_type_k: Cache,
+    /// The type of the V cache.
+    pub cache_type_v: Cache,
     /// Whether layers with a sliding window keep what has slid out of it.
-    pub(crate) swa_full: bool,
+    pub swa_full: bool,
     /// The chat template to use instead of the model's own.
-    pub(crate) chat_template: Option<String>,
+    pub chat_template: Option<String>,
     /// The directory of saved states, by its absolute path; `None` keeps none.
-    pub(crate) state_dir: Option<String>,
+    pub state_dir: Option<String>,
     /// Bytes that the states in it may take together.
-    pub(crate) state_limit: u64,
+    pub state_limit: u64,
     /// Whether the model process gives up what it does not need.
-    pub(crate) sandbox: bool,
+    pub sandbox: bool,
     /// Whether all of llama.cpp's log is wanted, not its errors alone.
-    pub(crate) verbose: bool,
+    pub verbose: bool,
 }
 
 /// How a token is chosen. The defaults are llama.cpp's.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub(crate) struct Sampling {
+pub struct Sampling {
     /// 0 is greedy.
-    pub(crate) temperature: f32,
+    pub temperature: f32,
     /// 0 is off.
-    pub(crate) top_k: i32,
+    pub top_k: i32,
     /// 1 is off.
-    pub(crate) top_p: f32,
+    pub top_p: f32,
     /// 0 is off.
-    pub(crate) min_p: f32,
+    pub min_p: f32,
     /// 1 is off.
-    pub(crate) repeat_penalty: f32,
+    pub repeat_penalty: f32,
     /// Tokens; 0 is off, -1 the whole context.
-    pub(crate) repeat_last_n: i32,
+    pub repeat_last_n: i32,
     /// 0 is off.
-    pub(crate) presence_penalty: f32,
+    pub presence_penalty: f32,
     /// 0 is off.
-    pub(crate) frequency_penalty: f32,
+    pub frequency_penalty: f32,
 }
 
 /// When flash attention is used.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub(crate) enum FlashAttention {
+pub enum FlashAttention {
+    /// Always.
     #[serde(rename = "on")]
     On,
+    /// Never.
     #[serde(rename = "off")]
     Off,
+    /// Where llama.cpp finds it supported.
     #[serde(rename = "auto")]
     Auto,
 }
 
 /// The type that the K or V cache is stored in.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Cache {
+pub enum Cache {
+    /// 32-bit floats.
     F32,
+    /// 16-bit floats.
     F16,
+    /// 16-bit brain floats.
     Bf16,
+    /// 8 bits a value, in blocks of 32.
     Q8_0,
+    /// 4 bits a value, in blocks of 32.
     Q4_0,
+    /// 4 bits a value, in blocks of 32 with a minimum.
     Q4_1,
+    /// 4 bits a value, not linear.
     Iq4Nl,
+    /// 5 bits a value, in blocks of 32.
     Q5_0,
+    /// 5 bits a value, in blocks of 32 with a minimum.
     Q5_1,
 }
 
 /// Processors that this process may use.
-pub(crate) fn processors() -> u32 {
+pub fn processors() -> u32 {
     std::thread::available_parallelism().map_or(1, |count| count.get() as u32)
 }

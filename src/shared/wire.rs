@@ -2,12 +2,15 @@
 
 use miniserde::{Deserialize, Serialize};
 
-use crate::failure::{Code, Failure};
-use crate::message::{Answer, Done, Embedding, FromModel, Generate, Ready, State, ToModel, Work};
-use crate::settings::Load;
+use crate::shared::build::Build;
+use crate::shared::failure::{Code, Failure};
+use crate::shared::message::{
+    Answer, Done, Embedding, FromModel, Generate, Ready, State, ToModel, Work,
+};
+use crate::shared::settings::Load;
 
 /// What can be sent over the socket pair.
-pub(crate) trait Message: Sized {
+pub trait Message: Sized {
     /// The form in which it is written.
     type Written: Serialize + Deserialize;
 
@@ -20,8 +23,10 @@ pub(crate) trait Message: Sized {
 
 /// [`ToModel`] as it is written. Exactly one part is there.
 #[derive(Serialize, Deserialize, Default)]
-pub(crate) struct WrittenToModel {
+pub struct WrittenToModel {
     id: u64,
+    // Another name than the model's: a program that sends back what it gets is none.
+    bridge: Option<Build>,
     load: Option<Load>,
     generate: Option<Generate>,
     embed: Option<String>,
@@ -34,8 +39,9 @@ pub(crate) struct WrittenToModel {
 
 /// [`FromModel`] as it is written. Exactly one part is there.
 #[derive(Serialize, Deserialize, Default)]
-pub(crate) struct WrittenFromModel {
+pub struct WrittenFromModel {
     id: u64,
+    hello: Option<Build>,
     ready: Option<Ready>,
     refused: Option<String>,
     notice: Option<String>,
@@ -61,6 +67,7 @@ impl Message for ToModel {
     fn write(self) -> WrittenToModel {
         let mut written: WrittenToModel = Default::default();
         match self {
+            Self::Hello(build) => written.bridge = Some(build),
             Self::Load(load) => written.load = Some(*load),
             Self::Cancel(id) => {
                 written.id = id;
@@ -93,7 +100,11 @@ impl Message for ToModel {
             .or(written.restore.map(Work::Restore));
         let load = written.load.map(|load| Self::Load(Box::new(load)));
         let cancel = written.cancel.map(|_| Self::Cancel(id));
-        load.or(cancel).or(work.map(|work| Self::Work(id, work)))
+        let hello = written.bridge.map(Self::Hello);
+        hello
+            .or(load)
+            .or(cancel)
+            .or(work.map(|work| Self::Work(id, work)))
     }
 }
 
@@ -103,6 +114,7 @@ impl Message for FromModel {
     fn write(self) -> WrittenFromModel {
         let mut written: WrittenFromModel = Default::default();
         match self {
+            Self::Hello(build) => written.hello = Some(build),
             Self::Ready(ready) => written.ready = Some(*ready),
             Self::Refused(reason) => written.refused = Some(reason),
             Self::Notice(notice) => written.notice = Some(notice),
@@ -141,7 +153,9 @@ impl Message for FromModel {
             .failed
             .map(|failed| Failure::new(failed.code, failed.message));
         let ready = written.ready.map(|ready| Self::Ready(Box::new(ready)));
-        ready
+        let hello = written.hello.map(Self::Hello);
+        hello
+            .or(ready)
             .or(written.refused.map(Self::Refused))
             .or(written.notice.map(Self::Notice))
             .or(written.busy.map(Self::Busy))

@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use crate::system::inheritable;
+use llama_cpp_bridge::sys::descriptors::inheritable;
 
 /// Where the model process finds the descriptors that it has inherited.
 const DESCRIPTORS: &str = if cfg!(target_os = "linux") {
@@ -19,25 +19,25 @@ const DESCRIPTORS: &str = if cfg!(target_os = "linux") {
 };
 
 /// Files on their way to the next process that is started.
-pub(crate) struct Handover {
+pub(super) struct Handover {
     /// What it inherits.
     inherited: Vec<OwnedFd>,
     links: Option<Links>,
     /// Where it finds the file, or the first part.
     pub(crate) file: String,
-    pub(crate) alias: Alias,
+    pub(super) alias: Alias,
 }
 
 /// What the model process calls a file, and what it was named by.
 #[derive(Default)]
-pub(crate) struct Alias {
+pub(super) struct Alias {
     inside: String,
     outside: String,
 }
 
 /// A directory in which the parts of a split model have the names that llama.cpp looks for: symbolic
 /// links to the descriptors. It is removed with this.
-pub(crate) struct Links(PathBuf);
+pub(super) struct Links(PathBuf);
 
 impl Handover {
     /// Prepares files for being inherited: a model, or the parts of one that is `split`. They were
@@ -95,7 +95,7 @@ impl Handover {
 
 impl Alias {
     /// A message of the model process with the name that everybody knows.
-    pub(crate) fn undo(&self, message: &str) -> String {
+    pub(super) fn undo(&self, message: &str) -> String {
         if self.inside.is_empty() {
             return message.to_string();
         }

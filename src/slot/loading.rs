@@ -5,13 +5,14 @@ use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::failure::{Code, Failure};
-use crate::handover::{Alias, Handover, Links};
-use crate::identity::{Found, Identity};
-use crate::message::{FromModel, Ready, ToModel};
-use crate::poll::PollFd;
-use crate::process::ModelProcess;
-use crate::settings::Load;
+use super::fd_passing::{Alias, Handover, Links};
+use super::model_file::{Found, Identity};
+use super::model_program::ModelProgram;
+use super::process::ModelProcess;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
+use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::sys::poll::PollFd;
 
 /// Who wants a model to be loaded.
 #[derive(Clone, Copy, PartialEq)]
@@ -25,13 +26,13 @@ pub(crate) enum Origin {
 /// A load under way, beside the model before.
 pub(crate) struct Loading {
     pub(crate) identity: Identity,
-    pub(crate) origin: Origin,
+    pub(super) origin: Origin,
     alias: Alias,
     _links: Option<Links>,
     pub(crate) process: ModelProcess,
     pub(crate) since: Instant,
     /// Whether it is to bring the resting model back, which is lost if it cannot.
-    pub(crate) wakes: bool,
+    pub(super) wakes: bool,
     /// Why it is being ended.
     refused: Option<Failure>,
 }
@@ -45,6 +46,7 @@ impl Loading {
         found: Found,
         origin: Origin,
         wakes: bool,
+        program: &ModelProgram,
         settings: &Load,
         now: Instant,
     ) -> Result<Self, Failure> {
@@ -58,7 +60,7 @@ impl Loading {
             [] => None,
             files => Some(Handover::new(files, &found.paths, split).map_err(failed)?),
         };
-        let process = ModelProcess::start(settings.verbose);
+        let process = ModelProcess::start(program, settings.verbose);
         let (file, alias) = match &mut handover {
             Some(handover) => (handover.file.clone(), mem::take(&mut handover.alias)),
             None => (path.clone(), Alias::default()),
@@ -139,6 +141,6 @@ impl Loading {
 }
 
 /// What a request is told whose model cannot be loaded.
-pub(crate) fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
+pub(super) fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
     Failure::new(code, format!("Failed to load model: {path}: {reason}"))
 }

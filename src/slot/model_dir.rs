@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-use crate::files;
+use llama_cpp_bridge::sys::files;
 
 /// A directory of models.
 pub(crate) struct ModelDir {
@@ -16,7 +16,7 @@ pub(crate) struct ModelDir {
 
 /// Why a file in the directory cannot be opened.
 #[derive(Debug)]
-pub(crate) enum NotOpened {
+pub(super) enum NotOpened {
     /// It does not lie there, or nobody is to know whether it is there.
     Outside,
     /// It is missing, or cannot be read.
@@ -50,7 +50,7 @@ impl ModelDir {
     ///
     /// # Errors
     /// It lies elsewhere, or cannot be opened.
-    pub(crate) fn open_file(&self, path: &str) -> Result<File, NotOpened> {
+    pub(super) fn open_file(&self, path: &str) -> Result<File, NotOpened> {
         let path = self.given.join(path);
         let real = match fs::canonicalize(&path) {
             Ok(real) => real,

@@ -1,15 +1,17 @@
 //! Which file a model came from: what tells whether a path still names the file that is loaded.
 
-use std::fs::{self, File, FileType, Metadata, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 
-use crate::failure::Code;
-use crate::model_dir::{ModelDir, NotOpened};
+use super::model_dir::{ModelDir, NotOpened};
+use llama_cpp_bridge::shared::failure::Code;
+use llama_cpp_bridge::shared::split_files::further_parts;
+use llama_cpp_bridge::sys::files::special_kind;
 
 /// What tells that a model's file, or each of its parts, is the one that was loaded.
 #[derive(PartialEq, Clone, Debug)]
-pub(crate) struct Identity {
+pub(super) struct Identity {
     path: String,
     /// The file itself, and the further parts of one that is split.
     files: Vec<Stamp>,
@@ -25,7 +27,7 @@ struct Stamp {
 }
 
 /// A model file that is there.
-pub(crate) struct Found {
+pub(super) struct Found {
     pub(crate) identity: Identity,
     /// The file and its further parts, opened, where it had to lie in a directory; else none.
     pub(crate) files: Vec<File>,
@@ -34,7 +36,7 @@ pub(crate) struct Found {
 }
 
 /// Why there is no model to be loaded at a path.
-pub(crate) struct Refusal {
+pub(super) struct Refusal {
     pub(crate) code: Code,
     /// What is wrong with the file, without its path, or with a further part, with its path.
     pub(crate) reason: String,
@@ -92,7 +94,7 @@ impl Identity {
     }
 
     /// Whether it is, by its name, the first of several files.
-    pub(crate) fn is_split(&self) -> bool {
+    pub(super) fn is_split(&self) -> bool {
         further_parts(&self.path).next().is_some()
     }
 
@@ -128,26 +130,6 @@ impl Stamp {
     }
 }
 
-/// The file at this path and the further parts of one that is split, as far as they are there.
-pub(crate) fn parts(path: &str) -> Vec<String> {
-    let there = further_parts(path).take_while(|part| fs::metadata(part).is_ok());
-    std::iter::once(path.to_string()).chain(there).collect()
-}
-
-/// What a file is that is not a regular one.
-pub(crate) fn special_kind(kind: FileType) -> Option<&'static str> {
-    match () {
-        () if kind.is_file() => None,
-        () if kind.is_dir() => Some("a directory"),
-        () if kind.is_symlink() => Some("a symbolic link"),
-        () if kind.is_fifo() => Some("a FIFO"),
-        () if kind.is_socket() => Some("a socket"),
-        () if kind.is_char_device() => Some("a character device"),
-        () if kind.is_block_device() => Some("a block device"),
-        () => Some("not a regular file"),
-    }
-}
-
 /// The file at the path, which has to begin as a GGUF file does; opened for good if it has to lie in
 /// a directory.
 fn first(path: &str, directory: Option<&ModelDir>) -> Result<(Stamp, Option<File>), Refusal> {
@@ -171,18 +153,6 @@ fn open(path: &str) -> Result<File, String> {
     let mut options = OpenOptions::new();
     options.read(true).custom_flags(libc::O_NONBLOCK);
     options.open(path).map_err(describe)
-}
-
-/// The paths of the second and further parts of a split model, by the name of its first. The form
-/// of the names is llama.cpp's (`llama_split_path`).
-fn further_parts(path: &str) -> impl Iterator<Item = String> {
-    let split = path
-        .strip_suffix(".gguf")
-        .and_then(|stem| stem.rsplit_once("-00001-of-"))
-        .filter(|(_, count)| count.len() == 5 && count.bytes().all(|digit| digit.is_ascii_digit()));
-    let (name, count) = split.unwrap_or_default();
-    let parts: u32 = count.parse().unwrap_or(1);
-    (2..=parts).map(move |part| format!("{name}-{part:05}-of-{count}.gguf"))
 }
 
 fn describe(error: io::Error) -> String {

@@ -4,17 +4,18 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use crate::failure::{Code, Failure};
-use crate::identity::Identity;
-use crate::loading::{Loading, Origin, failed_to_load};
-use crate::log::{self, Level};
-use crate::message::{Ready, Work};
-use crate::model_dir::ModelDir;
-use crate::poll::PollFd;
-use crate::process::ModelProcess;
-use crate::settings::Load;
-use crate::tally::Tally;
-use crate::worker::{Heard, Worker};
+use super::counters::Tally;
+use super::loading::{Loading, Origin, failed_to_load};
+use super::model_dir::ModelDir;
+use super::model_file::Identity;
+use super::model_program::ModelProgram;
+use super::process::ModelProcess;
+use super::worker::{Heard, Worker};
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{Ready, Work};
+use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::sys::log::{self, Level};
+use llama_cpp_bridge::sys::poll::PollFd;
 
 /// How long the model process may take.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +54,7 @@ enum State {
 
 /// What came of a call of [`Slot::load`].
 #[derive(Debug, PartialEq)]
-pub(crate) enum Begun {
+pub(crate) enum LoadStatus {
     /// The very file is loaded already.
     Loaded,
     /// It is under way; [`Event::LoadEnded`] will tell.
@@ -86,6 +87,7 @@ pub(crate) enum Event {
 pub(crate) struct Slot {
     /// How to load models; the path is filled in for each.
     settings: Load,
+    program: ModelProgram,
     /// Where clients' models have to lie.
     directory: Option<ModelDir>,
     limits: Limits,
@@ -102,9 +104,15 @@ pub(crate) const STATES: [&str; 4] = ["empty", "loading", "loaded", "resting"];
 
 impl Slot {
     /// An empty slot, whose models will be loaded with these settings.
-    pub(crate) fn new(settings: Load, directory: Option<ModelDir>, limits: Limits) -> Self {
+    pub(crate) fn new(
+        settings: Load,
+        program: ModelProgram,
+        directory: Option<ModelDir>,
+        limits: Limits,
+    ) -> Self {
         Self {
             settings,
+            program,
             directory,
             limits,
             state: State::Empty,
@@ -316,15 +324,15 @@ impl Slot {
         path: &str,
         origin: Origin,
         now: Instant,
-    ) -> Result<Begun, Failure> {
+    ) -> Result<LoadStatus, Failure> {
         let begun = self.begin(path, origin, now);
         self.tally.failed_loads += u64::from(begun.is_err());
         begun
     }
 
-    fn begin(&mut self, path: &str, origin: Origin, now: Instant) -> Result<Begun, Failure> {
+    fn begin(&mut self, path: &str, origin: Origin, now: Instant) -> Result<LoadStatus, Failure> {
         if self.is_ending() {
-            return Ok(Begun::NotYet);
+            return Ok(LoadStatus::NotYet);
         }
         let wakes = matches!(&self.state, State::Resting(model) if model.path() == path);
         let directory = self.directory.as_ref();
@@ -341,15 +349,20 @@ impl Slot {
         };
         let identity = &found.identity;
         match &self.state {
-            State::Loaded(model, _) if model.identity == *identity => return Ok(Begun::Loaded),
+            State::Loaded(model, _) if model.identity == *identity => {
+                return Ok(LoadStatus::Loaded);
+            }
             _ => (),
         }
         match &self.loading {
-            Some(loading) if loading.identity == *identity => return Ok(Begun::UnderWay),
+            Some(loading) if loading.identity == *identity => return Ok(LoadStatus::UnderWay),
             _ => self.abort_load(),
         }
-        self.loading = Some(Loading::start(found, origin, wakes, &self.settings, now)?);
-        Ok(Begun::UnderWay)
+        let (program, settings) = (&self.program, &self.settings);
+        self.loading = Some(Loading::start(
+            found, origin, wakes, program, settings, now,
+        )?);
+        Ok(LoadStatus::UnderWay)
     }
 
     /// Whether the process of the loaded model, or one that was told to end, is still to be

@@ -6,10 +6,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::identity;
-use crate::log::{self, Level};
-use crate::memory::{Available, shown};
-use crate::system::will_need;
+use llama_cpp_bridge::sys::descriptors::will_need;
+use llama_cpp_bridge::sys::files;
+use llama_cpp_bridge::sys::log::{self, Level};
+use llama_cpp_bridge::sys::memory::{Available, shown};
 
 /// Bytes that are asked for at a time: what the kernel sends to a disk at once, so that the bridge
 /// is back in a moment.
@@ -143,7 +143,7 @@ fn open(path: &Path) -> Result<(File, u64), String> {
     options.read(true).custom_flags(libc::O_NONBLOCK);
     let file = options.open(path).map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
-    match identity::special_kind(metadata.file_type()) {
+    match files::special_kind(metadata.file_type()) {
         None => Ok((file, metadata.size())),
         Some(what) => Err(format!("is {what}, not a regular file")),
     }

@@ -6,29 +6,25 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 
-use crate::activation;
-use crate::link::{Link, Received};
-use crate::log::{self, Level};
-use crate::memory::Kills;
-use crate::message::{FromModel, ToModel};
-use crate::notify;
-use crate::openmp;
-use crate::poll::PollFd;
-use crate::program;
-use crate::signals;
-
-/// The argument that makes this program a model process. It is not for users.
-pub(crate) const MODEL_PROCESS_ARGUMENT: &str = "--model-process";
+use super::model_program::ModelProgram;
+use llama_cpp_bridge::shared::build::Build;
+use llama_cpp_bridge::shared::link::{Link, Received};
+use llama_cpp_bridge::shared::message::{FromModel, ToModel};
+use llama_cpp_bridge::shared::settings::SPIN_VARIABLES;
+use llama_cpp_bridge::sys::log::{self, Level};
+use llama_cpp_bridge::sys::memory::Kills;
+use llama_cpp_bridge::sys::poll::PollFd;
+use llama_cpp_bridge::sys::process::command_of_file;
+use llama_cpp_bridge::sys::signals;
+use llama_cpp_bridge::sys::systemd::activation;
+use llama_cpp_bridge::sys::systemd::notify;
 
 /// How often the threads of the model process look for work before they sleep, if nobody sets it,
 /// and it cannot be changed while they run. With OpenMP's own 300,000 two threads beside one busy
 /// process were 10 to 100 times slower, and alone no faster (SmolLM2, two processors, llama-bench).
 const SPIN_COUNT: &str = "1000";
-
-/// What sets it otherwise.
-pub(crate) const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
 /// Has the C library ask for huge pages where the system leaves that to programs (glibc 2.35). With
 /// weights and KV cache in them 1.1 billion parameters, repacked, were decoded 1.02 to 1.3 times as
@@ -39,9 +35,32 @@ const HUGE_PAGES: &str = "glibc.malloc.hugetlb=1";
 /// What sets it, with all else that can be tuned there.
 const TUNABLES: &str = "GLIBC_TUNABLES";
 
+/// Whether the model program can set how long its threads look for work: see its openmp.rs.
+const SPINS_BY_ITSELF: bool = cfg!(openmp_in_hand);
+
+/// What its environment has otherwise than that of the bridge: a value, or `None` for nothing.
+fn environment() -> Vec<(&'static str, Option<&'static str>)> {
+    // On an abort llama.cpp would attach a debugger where it finds one.
+    let mut changes = vec![("GGML_NO_BACKTRACE", Some("1"))];
+    let is_set = |name: &&str| env::var_os(name).is_some();
+    if !SPINS_BY_ITSELF && !SPIN_VARIABLES.iter().any(is_set) {
+        changes.push(("GOMP_SPINCOUNT", Some(SPIN_COUNT)));
+    }
+    if !is_set(&TUNABLES) {
+        changes.push((TUNABLES, Some(HUGE_PAGES)));
+    }
+    let services = [activation::VARIABLES, notify::VARIABLES].concat();
+    changes.extend(services.into_iter().map(|name| (name, None)));
+    changes
+}
+
 /// A model process, running or ending. It is killed when this is dropped.
-pub(crate) struct ModelProcess {
+pub(super) struct ModelProcess {
     child: Child,
+    /// The path of its program.
+    program: String,
+    /// It has said that it is of the same build.
+    greeted: bool,
     link: Link,
     /// Read end of its standard error; `None` once that is closed.
     errors: Option<UnixStream>,
@@ -55,48 +74,35 @@ pub(crate) struct ModelProcess {
 }
 
 impl ModelProcess {
-    /// Starts this program again as a model process.
+    /// Starts the model program.
     ///
     /// # Errors
     /// Those of socketpair(2), fork(2) and execve(2).
-    pub(crate) fn start(verbose: bool) -> io::Result<Self> {
+    pub(crate) fn start(program: &ModelProgram, verbose: bool) -> io::Result<Self> {
         let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = UnixStream::pair()?;
         errors.set_nonblocking(true)?;
-        let mut command = Command::new(program::path()?);
-        if !openmp::IN_HAND
-            && SPIN_VARIABLES
-                .iter()
-                .all(|name| env::var_os(name).is_none())
-        {
-            command.env("GOMP_SPINCOUNT", SPIN_COUNT);
-        }
-        if env::var_os(TUNABLES).is_none() {
-            command.env(TUNABLES, HUGE_PAGES);
-        }
-        for variable in [activation::VARIABLES, notify::VARIABLES].concat() {
-            command.env_remove(variable);
-        }
-        let child = command
-            .arg0(env!("CARGO_PKG_NAME"))
-            .arg(MODEL_PROCESS_ARGUMENT)
-            // On an abort llama.cpp would attach a debugger where it finds one.
-            .env("GGML_NO_BACKTRACE", "1")
+        let (path, file) = (program.path(), &program.file);
+        let child = command_of_file(file, path, program.is_script, &environment())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             .stdout(Stdio::null())
             .stderr(Stdio::from(OwnedFd::from(their_errors)))
             // Ctrl-C is the bridge's to answer.
             .process_group(0)
             .spawn()?;
-        Ok(Self {
+        let mut process = Self {
             child,
+            program: path.display().to_string(),
+            greeted: false,
             link: Link::new(ours)?,
             errors: Some(errors),
             log: log::Reader::new(verbose),
             ending: false,
             kills: Kills::now(),
             broken: None,
-        })
+        };
+        process.send(ToModel::Hello(Build::this()));
+        Ok(process)
     }
 
     /// Its process id.
@@ -122,17 +128,22 @@ impl ModelProcess {
     }
 
     /// Takes in what has come, and keeps what goes to it and its standard error flowing.
-    pub(crate) fn pump(&mut self) -> Vec<FromModel> {
+    pub(super) fn pump(&mut self) -> Vec<FromModel> {
         let mut messages = Vec::new();
         self.read_errors();
         while !self.ending {
             match self.link.receive() {
+                Ok(Received::Message(FromModel::Hello(build))) if !self.greeted => {
+                    self.greet(&build);
+                }
+                Ok(Received::Message(_)) if !self.greeted => self.is_foreign(),
                 Ok(Received::Message(FromModel::Notice(notice))) => {
                     log::write(Level::Warning, &notice);
                 }
                 Ok(Received::Message(message)) => messages.push(message),
                 Ok(Received::Nothing) => break,
                 Ok(Received::End) => self.end(),
+                Err(_) if !self.greeted => self.is_foreign(),
                 Err(error) => {
                     self.broken = Some(error.to_string());
                     self.end();
@@ -145,6 +156,27 @@ impl ModelProcess {
         messages
     }
 
+    /// Takes note of which build the program is of, and ends one of another.
+    fn greet(&mut self, theirs: &Build) {
+        let ours = Build::this();
+        if *theirs == ours {
+            self.greeted = true;
+            return;
+        }
+        let (theirs, ours) = (theirs.describe("is"), ours.describe("this bridge is"));
+        self.broken = Some(format!(
+            "{} {theirs}, {ours}; install both of one build and restart the bridge",
+            self.program
+        ));
+        self.end();
+    }
+
+    /// Ends a program that does not say which build it is of.
+    fn is_foreign(&mut self) {
+        self.broken = Some(format!("{} is not a llama-cpp-bridge-model", self.program));
+        self.end();
+    }
+
     /// Has it end. Its memory is back once it is [`buried`](Self::buried).
     pub(crate) fn end(&mut self) {
         self.ending = true;
@@ -153,22 +185,30 @@ impl ModelProcess {
     }
 
     /// Whether it was told to end, or has ended.
-    pub(crate) fn ending(&self) -> bool {
+    pub(super) fn ending(&self) -> bool {
         self.ending
     }
 
     /// What it died of, once it is gone; `None` while it is still there.
-    pub(crate) fn buried(&mut self) -> Option<String> {
+    pub(super) fn buried(&mut self) -> Option<String> {
         if !self.ending {
             return None;
         }
+        let mut signalled = false;
         let end = match self.child.try_wait() {
             Ok(None) => return None,
-            Ok(Some(status)) => self.describe(status),
+            Ok(Some(status)) => {
+                signalled = status.signal().is_some();
+                self.describe(status)
+            }
             Err(error) => error.to_string(),
         };
         self.read_errors();
         let cause = self.broken.take().or_else(|| self.log.cause());
+        if !self.greeted && !signalled && cause.is_none() {
+            let program = &self.program;
+            return Some(format!("{program} is not a llama-cpp-bridge-model ({end})"));
+        }
         Some(match cause {
             Some(cause) => format!("{cause} ({end})"),
             None => end,
@@ -181,6 +221,10 @@ impl ModelProcess {
                 let killed = format!("killed by {}", signals::name(signal));
                 match self.kills.verdict().filter(|_| signal == libc::SIGKILL) {
                     Some(verdict) => format!("{killed}, {verdict}"),
+                    None if signal == libc::SIGILL => {
+                        let program = &self.program;
+                        format!("{killed}: {program} may be built for a newer processor than this")
+                    }
                     None => killed,
                 }
             }
@@ -190,12 +234,12 @@ impl ModelProcess {
     }
 
     /// Forgets what its log said so far, so that it is not taken for the reason of a later death.
-    pub(crate) fn forget_log(&mut self) {
+    pub(super) fn forget_log(&mut self) {
         self.log.forget();
     }
 
     /// The first error that llama.cpp logged since [`forget_log`](Self::forget_log).
-    pub(crate) fn first_error(&mut self) -> Option<String> {
+    pub(super) fn first_error(&mut self) -> Option<String> {
         self.read_errors();
         self.log.first_error()
     }

@@ -3,10 +3,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::failure::{Code, Failure};
-use crate::message::{Answer, FromModel, ToModel, Work};
-use crate::poll::PollFd;
-use crate::process::ModelProcess;
+use super::process::ModelProcess;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{Answer, FromModel, ToModel, Work};
+use llama_cpp_bridge::sys::poll::PollFd;
 
 /// How long a cancelled request may go on behind the step that was announced, before the process
 /// is ended instead. A step of more than a tenth of a second is announced, so one that says nothing
@@ -23,7 +23,7 @@ pub(crate) enum Heard {
 }
 
 /// The process of a loaded model.
-pub(crate) struct Worker {
+pub(super) struct Worker {
     process: ModelProcess,
     /// The requests that it works on.
     live: Vec<u64>,
@@ -60,12 +60,12 @@ impl Worker {
 
     /// Whether a request that it is sent now is worked on at once. One that has still to give up
     /// an earlier one might have to be ended for that.
-    pub(crate) fn takes_work(&self) -> bool {
+    pub(super) fn takes_work(&self) -> bool {
         self.cancelled.is_empty() && !self.process.ending()
     }
 
     /// Whether it was told to end, or has ended, and is not buried yet.
-    pub(crate) fn ending(&self) -> bool {
+    pub(super) fn ending(&self) -> bool {
         self.process.ending()
     }
 
@@ -92,7 +92,7 @@ impl Worker {
     }
 
     /// Takes in what it says.
-    pub(crate) fn pump(&mut self, now: Instant) -> Vec<Heard> {
+    pub(super) fn pump(&mut self, now: Instant) -> Vec<Heard> {
         let mut heard = Vec::new();
         for message in self.process.pump() {
             self.heard = now;
@@ -141,7 +141,7 @@ impl Worker {
     }
 
     /// Since when it has had nothing to do; `None` while it has.
-    pub(crate) fn idle_since(&self) -> Option<Instant> {
+    pub(super) fn idle_since(&self) -> Option<Instant> {
         let idle = self.live.is_empty() && self.cancelled.is_empty() && !self.process.ending();
         idle.then_some(self.heard)
     }
@@ -172,7 +172,7 @@ impl Worker {
 
     /// Once the process is gone: what it died of, the requests that it had, and what they are to
     /// be told.
-    pub(crate) fn buried(&mut self) -> Option<Death> {
+    pub(super) fn buried(&mut self) -> Option<Death> {
         let reason = self.process.buried()?;
         let requests = std::mem::take(&mut self.live);
         let told = self.verdict.take().unwrap_or_else(|| {
@@ -192,13 +192,13 @@ impl Worker {
     }
 
     /// Gives up the model: what is left to be ended and buried.
-    pub(crate) fn into_process(self) -> ModelProcess {
+    pub(super) fn into_process(self) -> ModelProcess {
         self.process
     }
 }
 
 /// The end of a worker.
-pub(crate) struct Death {
+pub(super) struct Death {
     /// For whoever runs the bridge.
     pub(crate) reason: String,
     /// The requests that it had.

@@ -37,14 +37,14 @@ const FIRST: Version = Version {
 };
 
 /// The group that counts the memory of this process.
-pub(crate) struct Group {
+pub struct Group {
     version: &'static Version,
     path: PathBuf,
 }
 
 impl Group {
     /// Looks for it; `None` where there is no such thing.
-    pub(crate) fn own() -> Option<Self> {
+    pub fn own() -> Option<Self> {
         let text = fs::read_to_string("/proc/self/cgroup").ok()?;
         let groups: Vec<(&str, &str)> = text.lines().filter_map(parse).collect();
         let found = |version: &'static Version, path: &str| {
@@ -64,7 +64,7 @@ impl Group {
 
     /// Bytes that may still be taken, in this group and all that it lies in; `None` without any
     /// limit. Cached files count as free: they make room.
-    pub(crate) fn room(&self) -> Option<u64> {
+    pub fn room(&self) -> Option<u64> {
         let groups = self.path.ancestors();
         let groups = groups.take_while(|path| path.starts_with(self.version.root));
         groups.filter_map(|path| self.room_of(path)).min()
@@ -82,7 +82,7 @@ impl Group {
     }
 
     /// How many processes of this group the kernel has ended so far for want of memory.
-    pub(crate) fn oom_kills(&self) -> Option<u64> {
+    pub fn oom_kills(&self) -> Option<u64> {
         entry(&self.path.join(self.version.events), "oom_kill")
     }
 }
@@ -99,7 +99,7 @@ fn read<T: FromStr>(path: &Path) -> Option<T> {
 }
 
 /// The number behind a key, in a file with a key and a number a line.
-pub(crate) fn entry(path: &Path, key: &str) -> Option<u64> {
+pub fn entry(path: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines().map(str::split_whitespace);
     let mut line = lines.find(|line| line.clone().next() == Some(key))?;

@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 
 /// How much a message matters: syslog(3)'s level, by which the journal of systemd sorts.
 #[derive(Clone, Copy)]
-pub(crate) enum Level {
+pub enum Level {
     /// Something failed.
     Error = 3,
     /// Something is not as it was asked for.
@@ -22,11 +22,11 @@ pub(crate) enum Level {
 
 /// The environment variable in which systemd tells what its journal is connected to, as
 /// `DEVICE:INODE`.
-pub(crate) const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
+pub const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
 /// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is
 /// closed is no reason to stop serving.
-pub(crate) fn write(level: Level, text: &str) {
+pub fn write(level: Level, text: &str) {
     let mark = if goes_to_journal() {
         format!("<{}>", level as u8)
     } else {
@@ -54,17 +54,17 @@ fn goes_to_journal() -> bool {
 }
 
 /// Stands before a line that llama.cpp logged as an error.
-pub(crate) const ERROR_MARK: &str = "\u{1}error: ";
+pub const ERROR_MARK: &str = "\u{1}error: ";
 /// Stands before a line that llama.cpp logged as a warning.
-pub(crate) const WARNING_MARK: &str = "\u{1}warning: ";
+pub const WARNING_MARK: &str = "\u{1}warning: ";
 /// Stands before any other line that llama.cpp logged.
-pub(crate) const OTHER_MARK: &str = "\u{1}llama.cpp: ";
+pub const OTHER_MARK: &str = "\u{1}llama.cpp: ";
 
 /// Longest line that is kept, in bytes; llama.cpp's own assertions are far shorter.
 const LINE_LIMIT: usize = 1000;
 
 /// Reads the standard error of a model process.
-pub(crate) struct Reader {
+pub struct Reader {
     verbose: bool,
     line: Vec<u8>,
     first_error: Option<String>,
@@ -73,7 +73,7 @@ pub(crate) struct Reader {
 
 impl Reader {
     /// A reader that passes the whole log on to standard error if it is to be `verbose`.
-    pub(crate) fn new(verbose: bool) -> Self {
+    pub fn new(verbose: bool) -> Self {
         Self {
             verbose,
             line: Vec::new(),
@@ -83,7 +83,7 @@ impl Reader {
     }
 
     /// Takes in what the process wrote.
-    pub(crate) fn push(&mut self, bytes: &[u8]) {
+    pub fn push(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             if byte == b'\n' {
                 let line = std::mem::take(&mut self.line);
@@ -96,13 +96,13 @@ impl Reader {
 
     /// The first error that was logged since [`forget`](Self::forget): those that follow are
     /// ever more general.
-    pub(crate) fn first_error(&self) -> Option<String> {
+    pub fn first_error(&self) -> Option<String> {
         self.first_error.clone()
     }
 
     /// The reason to give for the death of the process: what it wrote unmarked, else the first
     /// error.
-    pub(crate) fn cause(&mut self) -> Option<String> {
+    pub fn cause(&mut self) -> Option<String> {
         if !self.line.is_empty() {
             self.push(b"\n");
         }
@@ -110,7 +110,7 @@ impl Reader {
     }
 
     /// Starts anew, for the next request.
-    pub(crate) fn forget(&mut self) {
+    pub fn forget(&mut self) {
         self.first_error = None;
         self.cause = None;
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::control_group::{self, Group};
+use crate::sys::cgroup::{self, Group};
 
 /// What the host says of its memory.
 const HOST: &str = "/proc/meminfo";
@@ -12,18 +12,18 @@ const COUNTERS: &str = "/proc/vmstat";
 
 /// Memory that a process can take.
 #[derive(Clone, Copy)]
-pub(crate) struct Available {
+pub struct Available {
     /// Bytes.
-    pub(crate) bytes: u64,
+    pub bytes: u64,
     /// Whether it is a control group that bounds it, and not the host.
-    pub(crate) by_group: bool,
+    pub by_group: bool,
 }
 
 impl Available {
     /// What is available now, without swapping anything out; cached files count as available.
     /// `None` where the system does not tell.
-    pub(crate) fn now() -> Option<Self> {
-        let kilobytes = control_group::entry(Path::new(HOST), "MemAvailable:");
+    pub fn now() -> Option<Self> {
+        let kilobytes = cgroup::entry(Path::new(HOST), "MemAvailable:");
         let host = kilobytes.map(|kilobytes| Self {
             bytes: kilobytes * 1024,
             by_group: false,
@@ -37,7 +37,7 @@ impl Available {
     }
 
     /// Where that is, for a message.
-    pub(crate) fn place(&self) -> &'static str {
+    pub fn place(&self) -> &'static str {
         if self.by_group {
             "left by the limit of its control group"
         } else {
@@ -48,7 +48,7 @@ impl Available {
 
 /// How many processes the kernel had ended for want of memory at a moment.
 #[derive(Clone, Copy)]
-pub(crate) struct Kills {
+pub struct Kills {
     /// In the control group.
     group: Option<u64>,
     /// On the host.
@@ -57,15 +57,15 @@ pub(crate) struct Kills {
 
 impl Kills {
     /// Until now.
-    pub(crate) fn now() -> Self {
+    pub fn now() -> Self {
         Self {
             group: Group::own().and_then(|group| group.oom_kills()),
-            host: control_group::entry(Path::new(COUNTERS), "oom_kill"),
+            host: cgroup::entry(Path::new(COUNTERS), "oom_kill"),
         }
     }
 
     /// What is known of a process that was killed since this moment, and not by us.
-    pub(crate) fn verdict(&self) -> Option<&'static str> {
+    pub fn verdict(&self) -> Option<&'static str> {
         let now = Self::now();
         match (self.group, now.group) {
             (Some(before), Some(now)) if now > before => {
@@ -84,7 +84,7 @@ impl Kills {
 }
 
 /// Bytes as people read them.
-pub(crate) fn shown(bytes: u64) -> String {
+pub fn shown(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

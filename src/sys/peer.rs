@@ -5,30 +5,30 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
-use crate::system;
+use crate::sys;
 
 /// The process that connected, as it was at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
+pub struct Peer {
     /// Its process id in our namespace; `None` where the system does not tell, or it lies in
     /// another namespace.
-    pub(crate) pid: Option<u32>,
+    pub pid: Option<u32>,
     /// Its effective user id.
-    pub(crate) uid: u32,
+    pub uid: u32,
     /// Its effective group id.
-    pub(crate) gid: u32,
+    pub gid: u32,
 }
 
 /// Who connected this socket.
 ///
 /// # Errors
 /// Those of getsockopt(2), or of getpeereid(3) where there is no SO_PEERCRED.
-pub(crate) fn of(stream: &UnixStream) -> io::Result<Peer> {
+pub fn of(stream: &UnixStream) -> io::Result<Peer> {
     #[cfg(target_os = "linux")]
     {
         // struct ucred: pid_t, uid_t and gid_t, of four bytes each.
         let mut bytes = [0; 12];
-        let (result, _) = system::socket_option(stream.as_fd(), libc::SO_PEERCRED, &mut bytes);
+        let (result, _) = sys::socket::socket_option(stream.as_fd(), libc::SO_PEERCRED, &mut bytes);
         result?;
         let [pid, uid, gid] = numbers(&bytes)[..] else {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
@@ -41,7 +41,7 @@ pub(crate) fn of(stream: &UnixStream) -> io::Result<Peer> {
     }
     #[cfg(not(target_os = "linux"))]
     {
-        let (uid, gid) = system::peer_ids(stream)?;
+        let (uid, gid) = sys::socket::peer_ids(stream)?;
         Ok(Peer {
             pid: None,
             uid,
@@ -55,13 +55,13 @@ pub(crate) fn of(stream: &UnixStream) -> io::Result<Peer> {
 ///
 /// # Errors
 /// Those of getsockopt(2), but for a kernel that does not know the question (Linux before 4.13).
-pub(crate) fn groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
+pub fn groups(stream: &UnixStream) -> io::Result<Vec<u32>> {
     #[cfg(target_os = "linux")]
     {
         let mut bytes = vec![0; 64 * size_of::<libc::gid_t>()];
         loop {
             let (result, length) =
-                system::socket_option(stream.as_fd(), libc::SO_PEERGROUPS, &mut bytes);
+                sys::socket::socket_option(stream.as_fd(), libc::SO_PEERGROUPS, &mut bytes);
             let Err(error) = result else {
                 return Ok(numbers(&bytes[..length]));
             };

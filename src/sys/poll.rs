@@ -5,11 +5,9 @@ use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-use crate::system;
-
 /// One descriptor to wait for, and after [`poll`] what happened to it.
 #[derive(Clone, Copy)]
-pub(crate) struct PollFd<'a> {
+pub struct PollFd<'a> {
     inner: libc::pollfd,
     owner: PhantomData<BorrowedFd<'a>>,
 }
@@ -28,45 +26,45 @@ impl<'a> PollFd<'a> {
     }
 
     /// Waits until there is something to read, the end of the stream included.
-    pub(crate) fn readable(fd: BorrowedFd<'a>) -> Self {
+    pub fn readable(fd: BorrowedFd<'a>) -> Self {
         Self::new(fd, libc::POLLIN)
     }
 
     /// Waits until there is room to write.
-    pub(crate) fn writable(fd: BorrowedFd<'a>) -> Self {
+    pub fn writable(fd: BorrowedFd<'a>) -> Self {
         Self::new(fd, libc::POLLOUT)
     }
 
     /// Also waits until there is something to read, if `wanted`.
-    pub(crate) fn or_readable(mut self, wanted: bool) -> Self {
+    pub fn or_readable(mut self, wanted: bool) -> Self {
         self.inner.events |= if wanted { libc::POLLIN } else { 0 };
         self
     }
 
     /// Also waits until there is room to write, if `wanted`.
-    pub(crate) fn or_writable(mut self, wanted: bool) -> Self {
+    pub fn or_writable(mut self, wanted: bool) -> Self {
         self.inner.events |= if wanted { libc::POLLOUT } else { 0 };
         self
     }
 
     /// Waits for nothing but the other side going away for good (POLLHUP, POLLERR). A peer that
     /// has only ended its own sending is not gone.
-    pub(crate) fn hangup(fd: BorrowedFd<'a>) -> Self {
+    pub fn hangup(fd: BorrowedFd<'a>) -> Self {
         Self::new(fd, 0)
     }
 
     /// Whether anything was reported.
-    pub(crate) fn ready(&self) -> bool {
+    pub fn ready(&self) -> bool {
         self.inner.revents != 0
     }
 
     /// Whether there is something to read.
-    pub(crate) fn has_input(&self) -> bool {
+    pub fn has_input(&self) -> bool {
         self.inner.revents & libc::POLLIN != 0
     }
 
     /// Whether the other side is gone.
-    pub(crate) fn gone(&self) -> bool {
+    pub fn gone(&self) -> bool {
         self.inner.revents & (libc::POLLHUP | libc::POLLERR) != 0
     }
 }
@@ -76,19 +74,32 @@ impl<'a> PollFd<'a> {
 ///
 /// # Errors
 /// Those of poll(2), EINTR excepted.
-pub(crate) fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
+pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
     // Rounded up, so that a wait never ends a fraction of a millisecond before its deadline.
     let milliseconds = timeout.map_or(-1, |time| {
         libc::c_int::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
     });
     let mut raw: Vec<libc::pollfd> = fds.iter().map(|fd| fd.inner).collect();
-    match system::poll(&mut raw, milliseconds) {
+    match poll_raw(&mut raw, milliseconds) {
         Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
         _ => (),
     }
     // Interrupted, poll(2) has written nothing.
     for (fd, raw) in fds.iter_mut().zip(raw) {
         fd.inner.revents = raw.revents;
+    }
+    Ok(())
+}
+
+/// poll(2), with a time in milliseconds; -1 is for ever.
+///
+/// # Errors
+/// Those of poll(2).
+fn poll_raw(fds: &mut [libc::pollfd], milliseconds: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of the slice.
+    let count = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds) };
+    if count < 0 {
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use crate::system;
+use crate::sys;
 
 /// The signals that end the bridge, with their names.
 const STOP_SIGNALS: [(libc::c_int, &str); 3] = [
@@ -15,7 +15,7 @@ const STOP_SIGNALS: [(libc::c_int, &str); 3] = [
 
 /// The signals that the bridge acts on, SIGTERM, SIGINT, SIGHUP and SIGCHLD, as something that can
 /// be waited for beside the sockets.
-pub(crate) struct Signals {
+pub struct Signals {
     reader: UnixStream,
 }
 
@@ -28,37 +28,37 @@ impl Signals {
     ///
     /// # Errors
     /// Those of socketpair(2) and sigaction(2).
-    pub(crate) fn catch() -> io::Result<Self> {
+    pub fn catch() -> io::Result<Self> {
         let (reader, writer) = UnixStream::pair()?;
         reader.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
-        system::signals_to(writer);
+        sys::signal_handler::signals_to(writer);
         for (signal, _) in STOP_SIGNALS {
-            if signal != libc::SIGHUP || !system::is_ignored(signal)? {
-                system::catch_signal(signal)?;
+            if signal != libc::SIGHUP || !sys::signal_handler::is_ignored(signal)? {
+                sys::signal_handler::catch_signal(signal)?;
             }
         }
-        system::catch_signal(libc::SIGCHLD)?;
+        sys::signal_handler::catch_signal(libc::SIGCHLD)?;
         // After the handlers: a signal that waited for this stops the bridge in an orderly way.
-        system::unblock_signals()?;
+        sys::signal_handler::unblock_signals()?;
         Ok(Self { reader })
     }
 
     /// Readable when a signal has come.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    pub fn fd(&self) -> BorrowedFd<'_> {
         self.reader.as_fd()
     }
 
     /// Takes note of the signals that have come; tells whether one of all so far asks to stop.
-    pub(crate) fn stop_requested(&mut self) -> bool {
+    pub fn stop_requested(&mut self) -> bool {
         let mut bytes = [0; 64];
         while matches!(self.reader.read(&mut bytes), Ok(1..)) {}
-        system::stop_requested()
+        sys::signal_handler::stop_requested()
     }
 }
 
 /// The name of a signal that a process can die of, `SIGSEGV` for instance.
-pub(crate) fn name(signal: i32) -> String {
+pub fn name(signal: i32) -> String {
     let name = match signal {
         libc::SIGABRT => "SIGABRT",
         libc::SIGBUS => "SIGBUS",

@@ -2,19 +2,20 @@
 
 use std::time::{Duration, Instant};
 
-use crate::failure::Failure;
-use crate::link::Link;
-use crate::message::{Answer, BEAT, FromModel, LONG_STEP};
+use llama_cpp_bridge::shared::failure::Failure;
+use llama_cpp_bridge::shared::link::{Link, Received};
+use llama_cpp_bridge::shared::message::{Answer, BEAT, FromModel, LONG_STEP, ToModel};
+use llama_cpp_bridge::sys::poll::{PollFd, poll};
 
 /// The way to the bridge, and when it was last heard of us.
-pub(super) struct Reports<'link> {
-    pub(super) link: &'link mut Link,
+pub(crate) struct Reports<'link> {
+    pub(crate) link: &'link mut Link,
     last: Instant,
 }
 
 impl<'link> Reports<'link> {
     /// Reports over this link.
-    pub(super) fn new(link: &'link mut Link) -> Self {
+    pub(crate) fn new(link: &'link mut Link) -> Self {
         Self {
             link,
             last: Instant::now(),
@@ -25,7 +26,7 @@ impl<'link> Reports<'link> {
     ///
     /// # Errors
     /// Those of the socket, as of all that is sent here.
-    pub(super) fn piece(&mut self, id: u64, piece: String) -> Result<(), String> {
+    pub(crate) fn piece(&mut self, id: u64, piece: String) -> Result<(), String> {
         if piece.is_empty() {
             return Ok(());
         }
@@ -33,7 +34,7 @@ impl<'link> Reports<'link> {
     }
 
     /// The end of a request.
-    pub(super) fn answer(
+    pub(crate) fn answer(
         &mut self,
         id: u64,
         outcome: Result<Answer, Failure>,
@@ -43,7 +44,7 @@ impl<'link> Reports<'link> {
 
     /// That a step follows which is expected to take so long: said of a long one, and of any if
     /// nothing else was said for a while.
-    pub(super) fn step(&mut self, expected: Duration) -> Result<(), String> {
+    pub(crate) fn step(&mut self, expected: Duration) -> Result<(), String> {
         if expected <= LONG_STEP && self.last.elapsed() + expected < BEAT {
             return Ok(());
         }
@@ -56,5 +57,18 @@ impl<'link> Reports<'link> {
         self.link
             .send(message)
             .map_err(|error| format!("the bridge is gone: {error}"))
+    }
+}
+
+/// The next message of the bridge. With `wait`, never [`Received::Nothing`].
+pub(crate) fn next_message(link: &mut Link, wait: bool) -> Result<Received<ToModel>, String> {
+    loop {
+        match link.receive().map_err(|error| error.to_string())? {
+            Received::Nothing if wait => {
+                let mut fds = [PollFd::readable(link.fd())];
+                poll(&mut fds, None).map_err(|error| error.to_string())?;
+            }
+            received => return Ok(received),
+        }
     }
 }

@@ -8,15 +8,15 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 
-use super::threads;
-use crate::limits::MAX_CONTEXT;
-use crate::settings::{Cache, DEFAULT_CONTEXT, FlashAttention, Load};
+use crate::tuning::threads;
+use llama_cpp_bridge::shared::ranges::MAX_CONTEXT;
+use llama_cpp_bridge::shared::settings::{Cache, DEFAULT_CONTEXT, FlashAttention, Load};
 
 /// Loads the model. Where llama.cpp aborts instead of failing, this does not return.
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
-pub(super) fn model(backend: &LlamaBackend, load: &Load) -> Result<LlamaModel, String> {
+pub(crate) fn model(backend: &LlamaBackend, load: &Load) -> Result<LlamaModel, String> {
     let mut params = LlamaModelParams::default()
         .with_use_mmap(load.mmap)
         .with_use_mlock(load.mlock);
@@ -28,7 +28,7 @@ pub(super) fn model(backend: &LlamaBackend, load: &Load) -> Result<LlamaModel, S
 }
 
 /// Tokens of the context: what was asked for, at most what the model was trained with.
-pub(super) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
+pub(crate) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
     let own = match model.n_ctx_train() {
         0 => MAX_CONTEXT,
         size => size.min(MAX_CONTEXT),
@@ -41,7 +41,7 @@ pub(super) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
 
 /// How many requests a context of `size` tokens takes at a time: as many as were asked for, but
 /// each must be able to give a token to one batch.
-pub(super) fn places(load: &Load, size: u32) -> u32 {
+pub(crate) fn places(load: &Load, size: u32) -> u32 {
     load.parallel.min(load.batch_size).min(size).max(1)
 }
 
@@ -49,7 +49,7 @@ pub(super) fn places(load: &Load, size: u32) -> u32 {
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
-pub(super) fn context<'model>(
+pub(crate) fn context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
     load: &Load,
@@ -68,7 +68,7 @@ pub(super) fn context<'model>(
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
-pub(super) fn embedding_context<'model>(
+pub(crate) fn embedding_context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
     load: &Load,
@@ -87,17 +87,17 @@ pub(super) fn embedding_context<'model>(
 }
 
 /// What kind of model it is, `llama` for instance.
-pub(super) fn architecture(model: &LlamaModel) -> String {
+pub(crate) fn architecture(model: &LlamaModel) -> String {
     metadata(model, "general.architecture").unwrap_or_default()
 }
 
 /// What the model's metadata says under this name, which its architecture stands before.
-pub(super) fn own_metadata(model: &LlamaModel, name: &str) -> Option<String> {
+pub(crate) fn own_metadata(model: &LlamaModel, name: &str) -> Option<String> {
     metadata(model, &format!("{}.{name}", architecture(model)))
 }
 
 /// What the model's metadata says under this key.
-pub(super) fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
+pub(crate) fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
     model.meta_val_str(key).ok()
 }
 

@@ -9,10 +9,10 @@ use tracing_core::field::{Field, Visit};
 use tracing_core::span::{Attributes, Id, Record};
 use tracing_core::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 
-use crate::log::{ERROR_MARK, OTHER_MARK, WARNING_MARK};
+use llama_cpp_bridge::sys::log::{ERROR_MARK, OTHER_MARK, WARNING_MARK};
 
 /// Sends llama.cpp's errors, and if it is to be `verbose` all that it logs, to standard error.
-pub(super) fn capture(verbose: bool) {
+pub(crate) fn capture(verbose: bool) {
     // It fails only where one is set already, and this process sets one once.
     let _ = dispatcher::set_global_default(Dispatch::new(Log { verbose }));
     llama_cpp_2::send_logs_to_tracing(LogOptions::default());

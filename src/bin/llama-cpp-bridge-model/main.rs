@@ -1,67 +1,41 @@
-//! The model process: llama.cpp, and nothing else. It loads the one model that its first message
-//! names, works on the requests that follow, and ends with the socket that joins it to the bridge.
+//! `llama-cpp-bridge-model` is llama.cpp behind the socket pair of llama-cpp-bridge, and nothing else. It
+//! loads the one model that the bridge names, works on the requests that follow, and ends with the
+//! socket.
 
-mod bound;
-mod cache;
-#[cfg(target_os = "linux")]
-mod calls;
-mod cells;
-#[cfg(feature = "chat-template")]
-mod chat;
-#[cfg(not(feature = "chat-template"))]
-#[path = "no_chat.rs"]
-mod chat;
-mod checkpoints;
+mod bridge_link;
+mod decode;
 mod embedding;
-mod embeds;
-mod engine;
-mod fingerprint;
-mod gain;
-mod gbnf;
-mod grammar;
-mod guess;
-mod lexicon;
-mod likeliest;
+mod kv;
 mod load;
 mod log;
-mod need;
-#[cfg(feature = "chat-template")]
-mod neutral;
-mod pace;
-mod queue;
-mod reports;
+mod memory_check;
+mod openmp;
 mod sampling;
-#[cfg(target_os = "linux")]
 mod sandbox;
-#[cfg(not(target_os = "linux"))]
-#[path = "no_sandbox.rs"]
-mod sandbox;
-mod sequence;
-mod share;
-mod shelf;
-mod special;
-mod state;
-mod state_dir;
 mod text;
-mod threads;
-mod vocabulary;
+mod tuning;
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::process::ExitCode;
 
 use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
+use llama_cpp_bridge::shared::build;
+use llama_cpp_bridge::shared::link::{Link, Received};
+use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
+use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::sys;
 
-use crate::link::{Link, Received};
-use crate::message::{FromModel, Ready, ToModel};
-use crate::poll::{PollFd, poll};
-use crate::process::MODEL_PROCESS_ARGUMENT;
-use crate::settings::Load;
-use crate::system;
-use chat::Template;
-use engine::Engine;
-use need::Room;
+use bridge_link::next_message;
+use decode::engine::Engine;
+use kv::checkpoints;
+use memory_check::Room;
+use text::{Template, tokenizer};
+
+/// Exit status where nobody is there to serve, as of a wrong command line.
+const USAGE: u8 = 2;
 
 /// Bytes that the process may take for requests, besides checkpoints and a second context for
 /// embeddings: some ten times what the largest grammar or prompt takes. Where a request takes more,
@@ -77,32 +51,68 @@ const HAS_DRIVER: bool = cfg!(any(
     feature = "rocm"
 ));
 
-/// Runs the model process on the socket that is its standard input.
-///
-/// # Errors
-/// A standard input that is not the bridge's.
-pub(crate) fn run() -> Result<(), String> {
-    system::live_and_die_with_parent();
-    let foreign = || format!("{MODEL_PROCESS_ARGUMENT} is for the bridge's own use");
-    let input: OwnedFd = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map_err(|_| foreign())?;
+fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|word| word == "--version" || word == "-V")
+    {
+        let line = format!(
+            "{}\n",
+            build::Build::this().describe(env!("CARGO_BIN_NAME"))
+        );
+        return match io::stdout().write_all(line.as_bytes()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
+    let Some(mut link) = link() else {
+        eprintln!("llama-cpp-bridge-model: started by llama-cpp-bridge(1), not by hand");
+        return ExitCode::from(USAGE);
+    };
+    match serve(&mut link) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("llama-cpp-bridge-model: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The socket that is the standard input; `None` if that is another file.
+fn link() -> Option<Link> {
+    let input: OwnedFd = io::stdin().as_fd().try_clone_to_owned().ok()?;
     let stream = UnixStream::from(input);
-    stream.local_addr().map_err(|_| foreign())?;
-    let mut link = Link::new(stream).map_err(|_| foreign())?;
-    match next_message(&mut link, true).map_err(|_| foreign())? {
+    stream.peer_addr().ok()?;
+    Link::new(stream).ok()
+}
+
+/// Says which build this is, and serves a bridge of the same.
+fn serve(link: &mut Link) -> Result<(), String> {
+    sys::process::live_and_die_with_parent();
+    let this = build::Build::this();
+    link.send(FromModel::Hello(this.clone()))
+        .map_err(|error| error.to_string())?;
+    match next_message(link, true)? {
+        Received::Message(ToModel::Hello(bridge)) if bridge == this => (),
+        Received::Message(ToModel::Hello(bridge)) => {
+            let (bridge, this) = (bridge.describe("the bridge"), this.describe("this program"));
+            return Err(format!("{bridge}, and {this}"));
+        }
+        Received::End => return Ok(()),
+        _ => return Err("the bridge does not say which build it is".to_string()),
+    }
+    match next_message(link, true)? {
         Received::Message(ToModel::Load(load)) => {
             log::capture(load.verbose);
-            hold(&load, &mut link)
+            load_and_serve(&load, link)
         }
         Received::End => Ok(()),
-        _ => Err(foreign()),
+        _ => Err("the bridge does not say which model to load".to_string()),
     }
 }
 
 /// Loads the model and serves it to its end; or tells why it could not be loaded.
-fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
+fn load_and_serve(load: &Load, link: &mut Link) -> Result<(), String> {
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
     if load.sandbox
         && !HAS_DRIVER
@@ -128,13 +138,13 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
         );
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
-    let before = system::data_size();
+    let before = sys::process::data_size();
     let engine = room.for_context(&model, load, context_size);
     let engine = engine
         .and_then(|()| load::context(&backend, &model, load, context_size))
         .and_then(|context| {
             // What is filled until now are the weights and the KV cache, and those are read whole.
-            system::stop_huge_pages();
+            sys::process::stop_huge_pages();
             let template = template(&model, load);
             Engine::new(&backend, &model, context, load, context_size, template)
         })
@@ -142,14 +152,14 @@ fn hold(load: &Load, link: &mut Link) -> Result<(), String> {
     match engine {
         Ok(mut engine) => {
             if load.sandbox {
-                system::give_up_new_privileges();
+                sys::process::give_up_new_privileges();
             }
             // A GPU's driver takes memory of its own, as much as it likes.
             if !backend.supports_gpu_offload()
-                && let (Some(before), Some(now)) = (before, system::data_size())
+                && let (Some(before), Some(now)) = (before, sys::process::data_size())
             {
                 let room = ROOM + checkpoints::LARGEST as u64;
-                system::limit_data(now + now.saturating_sub(before) + room);
+                sys::process::limit_data(now + now.saturating_sub(before) + room);
             }
             let ready = describe(&model, load, context_size);
             link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
@@ -166,9 +176,9 @@ fn template(model: &LlamaModel, load: &Load) -> Option<Template> {
     let vocabulary = model.vocab();
     Some(Template::new(
         source,
-        vocabulary::token_text(model, vocabulary.bos()),
-        vocabulary::token_text(model, vocabulary.eos()),
-        vocabulary::special_texts(model),
+        tokenizer::token_text(model, vocabulary.bos()),
+        tokenizer::token_text(model, vocabulary.eos()),
+        tokenizer::special_texts(model),
     ))
 }
 
@@ -184,18 +194,5 @@ fn describe(model: &LlamaModel, load: &Load, context_size: u32) -> Ready {
         embedding_size: model.n_embd_out().unsigned_abs(),
         vocabulary_size: model.n_vocab().unsigned_abs(),
         chat_template: template(model, load).is_some(),
-    }
-}
-
-/// The next message of the bridge. With `wait`, never [`Received::Nothing`].
-fn next_message(link: &mut Link, wait: bool) -> Result<Received<ToModel>, String> {
-    loop {
-        match link.receive().map_err(|error| error.to_string())? {
-            Received::Nothing if wait => {
-                let mut fds = [PollFd::readable(link.fd())];
-                poll(&mut fds, None).map_err(|error| error.to_string())?;
-            }
-            received => return Ok(received),
-        }
     }
 }

@@ -4,9 +4,9 @@
 
 use llama_cpp_2::model::LlamaModel;
 
-use super::load::{self, own_metadata};
-use crate::memory::{Available, shown};
-use crate::settings::{Cache, Load};
+use crate::load::{self, own_metadata};
+use llama_cpp_bridge::shared::settings::{Cache, Load};
+use llama_cpp_bridge::sys::memory::{Available, shown};
 
 /// Metadata of models whose cache is smaller than layers times tokens, in ways that differ.
 const SMALLER_CACHES: [&str; 6] = [
@@ -19,7 +19,7 @@ const SMALLER_CACHES: [&str; 6] = [
 ];
 
 /// A look at the memory before anything is loaded.
-pub(super) struct Room {
+pub(crate) struct Room {
     /// `None` where nothing is to be refused.
     available: Option<Available>,
     /// Bytes of the file and its parts: mapped or read, each is wanted for each token.
@@ -29,7 +29,7 @@ pub(super) struct Room {
 impl Room {
     /// Looks; `gpu` tells whether weights and cache may lie in the memory of an accelerator, of
     /// which nothing is known here.
-    pub(super) fn look(load: &Load, gpu: bool) -> Self {
+    pub(crate) fn look(load: &Load, gpu: bool) -> Self {
         let wanted = !load.force && !gpu;
         Self {
             available: wanted.then(Available::now).flatten(),
@@ -41,7 +41,7 @@ impl Room {
     ///
     /// # Errors
     /// They do not; the numbers.
-    pub(super) fn for_weights(&self) -> Result<(), String> {
+    pub(crate) fn for_weights(&self) -> Result<(), String> {
         self.check(&[("weights", self.weights)], "")
     }
 
@@ -49,7 +49,7 @@ impl Room {
     ///
     /// # Errors
     /// It does not; the numbers.
-    pub(super) fn for_context(
+    pub(crate) fn for_context(
         &self,
         model: &LlamaModel,
         load: &Load,

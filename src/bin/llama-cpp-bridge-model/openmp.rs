@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::system;
+use llama_cpp_bridge::sys;
 
 /// A graph that asks for so many threads gets [`LIMIT`] at the most; others get what they ask for.
 static LIMITED: AtomicU32 = AtomicU32::new(u32::MAX);
@@ -80,7 +80,7 @@ pub(crate) fn runnable() -> Option<u32> {
 /// Processors of the whole machine that are switched on, as [`runnable`] counts the whole machine;
 /// `None` where the system does not tell.
 pub(crate) fn processors() -> Option<u32> {
-    let count = system::configured(libc::_SC_NPROCESSORS_ONLN)?;
+    let count = sys::process::configured(libc::_SC_NPROCESSORS_ONLN)?;
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
@@ -109,4 +109,7 @@ fn take_sample(team: u32) {
 }
 
 #[cfg(openmp_in_hand)]
-system::gnu_openmp!();
+#[allow(unsafe_code)]
+mod gnu {
+    include!("../../sys/gnu_openmp.rs");
+}

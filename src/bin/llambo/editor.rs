@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::lines::Lines;
 use crate::options::Options;
 use crate::output;
-use crate::system;
+use llama_cpp_bridge::sys::terminal;
 
 /// What is shown where a message goes on.
 const CONTINUATION: &str = "| ";
@@ -106,9 +106,9 @@ impl Editor {
 fn plain(prompt: &str) -> Result<Line, Failure> {
     output::show(prompt);
     let mut line = String::new();
-    system::hold_interrupts(false);
+    terminal::hold_interrupts(false);
     let outcome = io::stdin().read_line(&mut line);
-    system::hold_interrupts(true);
+    terminal::hold_interrupts(true);
     match outcome {
         Ok(0) => {
             output::show("\n");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use crate::failure::Failure;
-use crate::system;
+use llama_cpp_bridge::sys::terminal;
 
 /// What happens while an answer is under way.
 enum Event<T> {
@@ -31,12 +31,12 @@ impl Interrupts {
     /// From now on an interrupt no longer ends the process. To be called before other threads are
     /// started.
     pub(crate) fn take() -> Self {
-        system::hold_interrupts(true);
+        terminal::hold_interrupts(true);
         let report: Arc<Mutex<Option<Report>>> = Arc::default();
         let shared = Arc::clone(&report);
         thread::spawn(move || {
             loop {
-                system::wait_for_interrupt();
+                terminal::wait_for_interrupt();
                 if let Some(report) = &*shared.lock().unwrap_or_else(PoisonError::into_inner) {
                     report();
                 }

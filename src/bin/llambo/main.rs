@@ -11,27 +11,18 @@ mod generate;
 mod help;
 mod input;
 mod interrupt;
-// What only the bridge and the tests use of the table.
-#[allow(dead_code)]
-#[path = "../../limits.rs"]
-mod limits;
 #[cfg(feature = "line-editing")]
-mod lines;
-#[cfg(not(feature = "line-editing"))]
-#[path = "no_lines.rs"]
 mod lines;
 mod ls;
 mod map;
+#[cfg(not(feature = "line-editing"))]
+mod no_lines;
 mod options;
 mod output;
 mod progress;
 mod queue;
 mod raw;
 mod reply;
-// What only the bridge uses.
-#[allow(dead_code, unsafe_code)]
-#[path = "../../system.rs"]
-mod system;
 mod table;
 mod verbs;
 
@@ -39,6 +30,8 @@ use std::env;
 use std::process::ExitCode;
 
 use failure::Failure;
+#[cfg(not(feature = "line-editing"))]
+use no_lines as lines;
 use options::Task;
 
 fn main() -> ExitCode {

@@ -3,11 +3,11 @@
 use std::io::{self, Write};
 
 use crate::failure::Failure;
-use crate::system;
+use llama_cpp_bridge::sys::terminal;
 
 /// Writes text to standard output at once, so that it shows while more is generated.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    if system::output_is_closed() {
+    if terminal::output_is_closed() {
         let error = io::Error::other("it is closed");
         return Err(Failure::Output(error));
     }

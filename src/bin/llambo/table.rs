@@ -1,8 +1,8 @@
 //! The commands and the options, a row each. Parsing, `--help` and the shell completions
 //! follow from these two tables, and tests compare the man page with them.
 
-use crate::limits::{self, Limit};
 use Sockets::{All, FirstFree, One};
+use llama_cpp_bridge::shared::ranges::{self, Limit};
 
 /// What an option takes.
 #[derive(Clone, Copy)]
@@ -143,25 +143,25 @@ pub(crate) const OPTIONS: &[OptionRow] = &[
         "file with the token for bridges that want one"),
     row(Meaning::MaxRequest, None, "max-request", Takes::Integer(1024, MAX_REQUEST_LIMIT as i64), READING,
         "longest text to read; as the bridge's own option"),
-    limited(&limits::MAX_TOKENS, Some('n'),
+    limited(&ranges::MAX_TOKENS, Some('n'),
         "most tokens to generate; -1: fill the context"),
-    limited(&limits::TEMPERATURE, None,
+    limited(&ranges::TEMPERATURE, None,
         "temperature; 0: always the likeliest token"),
-    limited(&limits::TOP_K, None,
+    limited(&ranges::TOP_K, None,
         "sample among this many likeliest tokens; 0: off"),
-    limited(&limits::TOP_P, None,
+    limited(&ranges::TOP_P, None,
         "sample among the top total probability; 1: off"),
-    limited(&limits::MIN_P, None,
+    limited(&ranges::MIN_P, None,
         "least probability beside the likeliest's; 0: off"),
-    limited(&limits::REPEAT_PENALTY, None,
+    limited(&ranges::REPEAT_PENALTY, None,
         "penalty for repeated tokens; 1: off"),
-    limited(&limits::REPEAT_LAST_N, None,
+    limited(&ranges::REPEAT_LAST_N, None,
         "how far back penalties look; -1: whole context"),
-    limited(&limits::PRESENCE_PENALTY, None,
+    limited(&ranges::PRESENCE_PENALTY, None,
         "penalty for tokens that occurred; 0: off"),
-    limited(&limits::FREQUENCY_PENALTY, None,
+    limited(&ranges::FREQUENCY_PENALTY, None,
         "penalty by how often a token occurred; 0: off"),
-    limited(&limits::SEED, None,
+    limited(&ranges::SEED, None,
         "seed of sampling; -1: random"),
     row(Meaning::Stop, None, "stop", Takes::Text("TEXT"), GENERATING,
         "end the answer before this text; repeatable"),

@@ -1,7 +1,7 @@
 //! What the keywords of a schema take: looked at, and refused in words that name the place.
 
 use super::{ANNOTATIONS, AT_THE_TOP, Place, shapes};
-use crate::json::{Kind, Value};
+use crate::protocol::json::{Kind, Value};
 
 /// The types that a schema names, of which there need not be any.
 pub(super) fn types<'a>(schema: &'a Value<'_>, place: Place<'_>) -> Result<Vec<&'a str>, String> {

@@ -3,7 +3,7 @@
 
 use miniserde::json;
 
-use crate::json::{Kind, Value};
+use crate::protocol::json::{Kind, Value};
 
 /// The rules for what every JSON value is made of.
 ///

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 
 use super::Definition;
 use super::checks::field;
-use crate::json::{Kind, Value};
+use crate::protocol::json::{Kind, Value};
 
 /// Looks at all definitions.
 ///

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use super::checks::{expect_object, expect_only, field, filled_array, wrong};
 use super::literal::{gbnf, integers};
 use super::{Place, Writer};
-use crate::json::{Kind, Value};
+use crate::protocol::json::{Kind, Value};
 
 /// Each type and its keywords.
 const TYPES: [(&str, &[&str]); 7] = [

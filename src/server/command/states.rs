@@ -2,10 +2,10 @@
 //! what a name is.
 
 use super::{Action, Question};
-use crate::failure::{Code, Failure};
-use crate::message::{Answer, Work};
-use crate::options::Options;
-use crate::reply::Reply;
+use crate::cli::Options;
+use llama_cpp_bridge::protocol::reply::Reply;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{Answer, Work};
 
 /// What answers both without an argument.
 pub(super) const NO_NAME: &str = "No name provided";

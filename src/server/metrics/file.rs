@@ -7,8 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::identity;
-use crate::log::{self, Level};
+use llama_cpp_bridge::sys::files;
+use llama_cpp_bridge::sys::log::{self, Level};
 
 /// How often it is written at the most.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
 /// The file. It is removed with this.
-pub(crate) struct MetricsFile {
+pub(in crate::server) struct MetricsFile {
     path: PathBuf,
     temporary: PathBuf,
     /// When it was written last, or that was tried.
@@ -44,7 +44,7 @@ impl MetricsFile {
             Err(error) => return Err(failed(error.to_string())),
             // A rename would put a file in the place of /dev/null as well.
             Ok(metadata) => {
-                if let Some(what) = identity::special_kind(metadata.file_type()) {
+                if let Some(what) = files::special_kind(metadata.file_type()) {
                     return Err(failed(format!("is {what}; left alone")));
                 }
             }
@@ -65,7 +65,7 @@ impl MetricsFile {
     }
 
     /// Notes that something has happened.
-    pub(crate) fn touch(&mut self) {
+    pub(in crate::server) fn touch(&mut self) {
         self.stale = true;
     }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, SystemTime};
 use super::histogram::Histogram;
 use super::processes::{self, Process};
 use super::{Metrics, Verb};
-use crate::failure::Code;
-use crate::slot::{self, Slot};
+use crate::slot::{STATES, Slot};
+use llama_cpp_bridge::shared::failure::Code;
 
 /// Stands before the name of every metric.
 const PREFIX: &str = "llama_cpp_bridge_";
@@ -39,7 +39,7 @@ fn model(page: &mut Page, slot: &Slot) {
         "slot_state",
         "1 for the state in which the model slot is, 0 for the others.",
     );
-    for state in slot::STATES {
+    for state in STATES {
         page.sample(&[("state", state)], u8::from(state == slot.state()));
     }
     page.gauge("model_info", "The model, loaded or resting; always 1.");

@@ -8,22 +8,23 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::PathBuf;
 use std::process;
 
-use crate::system;
+use crate::sys;
 
 /// The process that the sockets are for.
 const PID_VARIABLE: &str = "LISTEN_PID";
 /// How many there are.
 const COUNT_VARIABLE: &str = "LISTEN_FDS";
 /// All that tells of them. The model process gets none of it.
-pub(crate) const VARIABLES: [&str; 3] = [PID_VARIABLE, COUNT_VARIABLE, "LISTEN_FDNAMES"];
+pub const VARIABLES: [&str; 3] = [PID_VARIABLE, COUNT_VARIABLE, "LISTEN_FDNAMES"];
 
 /// A listening socket that somebody else made, and whose file is theirs.
-pub(crate) struct Passed {
-    pub(crate) listener: UnixListener,
+pub struct Passed {
+    /// The socket, listening.
+    pub listener: UnixListener,
     /// `None` for one with an abstract name.
-    pub(crate) path: Option<PathBuf>,
+    pub path: Option<PathBuf>,
     /// Its path, or `@` and its abstract name.
-    pub(crate) name: String,
+    pub name: String,
 }
 
 /// The socket that was passed to this process, if there is one. To be called once, before anything
@@ -31,7 +32,7 @@ pub(crate) struct Passed {
 ///
 /// # Errors
 /// More than one socket, and one that is no listening Unix stream socket.
-pub(crate) fn take() -> Result<Option<Passed>, String> {
+pub fn take() -> Result<Option<Passed>, String> {
     let pid = number(PID_VARIABLE)?;
     if pid != Some(process::id()) {
         return Ok(None);
@@ -69,7 +70,7 @@ fn number(variable: &str) -> Result<Option<u32>, String> {
 
 /// The socket, if it is one that can be served.
 fn checked() -> Result<UnixListener, String> {
-    let fd = system::take_passed().map_err(|error| match error.raw_os_error() {
+    let fd = sys::descriptors::take_passed().map_err(|error| match error.raw_os_error() {
         Some(libc::EBADF) => "descriptor 3 is not open".to_string(),
         _ => error.to_string(),
     })?;
@@ -112,6 +113,6 @@ fn name(address: &SocketAddr) -> String {
 /// The value of an option of a socket that is a number.
 fn socket_number(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
     let mut bytes = [0; size_of::<libc::c_int>()];
-    let (result, _) = system::socket_option(socket, option, &mut bytes);
+    let (result, _) = sys::socket::socket_option(socket, option, &mut bytes);
     result.map(|()| libc::c_int::from_ne_bytes(bytes))
 }

@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::time::{Duration, Instant};
 
-use crate::log::{self, Level};
+use crate::sys::log::{self, Level};
 
 /// Where the manager listens: a path, or `@` and an abstract name.
 const SOCKET_VARIABLE: &str = "NOTIFY_SOCKET";
@@ -18,7 +18,7 @@ const INTERVAL_VARIABLE: &str = "WATCHDOG_USEC";
 /// Whose signs of life it waits for, if that is one process.
 const PID_VARIABLE: &str = "WATCHDOG_PID";
 /// All of them. The model process gets none.
-pub(crate) const VARIABLES: [&str; 3] = [SOCKET_VARIABLE, INTERVAL_VARIABLE, PID_VARIABLE];
+pub const VARIABLES: [&str; 3] = [SOCKET_VARIABLE, INTERVAL_VARIABLE, PID_VARIABLE];
 
 /// Shortest time between two sentences on what the bridge does.
 const STATUS_PAUSE: Duration = Duration::from_secs(1);
@@ -27,7 +27,7 @@ const STATUS_PAUSE: Duration = Duration::from_secs(1);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Tells the manager, if there is one.
-pub(crate) struct Notifier {
+pub struct Notifier {
     manager: Option<Manager>,
     /// How often it gets a sign of life.
     every: Option<Duration>,
@@ -51,7 +51,7 @@ struct Manager {
 
 impl Notifier {
     /// The manager that the environment names, or none.
-    pub(crate) fn from_environment(now: Instant) -> Self {
+    pub fn from_environment(now: Instant) -> Self {
         let manager = Manager::find().unwrap_or_else(|reason| {
             log::write(Level::Warning, &format!("{SOCKET_VARIABLE}: {reason}"));
             None
@@ -70,12 +70,12 @@ impl Notifier {
     }
 
     /// Tells that the bridge serves, with the next [`turn`](Self::turn).
-    pub(crate) fn ready(&mut self) {
+    pub fn ready(&mut self) {
         self.news = Some("READY=1\n");
     }
 
     /// Tells, once, that the bridge is about to end, and that it is alive until then.
-    pub(crate) fn stopping(&mut self, now: Instant) {
+    pub fn stopping(&mut self, now: Instant) {
         if !self.stopping {
             self.stopping = true;
             self.news = Some("STOPPING=1\n");
@@ -84,7 +84,7 @@ impl Notifier {
     }
 
     /// Tells what is due. `status` says what the bridge does.
-    pub(crate) fn turn(&mut self, now: Instant, status: impl FnOnce() -> String) {
+    pub fn turn(&mut self, now: Instant, status: impl FnOnce() -> String) {
         let Some(manager) = &self.manager else {
             return;
         };
@@ -123,7 +123,7 @@ impl Notifier {
     }
 
     /// When [`turn`](Self::turn) has to be called again at the latest.
-    pub(crate) fn deadline(&self, now: Instant) -> Option<Instant> {
+    pub fn deadline(&self, now: Instant) -> Option<Instant> {
         self.manager.as_ref()?;
         if self.retry_at.is_some() {
             return self.retry_at;

@@ -12,28 +12,31 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
-use super::chat::Template;
-use super::embedding::{self, Embedder};
-use super::embeds::Embeds;
-use super::guess::Guessing;
-use super::lexicon::Lexicon;
-use super::pace::Pace;
-use super::queue::Queue;
-use super::reports::Reports;
-use super::sequence::{Progress, Sequence, check_logits, not_finite};
-use super::state::{self, States};
-use super::threads::{self, Threads};
-use super::{checkpoints, load, next_message, vocabulary};
-use crate::failure::{Code, Failure};
-use crate::link::{Link, Received};
-use crate::message::{Answer, FinishReason, Generate, State, ToModel, Work};
-use crate::settings::Load;
+use crate::bridge_link::Reports;
+use crate::bridge_link::next_message;
+use crate::decode::scheduler::Queue;
+use crate::decode::sequence::{Progress, Sequence, check_logits, not_finite};
+use crate::decode::speculative::Guessing;
+use crate::embedding::embedder::{self, Embedder};
+use crate::embedding::jobs::Embeds;
+use crate::kv::checkpoints;
+use crate::kv::saved_state::{self, States};
+use crate::load;
+use crate::sampling::token_index::Lexicon;
+use crate::text::Template;
+use crate::text::tokenizer;
+use crate::tuning::step_time::Pace;
+use crate::tuning::threads::{self, Threads};
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::link::{Link, Received};
+use llama_cpp_bridge::shared::message::{Answer, FinishReason, Generate, State, ToModel, Work};
+use llama_cpp_bridge::shared::settings::Load;
 
 /// What comes of SAVE and RESTORE.
 type Outcome = Result<State, Failure>;
 
 /// A model at work.
-pub(super) struct Engine<'model> {
+pub(crate) struct Engine<'model> {
     model: &'model LlamaModel,
     context: LlamaContext<'model>,
     context_size: u32,
@@ -58,7 +61,7 @@ impl<'model> Engine<'model> {
     ///
     /// # Errors
     /// A model file that cannot be read any more.
-    pub(super) fn new(
+    pub(crate) fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
         context: LlamaContext<'model>,
@@ -83,7 +86,7 @@ impl<'model> Engine<'model> {
             batch: LlamaBatch::new(batch_size, 1),
             batch_size,
             template,
-            only_embeds: embedding::only_embeds(model),
+            only_embeds: embedder::only_embeds(model),
             lexicon: Rc::default(),
             queue,
             embeds: Embeds::new(embedder, load.parallel),
@@ -99,7 +102,7 @@ impl<'model> Engine<'model> {
     ///
     /// # Errors
     /// A model that cannot do it.
-    pub(super) fn try_out(&mut self) -> Result<(), String> {
+    pub(crate) fn try_out(&mut self) -> Result<(), String> {
         if self.only_embeds {
             return self.embeds.try_out().map_err(|failure| failure.message);
         }
@@ -128,7 +131,7 @@ impl<'model> Engine<'model> {
     ///
     /// # Errors
     /// Those of the socket.
-    pub(super) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
+    pub(crate) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
         let mut reports = Reports::new(link);
         loop {
             let idle = self.queue.is_empty() && self.embeds.is_empty();
@@ -155,7 +158,7 @@ impl<'model> Engine<'model> {
             ToModel::Work(id, work) => (id, work),
             ToModel::Cancel(id) => return self.cancel(id, reports),
             // One process holds one model.
-            ToModel::Load(_) => return Ok(()),
+            ToModel::Load(_) | ToModel::Hello(_) => return Ok(()),
         };
         let outcome = match work {
             Work::Embed(text) => match self.embeds.push(id, &text) {
@@ -169,8 +172,8 @@ impl<'model> Engine<'model> {
                 }
                 Err(failure) => Err(failure),
             },
-            Work::Tokenize(text) => Ok(Answer::Tokens(vocabulary::tokenize(self.model, &text))),
-            Work::Detokenize(ids) => vocabulary::detokenize(self.model, &ids).map(Answer::Text),
+            Work::Tokenize(text) => Ok(Answer::Tokens(tokenizer::tokenize(self.model, &text))),
+            Work::Detokenize(ids) => tokenizer::detokenize(self.model, &ids).map(Answer::Text),
             Work::Save(name) => self.save(&name, reports)?.map(Answer::State),
             Work::Restore(name) => self.restore(&name, reports)?.map(Answer::State),
         };
@@ -181,7 +184,7 @@ impl<'model> Engine<'model> {
     fn save(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<Outcome, String> {
         let cache = self.queue.cache();
         let Some(states) = &self.states else {
-            return Ok(Err(state::no_directory()));
+            return Ok(Err(saved_state::no_directory()));
         };
         let Some(place) = cache.last(&mut self.context) else {
             return Ok(Err(Failure::nothing_to_save()));
@@ -194,7 +197,7 @@ impl<'model> Engine<'model> {
     /// Brings back what is stored; nothing else is under way.
     fn restore(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<Outcome, String> {
         let Some(states) = &self.states else {
-            return Ok(Err(state::no_directory()));
+            return Ok(Err(saved_state::no_directory()));
         };
         let saved = match states.open(name) {
             Ok(saved) => saved,
@@ -225,8 +228,8 @@ impl<'model> Engine<'model> {
     fn tokens(&self, request: &Generate) -> Result<Vec<LlamaToken>, Failure> {
         let Some(turns) = &request.messages else {
             let prompt = request.prompt.as_deref().unwrap_or_default();
-            vocabulary::expect_room(self.model, iter::once(prompt), "Prompt", self.context_size)?;
-            return Ok(vocabulary::prompt(self.model, prompt));
+            tokenizer::expect_room(self.model, iter::once(prompt), "Prompt", self.context_size)?;
+            return Ok(tokenizer::prompt(self.model, prompt));
         };
         let template = self.template.as_ref().ok_or_else(|| {
             let message = "The model has no chat template; --chat-template-file gives it one";
@@ -234,8 +237,8 @@ impl<'model> Engine<'model> {
         })?;
         let segments = template.render(turns)?;
         let texts = segments.iter().map(|segment| segment.text.as_str());
-        vocabulary::expect_room(self.model, texts, "Prompt", self.context_size)?;
-        Ok(vocabulary::rendered(self.model, &segments))
+        tokenizer::expect_room(self.model, texts, "Prompt", self.context_size)?;
+        Ok(tokenizer::rendered(self.model, &segments))
     }
 
     fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {

@@ -6,10 +6,10 @@ use std::collections::VecDeque;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
-use super::cache::Cache;
-use super::cells::Cells;
-use super::guess::Guessing;
-use super::sequence::Sequence;
+use crate::decode::sequence::Sequence;
+use crate::decode::speculative::Guessing;
+use crate::kv::cells::Cells;
+use crate::kv::prefix_cache::Cache;
 
 /// Tokens that a request which has to generate so many or more must find room for beside its
 /// prompt: else it would soon have to make way again.
@@ -20,7 +20,7 @@ const FORESIGHT: usize = 64;
 const WORTH_WAITING: usize = 16;
 
 /// The requests for text.
-pub(super) struct Queue {
+pub(crate) struct Queue {
     /// In the order in which they came, but those that had to make way stand before.
     waiting: VecDeque<Sequence>,
     /// In the order in which they were let in.
@@ -34,7 +34,7 @@ pub(super) struct Queue {
 
 impl Queue {
     /// Nobody's turn yet, in a context of so many cells, which may need checkpoints to be cut.
-    pub(super) fn new(places: u32, cells: usize, checkpoints: bool) -> Self {
+    pub(crate) fn new(places: u32, cells: usize, checkpoints: bool) -> Self {
         Self {
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -45,28 +45,28 @@ impl Queue {
     }
 
     /// Whether there is nothing to do.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
     }
 
     /// What is kept of the requests before.
-    pub(super) fn cache(&mut self) -> &mut Cache {
+    pub(crate) fn cache(&mut self) -> &mut Cache {
         &mut self.cache
     }
 
     /// The requests under way.
-    pub(super) fn running(&mut self) -> &mut [Sequence] {
+    pub(crate) fn running(&mut self) -> &mut [Sequence] {
         &mut self.running
     }
 
     /// Lets a request wait for its turn.
-    pub(super) fn push(&mut self, sequence: Sequence) {
+    pub(crate) fn push(&mut self, sequence: Sequence) {
         self.waiting.push_back(sequence);
     }
 
     /// Gives a request up, by its number. What it has evaluated is kept. `false` if it is not
     /// here.
-    pub(super) fn cancel(&mut self, id: u64) -> bool {
+    pub(crate) fn cancel(&mut self, id: u64) -> bool {
         if let Some(at) = self.waiting.iter().position(|s| s.id == id) {
             self.waiting.remove(at);
             return true;
@@ -79,14 +79,14 @@ impl Queue {
     }
 
     /// Takes out a request under way, by its index; what it has evaluated is kept.
-    pub(super) fn retire(&mut self, at: usize) -> Sequence {
+    pub(crate) fn retire(&mut self, at: usize) -> Sequence {
         let sequence = self.running.remove(at);
         self.cache.leave(sequence.place);
         sequence
     }
 
     /// Takes out a request under way, by its index, and forgets what it has evaluated.
-    pub(super) fn discard(&mut self, context: &mut LlamaContext<'_>, at: usize) -> Sequence {
+    pub(crate) fn discard(&mut self, context: &mut LlamaContext<'_>, at: usize) -> Sequence {
         let sequence = self.running.remove(at);
         self.cache.drop(context, sequence.place);
         sequence
@@ -95,7 +95,7 @@ impl Queue {
     /// Says how many tokens of each request under way the next batch is to take: one of each that
     /// generates, and of the prompts up to `chunk` in all, the older ones first. Never more than
     /// `most`, and never more than there are cells.
-    pub(super) fn plan(
+    pub(crate) fn plan(
         &mut self,
         context: &mut LlamaContext<'_>,
         chunk: usize,
@@ -120,7 +120,7 @@ impl Queue {
 
     /// Frees cells: of what is kept, else of the request that was let in last, which then waits
     /// again. `false` if there is only one and nothing is kept.
-    pub(super) fn make_room(&mut self, context: &mut LlamaContext<'_>) -> bool {
+    pub(crate) fn make_room(&mut self, context: &mut LlamaContext<'_>) -> bool {
         if self.cache.give_up_one(context) {
             return true;
         }
@@ -137,7 +137,7 @@ impl Queue {
     /// it is past where it was. For what is not a number: it spreads even from cells that a
     /// request does not attend to, since 0 times it is not a number either, so nobody can tell
     /// whose it is.
-    pub(super) fn start_over(&mut self, context: &mut LlamaContext<'_>) {
+    pub(crate) fn start_over(&mut self, context: &mut LlamaContext<'_>) {
         self.cache.reset(context);
         while let Some(mut sequence) = self.running.pop() {
             sequence.rise();
@@ -149,7 +149,7 @@ impl Queue {
     /// Frees cells after llama.cpp has found no room for a batch, as [`make_room`](Self::make_room)
     /// does. A window that slides has cells of its own, which nobody counts here; so nobody is let
     /// in for one that had to make way until another one has left.
-    pub(super) fn narrow(&mut self, context: &mut LlamaContext<'_>) -> bool {
+    pub(crate) fn narrow(&mut self, context: &mut LlamaContext<'_>) -> bool {
         let freed = self.make_room(context);
         self.narrowed = self.narrowed.min(self.running.len().max(1));
         freed
@@ -157,7 +157,7 @@ impl Queue {
 
     /// Notes that the batch was evaluated, with so many tokens of each request under way, and takes
     /// the checkpoints that are due.
-    pub(super) fn note(&mut self, context: &LlamaContext<'_>, added: &[usize]) {
+    pub(crate) fn note(&mut self, context: &LlamaContext<'_>, added: &[usize]) {
         for (sequence, added) in self.running.iter_mut().zip(added) {
             let start = sequence.evaluated();
             let end = start + added;
@@ -173,7 +173,7 @@ impl Queue {
 
     /// Notes which guesses of a request under way, by its index, were right, and takes the others
     /// out of the context.
-    pub(super) fn settle_guesses(&mut self, context: &mut LlamaContext<'_>, at: usize) {
+    pub(crate) fn settle_guesses(&mut self, context: &mut LlamaContext<'_>, at: usize) {
         let sequence = &mut self.running[at];
         let Some((right, wrong)) = sequence.verdict() else {
             return;
@@ -188,7 +188,7 @@ impl Queue {
 
     /// Lets the requests under way guess, beside the tokens that the next batch takes of each;
     /// never more than `most` tokens in all.
-    pub(super) fn guess(&mut self, guessing: &Guessing, plan: &[usize], most: usize) {
+    pub(crate) fn guess(&mut self, guessing: &Guessing, plan: &[usize], most: usize) {
         let planned = plan.iter().sum::<usize>();
         let room = self.cache.free().min(most).saturating_sub(planned);
         guessing.prepare(&mut self.running, plan, room);

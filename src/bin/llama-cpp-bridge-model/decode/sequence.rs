@@ -8,34 +8,34 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::cache::Seat;
-use super::guess::Record;
-use super::lexicon::Lexicon;
-use super::likeliest::Logits;
-use super::sampling::Chooser;
-use super::text::Output;
-use crate::failure::{Code, Failure};
-use crate::message::{Done, FinishReason, Generate};
+use crate::decode::speculative::Record;
+use crate::kv::prefix_cache::Seat;
+use crate::sampling::logits::Logits;
+use crate::sampling::sampler::Chooser;
+use crate::sampling::token_index::Lexicon;
+use crate::text::detokenizer::Output;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{Done, FinishReason, Generate};
 
 /// A request under way.
-pub(super) struct Sequence {
+pub(crate) struct Sequence {
     /// The request's own number.
-    pub(super) id: u64,
+    pub(crate) id: u64,
     /// The sequence of the context that it uses, while it is under way.
-    pub(super) place: i32,
+    pub(crate) place: i32,
     /// Whether the client wants pieces as they come.
-    pub(super) stream: bool,
+    pub(crate) stream: bool,
     /// Whether what is cached of its prompt need not be evaluated again.
-    pub(super) reuse: bool,
+    pub(crate) reuse: bool,
     /// Whether it may be the one whose values are not numbers: it then runs alone.
-    pub(super) suspect: bool,
+    pub(crate) suspect: bool,
     /// The request whose prompt begins like this one and is evaluated first, and how many tokens
     /// they share.
-    pub(super) follows: Option<(u64, usize)>,
+    pub(crate) follows: Option<(u64, usize)>,
     /// Behind how many of its tokens a batch has to end, so that a checkpoint can be taken.
-    pub(super) stops: Vec<usize>,
+    pub(crate) stops: Vec<usize>,
     /// Behind how many of them the last one was taken.
-    pub(super) marked: usize,
+    pub(crate) marked: usize,
     /// The prompt, then every token that was generated.
     tokens: Vec<LlamaToken>,
     prompt_length: usize,
@@ -67,7 +67,7 @@ pub(super) struct Sequence {
 
 /// How a sequence goes on.
 #[derive(PartialEq)]
-pub(super) enum Progress {
+pub(crate) enum Progress {
     Going,
     Done(FinishReason),
     /// Its logits are not numbers.
@@ -80,7 +80,7 @@ impl Sequence {
     /// # Errors
     /// A prompt that does not fit the context, or of no tokens at all; a grammar that cannot be
     /// used.
-    pub(super) fn new(
+    pub(crate) fn new(
         id: u64,
         model: &LlamaModel,
         lexicon: &Rc<Lexicon>,
@@ -123,29 +123,29 @@ impl Sequence {
     }
 
     /// The prompt and what was generated.
-    pub(super) fn tokens(&self) -> &[LlamaToken] {
+    pub(crate) fn tokens(&self) -> &[LlamaToken] {
         &self.tokens
     }
 
     /// How many of the tokens the context has evaluated.
-    pub(super) fn evaluated(&self) -> usize {
+    pub(crate) fn evaluated(&self) -> usize {
         self.evaluated
     }
 
     /// How many are still to be evaluated: of one that generates, the last one.
-    pub(super) fn pending(&self) -> usize {
+    pub(crate) fn pending(&self) -> usize {
         self.tokens.len() - self.evaluated
     }
 
     /// How many of those the next batch may take.
-    pub(super) fn reach(&self) -> usize {
+    pub(crate) fn reach(&self) -> usize {
         let stops = self.stops.iter().filter(|stop| **stop > self.evaluated);
         let next = stops.min().unwrap_or(&usize::MAX);
         self.pending().min(next - self.evaluated)
     }
 
     /// Starts, or starts again, in a place that holds its first tokens.
-    pub(super) fn sit(&mut self, seat: Seat) {
+    pub(crate) fn sit(&mut self, seat: Seat) {
         self.place = seat.place;
         self.stops = seat.stops;
         if self.start.is_none() {
@@ -155,7 +155,7 @@ impl Sequence {
     }
 
     /// Need not evaluate its first tokens: the cache has them.
-    pub(super) fn skip(&mut self, known: usize) {
+    pub(crate) fn skip(&mut self, known: usize) {
         self.evaluated = known;
         self.marked = known;
         if self.prompt_end.is_none() {
@@ -164,14 +164,14 @@ impl Sequence {
     }
 
     /// Has moved, with this many of its evaluated tokens.
-    pub(super) fn moved(&mut self, evaluated: usize) {
+    pub(crate) fn moved(&mut self, evaluated: usize) {
         self.evaluated = evaluated;
         self.marked = self.marked.min(evaluated);
     }
 
     /// Leaves its place. The tokens that it generated stay, to be evaluated with the prompt when
     /// it starts again: so its text goes on as if nothing had happened.
-    pub(super) fn rise(&mut self) {
+    pub(crate) fn rise(&mut self) {
         self.evaluated = 0;
         self.output_index = None;
         self.guess(&[], 0);
@@ -179,7 +179,7 @@ impl Sequence {
     }
 
     /// Adds its next `count` tokens to the batch; returns how many that were.
-    pub(super) fn fill(&mut self, batch: &mut LlamaBatch<'_>, count: usize) -> usize {
+    pub(crate) fn fill(&mut self, batch: &mut LlamaBatch<'_>, count: usize) -> usize {
         let end = self.tokens.len().min(self.evaluated + count);
         let before = batch.n_tokens();
         for position in self.evaluated..end {
@@ -210,7 +210,7 @@ impl Sequence {
     }
 
     /// Foresees its next tokens, the first `guessed` of which are to be in the next batch.
-    pub(super) fn guess(&mut self, foreseen: &[LlamaToken], guessed: usize) {
+    pub(crate) fn guess(&mut self, foreseen: &[LlamaToken], guessed: usize) {
         self.foreseen.clear();
         self.foreseen.extend_from_slice(foreseen);
         self.guessed = guessed;
@@ -218,7 +218,7 @@ impl Sequence {
 
     /// How many tokens it may guess now: of those that it may still generate and that fit the
     /// context all but the one that is chosen anyway; none of a prompt.
-    pub(super) fn guesses_at_most(&self) -> usize {
+    pub(crate) fn guesses_at_most(&self) -> usize {
         if self.pending() != 1 || self.prompt_end.is_none() {
             return 0;
         }
@@ -227,13 +227,13 @@ impl Sequence {
     }
 
     /// How its guesses have done so far.
-    pub(super) fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &Record {
         &self.record
     }
 
     /// Of the guesses in the last batch how many were right, and how many were not; `None` if
     /// there were none.
-    pub(super) fn verdict(&mut self) -> Option<(usize, usize)> {
+    pub(crate) fn verdict(&mut self) -> Option<(usize, usize)> {
         self.verdict.take()
     }
 
@@ -242,7 +242,7 @@ impl Sequence {
     ///
     /// # Errors
     /// A grammar that cannot go on.
-    pub(super) fn advance(
+    pub(crate) fn advance(
         &mut self,
         added: usize,
         model: &LlamaModel,
@@ -312,7 +312,7 @@ impl Sequence {
     }
 
     /// Tokens that it may still generate.
-    pub(super) fn left(&self) -> usize {
+    pub(crate) fn left(&self) -> usize {
         self.max_tokens - self.generated()
     }
 
@@ -321,12 +321,12 @@ impl Sequence {
     }
 
     /// The text that has become certain since the last time.
-    pub(super) fn piece(&mut self) -> String {
+    pub(crate) fn piece(&mut self) -> String {
         self.output.piece()
     }
 
     /// Ends the text: the rest that was held back, and the whole answer.
-    pub(super) fn finish(&mut self, reason: FinishReason) -> (String, Done) {
+    pub(crate) fn finish(&mut self, reason: FinishReason) -> (String, Done) {
         let stopped = self.output.finish();
         let reason = if stopped { FinishReason::Stop } else { reason };
         let rest = self.output.last_piece();
@@ -348,7 +348,7 @@ impl Sequence {
 }
 
 /// The failure of a prompt that does not fit.
-pub(super) fn too_long(tokens: usize, context_size: u32) -> Failure {
+pub(crate) fn too_long(tokens: usize, context_size: u32) -> Failure {
     let message = format!("Prompt of {tokens} tokens exceeds the context of {context_size} tokens");
     Failure::new(Code::ContextExceeded, message)
 }
@@ -362,12 +362,12 @@ fn milliseconds(from: Instant, to: Instant) -> f64 {
 ///
 /// # Errors
 /// NaN or positive infinity among them, or nothing but negative infinity.
-pub(super) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
+pub(crate) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
     Logits::new(logits).map(|_| ()).ok_or_else(not_finite)
 }
 
 /// The failure of a request for which the model computes nonsense.
-pub(super) fn not_finite() -> Failure {
+pub(crate) fn not_finite() -> Failure {
     let message = "The model computed values that are not finite numbers";
     Failure::new(Code::Internal, message)
 }

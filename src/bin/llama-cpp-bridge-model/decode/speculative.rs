@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use llama_cpp_2::token::LlamaToken;
 
-use super::sequence::Sequence;
+use crate::decode::sequence::Sequence;
 
 /// Tokens that must have come before in the same order, for what followed them to be a guess.
 const SHORTEST: usize = 3;
@@ -34,7 +34,7 @@ const FORGETTING: f64 = 0.01;
 const SIZES: usize = 6;
 
 /// When to guess, and how much.
-pub(super) struct Guessing {
+pub(crate) struct Guessing {
     /// Tokens guessed at a time at the most; 0 is none.
     most: usize,
     /// Seconds that one token takes.
@@ -45,7 +45,7 @@ pub(super) struct Guessing {
 
 /// How often guesses in a text were right; also those that were only held against the text, which
 /// costs nothing.
-pub(super) struct Record {
+pub(crate) struct Record {
     right: f64,
     all: f64,
 }
@@ -62,7 +62,7 @@ impl Default for Record {
 
 impl Record {
     /// Adds a guess.
-    pub(super) fn note(&mut self, right: bool) {
+    pub(crate) fn note(&mut self, right: bool) {
         self.right = self.right * MEMORY + f64::from(u8::from(right));
         self.all = self.all * MEMORY + 1.0;
     }
@@ -76,7 +76,7 @@ impl Record {
 
 impl Guessing {
     /// For at most so many tokens at a time; 0 is none.
-    pub(super) fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self {
             most: most as usize,
             one: None,
@@ -86,7 +86,7 @@ impl Guessing {
 
     /// Lets those that generate guess, of whose tokens the next batch takes so many, if that
     /// makes it faster. All guesses together have `room` tokens.
-    pub(super) fn prepare(&self, running: &mut [Sequence], plan: &[usize], mut room: usize) {
+    pub(crate) fn prepare(&self, running: &mut [Sequence], plan: &[usize], mut room: usize) {
         let with_prompt = running.iter().any(|sequence| sequence.pending() > 1);
         let mut tokens = plan.iter().sum::<usize>();
         let mut fruit = tokens as f64;
@@ -106,7 +106,7 @@ impl Guessing {
     }
 
     /// Learns from a batch of which every token was a last one or a guess.
-    pub(super) fn learn(&mut self, tokens: usize, took: Duration) {
+    pub(crate) fn learn(&mut self, tokens: usize, took: Duration) {
         let took = took.as_secs_f64();
         if tokens == 1 {
             self.one = Some(smoothed(self.one, took));

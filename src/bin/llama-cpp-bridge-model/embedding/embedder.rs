@@ -9,12 +9,12 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::load;
-use super::sequence::check_logits;
-use super::vocabulary;
-use crate::failure::{Code, Failure};
-use crate::message::Embedding;
-use crate::settings::Load;
+use crate::decode::sequence::check_logits;
+use crate::load;
+use crate::text::tokenizer;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::Embedding;
+use llama_cpp_bridge::shared::settings::Load;
 
 /// Architectures whose attention looks both ways whatever their metadata says, and that generate
 /// all the same.
@@ -24,7 +24,7 @@ const DIFFUSION: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 const GEMMA_EMBEDDING: &str = "gemma-embedding";
 
 /// Sets out on embeddings.
-pub(super) struct Embedder<'model> {
+pub(crate) struct Embedder<'model> {
     backend: &'model LlamaBackend,
     model: &'model LlamaModel,
     load: &'model Load,
@@ -34,7 +34,7 @@ pub(super) struct Embedder<'model> {
 
 /// Texts whose embeddings are being computed, each as a sequence of its own in one context.
 /// Dropping it gives the memory back, at any time.
-pub(super) struct Job<'model> {
+pub(crate) struct Job<'model> {
     context: LlamaContext<'model>,
     batch: LlamaBatch<'static>,
     pooling: Pooling,
@@ -54,7 +54,7 @@ enum Pooling {
 }
 
 /// A text on its way.
-pub(super) struct Text {
+pub(crate) struct Text {
     tokens: Vec<LlamaToken>,
     evaluated: usize,
     /// What the vectors of the tokens evaluated so far have become; the sum, for the mean.
@@ -63,7 +63,7 @@ pub(super) struct Text {
 
 impl<'model> Embedder<'model> {
     /// Gets ready; takes no memory yet.
-    pub(super) fn new(
+    pub(crate) fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
         load: &'model Load,
@@ -82,7 +82,7 @@ impl<'model> Embedder<'model> {
     ///
     /// # Errors
     /// A model that cannot embed.
-    pub(super) fn start(&self, texts: Vec<Text>) -> Result<Job<'model>, Failure> {
+    pub(crate) fn start(&self, texts: Vec<Text>) -> Result<Job<'model>, Failure> {
         let pooling = pooling(self.model)?;
         let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
         let whole = looks_both_ways(self.model);
@@ -114,9 +114,9 @@ impl<'model> Embedder<'model> {
     ///
     /// # Errors
     /// One that has no tokens, or more than the context.
-    pub(super) fn text(&self, text: &str) -> Result<Text, Failure> {
-        vocabulary::expect_room(self.model, iter::once(text), "Text", self.limit)?;
-        let tokens = vocabulary::whole(self.model, text);
+    pub(crate) fn text(&self, text: &str) -> Result<Text, Failure> {
+        tokenizer::expect_room(self.model, iter::once(text), "Text", self.limit)?;
+        let tokens = tokenizer::whole(self.model, text);
         let (count, limit) = (tokens.len(), self.limit);
         if count == 0 {
             return Err(Failure::bad_request("The text has no tokens"));
@@ -137,7 +137,7 @@ impl<'model> Embedder<'model> {
     ///
     /// # Errors
     /// A model that cannot do it.
-    pub(super) fn try_out(&self) -> Result<(), Failure> {
+    pub(crate) fn try_out(&self) -> Result<(), Failure> {
         let mut job = self.start(vec![self.text("a")?])?;
         while !job.done() {
             job.step(job.room(usize::MAX))?;
@@ -150,13 +150,13 @@ impl<'model> Embedder<'model> {
 
 impl Job<'_> {
     /// Whether all tokens of all texts are evaluated.
-    pub(super) fn done(&self) -> bool {
+    pub(crate) fn done(&self) -> bool {
         self.texts.iter().all(Text::done)
     }
 
     /// How many tokens to evaluate next: a chunk, if the context was made for so many, or all of
     /// them if the model's attention looks both ways.
-    pub(super) fn room(&self, chunk: usize) -> usize {
+    pub(crate) fn room(&self, chunk: usize) -> usize {
         let left: usize = self.texts.iter().map(|t| t.len() - t.evaluated).sum();
         match self.whole {
             true => left,
@@ -168,7 +168,7 @@ impl Job<'_> {
     ///
     /// # Errors
     /// llama.cpp cannot evaluate them.
-    pub(super) fn step(&mut self, room: usize) -> Result<usize, Failure> {
+    pub(crate) fn step(&mut self, room: usize) -> Result<usize, Failure> {
         let internal = |error: String| Failure::new(Code::Internal, error);
         self.batch.clear();
         // For each token of the batch the text that it belongs to.
@@ -205,14 +205,14 @@ impl Job<'_> {
     ///
     /// # Errors
     /// For each text: values that are not finite numbers.
-    pub(super) fn finish(self) -> Vec<Result<Embedding, Failure>> {
+    pub(crate) fn finish(self) -> Vec<Result<Embedding, Failure>> {
         self.texts.iter().map(Text::embedding).collect()
     }
 }
 
 impl Text {
     /// Its tokens.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
 
@@ -248,7 +248,7 @@ impl Text {
 }
 
 /// Whether a model can do nothing but embed.
-pub(super) fn only_embeds(model: &LlamaModel) -> bool {
+pub(crate) fn only_embeds(model: &LlamaModel) -> bool {
     let causal = load::own_metadata(model, "attention.causal");
     causal.as_deref() == Some("false") || load::architecture(model) == GEMMA_EMBEDDING
 }

@@ -2,19 +2,19 @@
 
 use std::collections::VecDeque;
 
-use super::embedding::{Embedder, Job, Text};
-use super::pace::Pace;
-use super::reports::Reports;
-use super::threads::Threads;
-use crate::failure::Failure;
-use crate::message::Answer;
+use crate::bridge_link::Reports;
+use crate::embedding::embedder::{Embedder, Job, Text};
+use crate::tuning::step_time::Pace;
+use crate::tuning::threads::Threads;
+use llama_cpp_bridge::shared::failure::Failure;
+use llama_cpp_bridge::shared::message::Answer;
 
 /// Tokens of all texts of a job together at the most, unless it is a single text: their context
 /// takes memory in proportion.
 const JOB_TOKENS: usize = 2048;
 
 /// Requests for embeddings.
-pub(super) struct Embeds<'model> {
+pub(crate) struct Embeds<'model> {
     embedder: Embedder<'model>,
     waiting: VecDeque<(u64, Text)>,
     /// The texts that are being embedded together.
@@ -27,7 +27,7 @@ pub(super) struct Embeds<'model> {
 
 impl<'model> Embeds<'model> {
     /// None yet.
-    pub(super) fn new(embedder: Embedder<'model>, places: u32) -> Self {
+    pub(crate) fn new(embedder: Embedder<'model>, places: u32) -> Self {
         Self {
             embedder,
             waiting: VecDeque::new(),
@@ -38,7 +38,7 @@ impl<'model> Embeds<'model> {
     }
 
     /// Whether there is nothing to do.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.job.is_none()
     }
 
@@ -46,14 +46,14 @@ impl<'model> Embeds<'model> {
     ///
     /// # Errors
     /// A text that cannot be embedded.
-    pub(super) fn push(&mut self, id: u64, text: &str) -> Result<(), Failure> {
+    pub(crate) fn push(&mut self, id: u64, text: &str) -> Result<(), Failure> {
         let text = self.embedder.text(text)?;
         self.waiting.push_back((id, text));
         Ok(())
     }
 
     /// Gives a request up. `false` if it is not here.
-    pub(super) fn cancel(&mut self, id: u64) -> bool {
+    pub(crate) fn cancel(&mut self, id: u64) -> bool {
         if let Some(at) = self.waiting.iter().position(|(waits, _)| *waits == id) {
             self.waiting.remove(at);
             return true;
@@ -72,7 +72,7 @@ impl<'model> Embeds<'model> {
     ///
     /// # Errors
     /// Those of the socket.
-    pub(super) fn step(
+    pub(crate) fn step(
         &mut self,
         pace: &mut Pace,
         threads: &mut Threads,
@@ -145,7 +145,7 @@ impl<'model> Embeds<'model> {
     ///
     /// # Errors
     /// A model that cannot do it.
-    pub(super) fn try_out(&self) -> Result<(), Failure> {
+    pub(crate) fn try_out(&self) -> Result<(), Failure> {
         self.embedder.try_out()
     }
 }

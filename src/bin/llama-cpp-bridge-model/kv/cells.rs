@@ -9,8 +9,8 @@ use llama_cpp_2::token::LlamaToken;
 const NEAR: usize = 256;
 
 /// The places of a context, and their cells.
-pub(super) struct Cells {
-    pub(super) places: Vec<Place>,
+pub(crate) struct Cells {
+    pub(crate) places: Vec<Place>,
     /// Cells of the context.
     size: usize,
     /// Cells in use, each counted once.
@@ -27,15 +27,15 @@ pub(super) struct Cells {
 
 /// A place: a request's own, or with what one has left behind, or empty.
 #[derive(Default)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// From the start of the text, without gaps.
     cells: Vec<Cell>,
     /// Tokens of the prompt that it was last taken for.
-    pub(super) prompt: usize,
+    pub(crate) prompt: usize,
     /// Whether it is a request's own.
-    pub(super) taken: bool,
+    pub(crate) taken: bool,
     /// When it was taken or left.
-    pub(super) touched: u64,
+    pub(crate) touched: u64,
 }
 
 /// A token that was evaluated.
@@ -48,22 +48,22 @@ struct Cell {
 
 impl Place {
     /// How many tokens it holds.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.cells.len()
     }
 
     /// Whether it holds none.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
 
     /// The tokens that it holds.
-    pub(super) fn tokens(&self) -> Vec<LlamaToken> {
+    pub(crate) fn tokens(&self) -> Vec<LlamaToken> {
         self.cells.iter().map(|cell| cell.token).collect()
     }
 
     /// How many of its first tokens are these.
-    pub(super) fn common(&self, tokens: &[LlamaToken]) -> usize {
+    pub(crate) fn common(&self, tokens: &[LlamaToken]) -> usize {
         let pairs = self.cells.iter().zip(tokens);
         pairs.take_while(|(a, b)| a.token == **b).count()
     }
@@ -71,7 +71,7 @@ impl Place {
 
 impl Cells {
     /// Those of an empty context of this many, for so many requests at a time.
-    pub(super) fn new(places: u32, size: usize) -> Self {
+    pub(crate) fn new(places: u32, size: usize) -> Self {
         Self {
             places: (0..places).map(|_| Place::default()).collect(),
             size,
@@ -84,45 +84,45 @@ impl Cells {
     }
 
     /// Cells in use.
-    pub(super) fn used(&self) -> usize {
+    pub(crate) fn used(&self) -> usize {
         self.used
     }
 
     /// Cells that nobody uses.
-    pub(super) fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.size.saturating_sub(self.used)
     }
 
     /// Cells that are free once nothing is kept but what requests under way use.
-    pub(super) fn free_at_most(&self) -> usize {
+    pub(crate) fn free_at_most(&self) -> usize {
         let taken = distinct(self.places.iter().filter(|place| place.taken));
         self.size.saturating_sub(taken)
     }
 
     /// Whether the cells of several places may lie among each other.
-    pub(super) fn is_mixed(&self) -> bool {
+    pub(crate) fn is_mixed(&self) -> bool {
         self.mixed
     }
 
     /// Whether the cells in use, which are those of one place, may lie far behind the first ones.
-    pub(super) fn is_sparse(&self) -> bool {
+    pub(crate) fn is_sparse(&self) -> bool {
         self.peak > self.used + NEAR
     }
 
     /// Takes it that the cells in use are the first ones, or near enough.
-    pub(super) fn settle(&mut self) {
+    pub(crate) fn settle(&mut self) {
         self.peak = self.used;
     }
 
     /// Whether a place holds its text from the first token on. Not so a window that has slid, or
     /// a recurrent state, which is that of the last token alone: nothing but the whole of it can
     /// be used again.
-    pub(super) fn whole(context: &LlamaContext<'_>, place: i32) -> bool {
+    pub(crate) fn whole(context: &LlamaContext<'_>, place: i32) -> bool {
         context.kv_cache_seq_pos_min(place) <= 0
     }
 
     /// Adds tokens to what a place holds.
-    pub(super) fn hold(&mut self, at: usize, tokens: &[LlamaToken]) {
+    pub(crate) fn hold(&mut self, at: usize, tokens: &[LlamaToken]) {
         let numbers = self.next..;
         let cells = tokens.iter().zip(numbers);
         self.places[at]
@@ -138,7 +138,7 @@ impl Cells {
     }
 
     /// Makes the first tokens of a place those of another one as well.
-    pub(super) fn copy(
+    pub(crate) fn copy(
         &mut self,
         context: &mut LlamaContext<'_>,
         from: usize,
@@ -153,7 +153,7 @@ impl Cells {
     }
 
     /// Cuts a place back to its first tokens. Returns how many it has then: 0 if it cannot be cut.
-    pub(super) fn cut(&mut self, context: &mut LlamaContext<'_>, at: usize, count: usize) -> usize {
+    pub(crate) fn cut(&mut self, context: &mut LlamaContext<'_>, at: usize, count: usize) -> usize {
         if count == self.places[at].cells.len() {
             return count;
         }
@@ -169,7 +169,7 @@ impl Cells {
 
     /// Takes out what llama.cpp has behind the tokens of a place. `false` if that cannot be: the
     /// place is then empty.
-    pub(super) fn trim(&mut self, context: &mut LlamaContext<'_>, at: usize) -> bool {
+    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, at: usize) -> bool {
         let end = self.places[at].cells.len() as u32;
         let trimmed = context.clear_kv_cache_seq(Some(at as u32), Some(end), None);
         let trimmed = trimmed.is_ok_and(|trimmed| trimmed);
@@ -180,7 +180,7 @@ impl Cells {
     }
 
     /// Empties a place.
-    pub(super) fn clear(&mut self, context: &mut LlamaContext<'_>, at: usize) {
+    pub(crate) fn clear(&mut self, context: &mut LlamaContext<'_>, at: usize) {
         self.places[at].cells.clear();
         // Removing a whole sequence always succeeds.
         let _ = context.clear_kv_cache_seq(Some(at as u32), None, None);
@@ -188,14 +188,14 @@ impl Cells {
     }
 
     /// Notes that a place was taken, or left.
-    pub(super) fn touch(&mut self, at: usize, taken: bool) {
+    pub(crate) fn touch(&mut self, at: usize, taken: bool) {
         self.clock += 1;
         self.places[at].taken = taken;
         self.places[at].touched = self.clock;
     }
 
     /// Forgets everything, down to the bytes of the cells.
-    pub(super) fn reset(&mut self, context: &mut LlamaContext<'_>) {
+    pub(crate) fn reset(&mut self, context: &mut LlamaContext<'_>) {
         context.clear_kv_cache();
         let places = self.places.len();
         self.places = (0..places).map(|_| Place::default()).collect();

@@ -9,7 +9,7 @@ use llama_cpp_2::token::LlamaToken;
 
 /// Bytes of all checkpoints together: one takes 8 MB for Gemma 3 270M, 119 MB for 4B and 335 MB for
 /// 12B, of which one is the least that is of use.
-pub(super) const LARGEST: usize = 512 << 20;
+pub(crate) const LARGEST: usize = 512 << 20;
 
 /// Checkpoints at the most, so that looking through them takes no time.
 const MOST: usize = 256;
@@ -31,7 +31,7 @@ const WORTH_A_STOP: usize = 64;
 const PART: LlamaStateSeqFlags = LlamaStateSeqFlags::PARTIAL_ONLY;
 
 /// The checkpoints of a context.
-pub(super) struct Checkpoints {
+pub(crate) struct Checkpoints {
     /// The one that was used last stands last.
     kept: Vec<Checkpoint>,
     /// Tokens between two on the way; `None` if the context can be cut without.
@@ -48,7 +48,7 @@ struct Checkpoint {
 
 /// Whether a context cannot be cut at any token: its cache has a window that slides, or a
 /// recurrent state.
-pub(super) fn needed(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: bool) -> bool {
+pub(crate) fn needed(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: bool) -> bool {
     let size = |flags| context.state_seq_get_size_ext(0, flags);
     let slides = !swa_full && size(PART) < size(LlamaStateSeqFlags::empty());
     slides || model.is_recurrent() || model.is_hybrid()
@@ -56,14 +56,14 @@ pub(super) fn needed(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: b
 
 /// Gives a place a window or a recurrent state of its own, where it shares that of another. In a
 /// window that slides, shared cells would not become free again. `false` if there is no room.
-pub(super) fn separate(context: &mut LlamaContext<'_>, place: i32) -> bool {
+pub(crate) fn separate(context: &mut LlamaContext<'_>, place: i32) -> bool {
     let own = context.state_seq_get(place, PART);
     own.is_ok_and(|state| context.state_seq_set(&state, place).is_ok())
 }
 
 impl Checkpoints {
     /// None yet, for a context of so many tokens.
-    pub(super) fn new(needed: bool, size: usize) -> Self {
+    pub(crate) fn new(needed: bool, size: usize) -> Self {
         Self {
             kept: Vec::new(),
             spacing: needed.then(|| SPACING.max(size / ON_THE_WAY)),
@@ -71,14 +71,14 @@ impl Checkpoints {
     }
 
     /// Whether the context needs any.
-    pub(super) fn needed(&self) -> bool {
+    pub(crate) fn needed(&self) -> bool {
         self.spacing.is_some()
     }
 
     /// Where the evaluation of a prompt has to stop, in ascending order, so that checkpoints can be
     /// taken: before its end, and where it parts from another text. The first `known` tokens need
     /// no evaluation.
-    pub(super) fn stops(&self, prompt: usize, known: usize, parts: usize) -> Vec<usize> {
+    pub(crate) fn stops(&self, prompt: usize, known: usize, parts: usize) -> Vec<usize> {
         let end = prompt.saturating_sub(BEFORE_THE_END);
         let mut stops = Vec::new();
         if self.needed() && parts >= known + WORTH_A_STOP && parts < end {
@@ -91,12 +91,12 @@ impl Checkpoints {
     }
 
     /// Whether one is to be taken on the way, so many tokens after the last one.
-    pub(super) fn due(&self, since: usize) -> bool {
+    pub(crate) fn due(&self, since: usize) -> bool {
         self.spacing.is_some_and(|spacing| since >= spacing)
     }
 
     /// The most of these tokens, from the first one, that there is a checkpoint behind.
-    pub(super) fn longest(&self, tokens: &[LlamaToken]) -> usize {
+    pub(crate) fn longest(&self, tokens: &[LlamaToken]) -> usize {
         let of_these = self
             .kept
             .iter()
@@ -105,7 +105,7 @@ impl Checkpoints {
     }
 
     /// Takes one of a place that holds exactly these tokens, unless there is one.
-    pub(super) fn take(&mut self, context: &LlamaContext<'_>, place: i32, tokens: Vec<LlamaToken>) {
+    pub(crate) fn take(&mut self, context: &LlamaContext<'_>, place: i32, tokens: Vec<LlamaToken>) {
         if self.longest(&tokens) == tokens.len() {
             return;
         }
@@ -128,7 +128,7 @@ impl Checkpoints {
 
     /// Puts the one behind exactly these tokens into a place. `false` if there is none, or the
     /// context does not take it: the place is then of no use.
-    pub(super) fn restore(
+    pub(crate) fn restore(
         &mut self,
         context: &mut LlamaContext<'_>,
         place: i32,
@@ -145,7 +145,7 @@ impl Checkpoints {
     }
 
     /// Forgets all of them.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.kept.clear();
     }
 

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-use crate::identity;
+use llama_cpp_bridge::shared::split_files;
 
 /// Bytes of a sample, a page of the system's own cache.
 const SAMPLE: u64 = 4096;
@@ -16,11 +16,11 @@ const SAMPLES: u64 = 256;
 
 /// What tells one model from another: the bytes of its files together, and a checksum.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct Fingerprint {
+pub(crate) struct Fingerprint {
     /// Bytes of all files.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Over the size and the samples of each file.
-    pub(super) hash: u64,
+    pub(crate) hash: u64,
 }
 
 impl Fingerprint {
@@ -28,10 +28,10 @@ impl Fingerprint {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(super) fn of(path: &str) -> Result<Self, String> {
+    pub(crate) fn of(path: &str) -> Result<Self, String> {
         let mut sum = Sum::new();
         let mut bytes = 0;
-        for part in identity::parts(path) {
+        for part in split_files::parts(path) {
             let read = read_samples(&part, &mut sum);
             bytes += read.map_err(|error| format!("{part}: {error}"))?;
         }

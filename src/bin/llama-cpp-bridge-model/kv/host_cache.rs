@@ -6,7 +6,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::token::LlamaToken;
 
-use super::checkpoints::Checkpoints;
+use crate::kv::checkpoints::Checkpoints;
 
 /// Bytes of all states together.
 const LARGEST: usize = 256 << 20;
@@ -16,16 +16,16 @@ const LEAST: usize = 16;
 
 /// Evaluated texts.
 #[derive(Default)]
-pub(super) struct Shelf {
+pub(crate) struct Shelf {
     /// The one that was put here last stands last.
     states: Vec<Shelved>,
 }
 
 /// An evaluated text.
-pub(super) struct Shelved {
-    pub(super) tokens: Vec<LlamaToken>,
+pub(crate) struct Shelved {
+    pub(crate) tokens: Vec<LlamaToken>,
     /// How many of them were a prompt.
-    pub(super) prompt: usize,
+    pub(crate) prompt: usize,
     /// Whether its end can be cut off.
     whole: bool,
     state: SeqState,
@@ -34,7 +34,7 @@ pub(super) struct Shelved {
 impl Shelved {
     /// Takes the state of a place that holds these tokens out of the context; the place keeps it.
     /// `None` if that is not worth it or cannot be done.
-    pub(super) fn new(
+    pub(crate) fn new(
         context: &LlamaContext<'_>,
         place: i32,
         tokens: Vec<LlamaToken>,
@@ -61,20 +61,20 @@ impl Shelved {
     }
 
     /// Puts the state into an empty place. `false` if the context does not take it.
-    pub(super) fn restore(&self, context: &mut LlamaContext<'_>, place: i32) -> bool {
+    pub(crate) fn restore(&self, context: &mut LlamaContext<'_>, place: i32) -> bool {
         context.state_seq_set(&self.state, place).is_ok()
     }
 }
 
 impl Shelf {
     /// Whether so many tokens are worth a place here.
-    pub(super) fn wants(tokens: usize) -> bool {
+    pub(crate) fn wants(tokens: usize) -> bool {
         tokens >= LEAST
     }
 
     /// Puts a text here. What a longer one can be cut back to is of no use beside it; the oldest
     /// make room.
-    pub(super) fn put(&mut self, new: Shelved) {
+    pub(crate) fn put(&mut self, new: Shelved) {
         let holds =
             |long: &Shelved, short: &Shelved| long.whole && long.tokens.starts_with(&short.tokens);
         let longer = self.states.iter().position(|old| holds(old, &new));
@@ -89,7 +89,7 @@ impl Shelf {
 
     /// The text that has most of these tokens in common with them, so that it can be cut there, and
     /// how many; not so few that it is not worth it.
-    pub(super) fn find(
+    pub(crate) fn find(
         &self,
         wanted: &[LlamaToken],
         checkpoints: &Checkpoints,
@@ -109,18 +109,18 @@ impl Shelf {
     }
 
     /// Where the text is that was put here last.
-    pub(super) fn last(&self) -> Option<usize> {
+    pub(crate) fn last(&self) -> Option<usize> {
         self.states.len().checked_sub(1)
     }
 
     /// How many of these tokens a text begins with, whether it can be cut there or not.
-    pub(super) fn common(&self, wanted: &[LlamaToken]) -> usize {
+    pub(crate) fn common(&self, wanted: &[LlamaToken]) -> usize {
         let texts = self.states.iter();
         texts.map(|text| text.common(wanted)).max().unwrap_or(0)
     }
 
     /// Takes a text out.
-    pub(super) fn take(&mut self, at: usize) -> Shelved {
+    pub(crate) fn take(&mut self, at: usize) -> Shelved {
         self.states.remove(at)
     }
 }

@@ -2,17 +2,17 @@
 //! until the cells or the place are needed, or somebody is alone, who would be slowed down by it;
 //! then it goes to the shelf.
 
-mod cut;
+mod truncate;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
-use super::cells::Cells;
-use super::checkpoints::Checkpoints;
-use super::shelf::{Shelf, Shelved};
+use crate::kv::cells::Cells;
+use crate::kv::checkpoints::Checkpoints;
+use crate::kv::host_cache::{Shelf, Shelved};
 
 /// Everything that was evaluated and is still there.
-pub(super) struct Cache {
+pub(crate) struct Cache {
     cells: Cells,
     shelf: Shelf,
     checkpoints: Checkpoints,
@@ -26,19 +26,19 @@ enum Source {
 }
 
 /// A place for a request.
-pub(super) struct Seat {
+pub(crate) struct Seat {
     /// llama.cpp's number of the sequence.
-    pub(super) place: i32,
+    pub(crate) place: i32,
     /// How many tokens of the prompt it holds already.
-    pub(super) known: usize,
+    pub(crate) known: usize,
     /// Where the evaluation of the prompt has to stop for [`Cache::mark`], in ascending order.
-    pub(super) stops: Vec<usize>,
+    pub(crate) stops: Vec<usize>,
 }
 
 impl Cache {
     /// The empty cache of a context of this many cells, for so many requests at a time; it may
     /// need checkpoints to be cut.
-    pub(super) fn new(places: u32, size: usize, checkpoints: bool) -> Self {
+    pub(crate) fn new(places: u32, size: usize, checkpoints: bool) -> Self {
         Self {
             cells: Cells::new(places, size),
             shelf: Shelf::default(),
@@ -47,19 +47,19 @@ impl Cache {
     }
 
     /// Cells that nobody uses.
-    pub(super) fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.cells.free()
     }
 
     /// Cells that are free once nothing is kept but what requests under way use.
-    pub(super) fn free_at_most(&self) -> usize {
+    pub(crate) fn free_at_most(&self) -> usize {
         self.cells.free_at_most()
     }
 
     /// Takes a place for these tokens, with as much of them as is to be had anywhere, unless
     /// `reuse` is false. Of the kept ones the least recently used makes room. `None` if all are
     /// taken.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
@@ -99,7 +99,7 @@ impl Cache {
 
     /// Takes a place for one who is alone: as [`take`](Self::take), but nothing else is left in
     /// the context, and its cells are the first ones.
-    pub(super) fn take_alone(
+    pub(crate) fn take_alone(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
@@ -114,7 +114,7 @@ impl Cache {
 
     /// Leaves nothing else in the context for one who has become alone, and moves it to the first
     /// cells if it may lie far behind them. Returns how many of its tokens its place then holds.
-    pub(super) fn settle(&mut self, context: &mut LlamaContext<'_>, place: i32) -> usize {
+    pub(crate) fn settle(&mut self, context: &mut LlamaContext<'_>, place: i32) -> usize {
         let at = place as usize;
         self.shelve_kept(context);
         if self.cells.is_sparse()
@@ -130,13 +130,13 @@ impl Cache {
     }
 
     /// Whether the cells of several places may lie among each other.
-    pub(super) fn is_mixed(&self) -> bool {
+    pub(crate) fn is_mixed(&self) -> bool {
         self.cells.is_mixed()
     }
 
     /// The place of the text that was evaluated last and is still kept, which comes off the shelf
     /// for that if it is there.
-    pub(super) fn last(&mut self, context: &mut LlamaContext<'_>) -> Option<i32> {
+    pub(crate) fn last(&mut self, context: &mut LlamaContext<'_>) -> Option<i32> {
         let kept = (0..self.cells.places.len()).filter(|at| !self.cells.places[*at].is_empty());
         if let Some(at) = kept.max_by_key(|at| self.cells.places[*at].touched) {
             return Some(at as i32);
@@ -149,14 +149,14 @@ impl Cache {
     }
 
     /// What a place holds, and how many tokens of it were a prompt.
-    pub(super) fn text(&self, place: i32) -> (Vec<LlamaToken>, usize) {
+    pub(crate) fn text(&self, place: i32) -> (Vec<LlamaToken>, usize) {
         let place = &self.cells.places[place as usize];
         (place.tokens(), place.prompt.min(place.len()))
     }
 
     /// A place for a text of so many tokens from elsewhere, in a context that holds nothing else
     /// any more. `None` if there is no room for it, beside requests under way.
-    pub(super) fn make_place(
+    pub(crate) fn make_place(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: usize,
@@ -167,7 +167,7 @@ impl Cache {
     }
 
     /// Notes that a place was filled with a text, the first tokens of which were a prompt.
-    pub(super) fn fill(&mut self, place: i32, tokens: &[LlamaToken], prompt: usize) {
+    pub(crate) fn fill(&mut self, place: i32, tokens: &[LlamaToken], prompt: usize) {
         let at = place as usize;
         self.cells.hold(at, tokens);
         self.cells.places[at].prompt = prompt;
@@ -234,7 +234,7 @@ impl Cache {
 
     /// Looks again whether another place holds more of these tokens than a request's own, and
     /// copies it; returns how many of them the place now holds.
-    pub(super) fn catch_up(
+    pub(crate) fn catch_up(
         &mut self,
         context: &mut LlamaContext<'_>,
         place: i32,
@@ -249,36 +249,36 @@ impl Cache {
     }
 
     /// Notes that the context has evaluated these tokens as the next ones of a place.
-    pub(super) fn note(&mut self, place: i32, tokens: &[LlamaToken]) {
+    pub(crate) fn note(&mut self, place: i32, tokens: &[LlamaToken]) {
         self.cells.hold(place as usize, tokens);
     }
 
     /// Takes out of the context what was evaluated behind the tokens of a place, but not noted.
     /// `false` if that cannot be: the place is then empty.
-    pub(super) fn trim(&mut self, context: &mut LlamaContext<'_>, place: i32) -> bool {
+    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, place: i32) -> bool {
         self.cells.trim(context, place as usize)
     }
 
     /// Leaves a place; what it holds is kept.
-    pub(super) fn leave(&mut self, place: i32) {
+    pub(crate) fn leave(&mut self, place: i32) {
         self.cells.touch(place as usize, false);
     }
 
     /// Leaves a place and empties it.
-    pub(super) fn drop(&mut self, context: &mut LlamaContext<'_>, place: i32) {
+    pub(crate) fn drop(&mut self, context: &mut LlamaContext<'_>, place: i32) {
         self.cells.touch(place as usize, false);
         self.cells.clear(context, place as usize);
     }
 
     /// Forgets everything: the cells, their bytes, what is on the shelf, and the checkpoints.
-    pub(super) fn reset(&mut self, context: &mut LlamaContext<'_>) {
+    pub(crate) fn reset(&mut self, context: &mut LlamaContext<'_>) {
         self.cells.reset(context);
         self.shelf = Shelf::default();
         self.checkpoints.clear();
     }
 
     /// Puts the least recently used of what is kept on the shelf. `false` if nothing is.
-    pub(super) fn give_up_one(&mut self, context: &mut LlamaContext<'_>) -> bool {
+    pub(crate) fn give_up_one(&mut self, context: &mut LlamaContext<'_>) -> bool {
         let kept = (0..self.cells.places.len()).filter(|at| {
             let place = &self.cells.places[*at];
             !place.taken && !place.is_empty()

@@ -13,14 +13,14 @@ use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
 use miniserde::{Deserialize, Serialize, json};
 
-use super::cache::Cache;
-use super::fingerprint::Fingerprint;
-use super::state_dir::{MAGIC, StateDir, cannot, unusable};
-use crate::failure::{Code, Failure};
-use crate::log::ERROR_MARK;
-use crate::message::State;
-use crate::settings::{self, FlashAttention, Load};
-use crate::system;
+use crate::kv::fingerprint::Fingerprint;
+use crate::kv::prefix_cache::Cache;
+use crate::kv::state_dir::{MAGIC, StateDir, cannot, unusable};
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::State;
+use llama_cpp_bridge::shared::settings::{self, FlashAttention, Load};
+use llama_cpp_bridge::sys;
+use llama_cpp_bridge::sys::log::ERROR_MARK;
 
 /// The version of the file, and of what llama.cpp means by what it writes: raised when either
 /// changes.
@@ -59,14 +59,14 @@ struct Label {
 }
 
 /// The saved states of a model.
-pub(super) struct States {
+pub(crate) struct States {
     directory: StateDir,
     /// That of a state of no tokens.
     label: Label,
 }
 
 /// A state that was found, with the file that it is in.
-pub(super) struct Saved {
+pub(crate) struct Saved {
     name: String,
     file: File,
     size: u64,
@@ -77,7 +77,7 @@ impl States {
     ///
     /// # Errors
     /// A model file that cannot be read any more.
-    pub(super) fn new(load: &Load, context_size: u32) -> Result<Option<Self>, String> {
+    pub(crate) fn new(load: &Load, context_size: u32) -> Result<Option<Self>, String> {
         let Some(path) = &load.state_dir else {
             return Ok(None);
         };
@@ -100,7 +100,7 @@ impl States {
     }
 
     /// How long it may take to save what a place holds.
-    pub(super) fn time_to_save(&self, context: &LlamaContext<'_>, place: i32) -> Duration {
+    pub(crate) fn time_to_save(&self, context: &LlamaContext<'_>, place: i32) -> Duration {
         time_for(size_of(context, place))
     }
 
@@ -108,7 +108,7 @@ impl States {
     ///
     /// # Errors
     /// `denied` for more than the directory may take, `internal` for what the system says.
-    pub(super) fn save(
+    pub(crate) fn save(
         &self,
         name: &str,
         context: &LlamaContext<'_>,
@@ -138,7 +138,7 @@ impl States {
     ///
     /// # Errors
     /// `not_found` and others of a file that cannot be opened.
-    pub(super) fn open(&self, name: &str) -> Result<Saved, Failure> {
+    pub(crate) fn open(&self, name: &str) -> Result<Saved, Failure> {
         let file = self.directory.open(name)?;
         let metadata = file.metadata();
         let metadata = metadata.map_err(|error| cannot("read", name, &error.to_string()))?;
@@ -155,7 +155,7 @@ impl States {
     /// # Errors
     /// `bad_request` for a file that is damaged or no state, `unsupported` for one of another
     /// model or other options, `internal` if llama.cpp does not take it.
-    pub(super) fn restore(
+    pub(crate) fn restore(
         &self,
         saved: Saved,
         context: &mut LlamaContext<'_>,
@@ -172,7 +172,7 @@ impl States {
         let place = cache.make_place(context, count).ok_or_else(no_room)?;
         let path = path_of(&saved.file);
         let (read, words) =
-            system::capture_errors(|| context.state_seq_load_file(&path, place, count));
+            sys::watched_call::capture_errors(|| context.state_seq_load_file(&path, place, count));
         let Ok((tokens, _)) = read else {
             let _ = context.clear_kv_cache_seq(Some(place as u32), None, None);
             return Err(cannot("restore", name, &reason(&words)));
@@ -187,7 +187,7 @@ impl States {
 
 impl Saved {
     /// How long it may take to restore it.
-    pub(super) fn time_to_restore(&self) -> Duration {
+    pub(crate) fn time_to_restore(&self) -> Duration {
         time_for(self.size)
     }
 
@@ -270,7 +270,7 @@ impl Label {
 }
 
 /// The failure of one who asks for states where there is no directory for them.
-pub(super) fn no_directory() -> Failure {
+pub(crate) fn no_directory() -> Failure {
     let message = "The bridge was started without --state-dir and keeps no states";
     Failure::new(Code::Denied, message)
 }
@@ -285,7 +285,7 @@ fn write(
 ) -> Result<u64, String> {
     let path = path_of(file);
     let (written, words) =
-        system::capture_errors(|| context.state_seq_save_file(&path, place, tokens));
+        sys::watched_call::capture_errors(|| context.state_seq_save_file(&path, place, tokens));
     let bytes = written.map_err(|_| reason(&words))? as u64;
     let text = |error: io::Error| error.to_string();
     // llama.cpp does not look whether the last bytes could be written.

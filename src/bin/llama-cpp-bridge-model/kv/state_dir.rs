@@ -7,11 +7,11 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use crate::failure::{Code, Failure};
-use crate::identity::special_kind;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::sys::files::special_kind;
 
 /// How a file of ours ends, so that nothing else is ever taken for one and removed.
-pub(super) const MAGIC: [u8; 8] = *b"llcbrst1";
+pub(crate) const MAGIC: [u8; 8] = *b"llcbrst1";
 
 /// Stands behind the name of a state.
 const STATE: &str = ".state";
@@ -23,7 +23,7 @@ const SAVING: &str = ".saving";
 const LEFT_BEHIND: Duration = Duration::from_secs(3600);
 
 /// The directory, and what it may take.
-pub(super) struct StateDir {
+pub(crate) struct StateDir {
     path: PathBuf,
     /// Bytes of all states together.
     limit: u64,
@@ -31,16 +31,16 @@ pub(super) struct StateDir {
 
 /// A state that is being written. Its file is removed with this unless it was
 /// [kept](StateDir::keep).
-pub(super) struct Draft {
+pub(crate) struct Draft {
     /// `None` once it is kept.
     path: Option<PathBuf>,
     /// Readable and writable.
-    pub(super) file: File,
+    pub(crate) file: File,
 }
 
 impl StateDir {
     /// This directory, for so many bytes.
-    pub(super) fn new(path: &str, limit: u64) -> Self {
+    pub(crate) fn new(path: &str, limit: u64) -> Self {
         let path = PathBuf::from(path);
         Self { path, limit }
     }
@@ -50,7 +50,7 @@ impl StateDir {
     /// # Errors
     /// `not_found` if there is none of this name, `bad_request` for something that is no regular
     /// file, `internal` for what the system says otherwise.
-    pub(super) fn open(&self, name: &str) -> Result<File, Failure> {
+    pub(crate) fn open(&self, name: &str) -> Result<File, Failure> {
         let opened = open(&self.file(name)).and_then(|file| {
             let kind = file.metadata()?.file_type();
             Ok((file, special_kind(kind)))
@@ -73,7 +73,7 @@ impl StateDir {
     ///
     /// # Errors
     /// `denied` if it alone takes more than all may.
-    pub(super) fn allows(&self, bytes: u64) -> Result<(), Failure> {
+    pub(crate) fn allows(&self, bytes: u64) -> Result<(), Failure> {
         if bytes <= self.limit {
             return Ok(());
         }
@@ -88,7 +88,7 @@ impl StateDir {
     ///
     /// # Errors
     /// Those of open(2).
-    pub(super) fn draft(&self, name: &str) -> io::Result<Draft> {
+    pub(crate) fn draft(&self, name: &str) -> io::Result<Draft> {
         let path = format!("{name}.{}{SAVING}", std::process::id());
         let path = self.path.join(path);
         let create = || {
@@ -117,7 +117,7 @@ impl StateDir {
     ///
     /// # Errors
     /// Those of rename(2) and of the sync of the directory.
-    pub(super) fn keep(&self, mut draft: Draft, name: &str, bytes: u64) -> io::Result<()> {
+    pub(crate) fn keep(&self, mut draft: Draft, name: &str, bytes: u64) -> io::Result<()> {
         if let Some(path) = &draft.path {
             fs::rename(path, self.file(name))?;
         }
@@ -207,12 +207,12 @@ fn is_ours(path: &Path) -> bool {
 }
 
 /// A file that holds no state that can be used.
-pub(super) fn unusable(name: &str, reason: &str) -> Failure {
+pub(crate) fn unusable(name: &str, reason: &str) -> Failure {
     Failure::bad_request(format!("The saved state '{name}' cannot be used: {reason}"))
 }
 
 /// What the system, or llama.cpp, does not do.
-pub(super) fn cannot(what: &str, name: &str, reason: &str) -> Failure {
+pub(crate) fn cannot(what: &str, name: &str, reason: &str) -> Failure {
     let message = format!("Cannot {what} the state '{name}': {reason}");
     Failure::new(Code::Internal, message)
 }

@@ -9,11 +9,11 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
-use super::grammar;
-use super::lexicon::{Group, Initials};
-use crate::failure::{Code, Failure};
-use crate::log::{ERROR_MARK, OTHER_MARK};
-use crate::system;
+use crate::sampling::grammar_check;
+use crate::sampling::token_index::{Group, Initials};
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::sys;
+use llama_cpp_bridge::sys::log::{ERROR_MARK, OTHER_MARK};
 
 /// The rule of a grammar that it starts with.
 const ROOT: &str = "root";
@@ -31,7 +31,7 @@ const OVERDUE: Duration = Duration::from_secs(10);
 const PARSER_PREFIX: &str = "parse: error parsing grammar: ";
 
 /// What every token of an answer must follow.
-pub(super) struct Bound {
+pub(crate) struct Bound {
     /// The field of the request that it comes from.
     field: &'static str,
     sampler: LlamaSampler,
@@ -44,7 +44,7 @@ impl Bound {
     ///
     /// # Errors
     /// `bad_request` with what is wrong with it.
-    pub(super) fn new(
+    pub(crate) fn new(
         model: &LlamaModel,
         field: &'static str,
         grammar: &str,
@@ -52,9 +52,10 @@ impl Bound {
         let unusable = |reason: &str| {
             Failure::bad_request(format!("Field '{field}' cannot be used: {reason}"))
         };
-        grammar::check(grammar, ROOT).map_err(|reason| unusable(&reason))?;
+        grammar_check::check(grammar, ROOT).map_err(|reason| unusable(&reason))?;
         let compile = || LlamaSampler::grammar(model, grammar, ROOT);
-        let (compiled, words) = system::capture_errors(|| system::or_end(OVERDUE, compile));
+        let (compiled, words) =
+            sys::watched_call::capture_errors(|| sys::watched_call::or_end(OVERDUE, compile));
         match compiled {
             Ok(sampler) => Ok(Self {
                 field,
@@ -70,7 +71,7 @@ impl Bound {
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(super) fn allows(&mut self, token: LlamaToken) -> Result<bool, Failure> {
+    pub(crate) fn allows(&mut self, token: LlamaToken) -> Result<bool, Failure> {
         let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
         self.restrict(&mut one)?;
         Ok(one.data[0].logit() != f32::NEG_INFINITY)
@@ -82,7 +83,7 @@ impl Bound {
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(super) fn within<'l>(
+    pub(crate) fn within<'l>(
         &mut self,
         initials: &'l Initials,
         behind_part: bool,
@@ -108,7 +109,7 @@ impl Bound {
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(super) fn restrict(&mut self, tokens: &mut LlamaTokenDataArray) -> Result<(), Failure> {
+    pub(crate) fn restrict(&mut self, tokens: &mut LlamaTokenDataArray) -> Result<(), Failure> {
         self.watched(|sampler| sampler.apply(tokens))
     }
 
@@ -117,7 +118,7 @@ impl Bound {
     /// # Errors
     /// `bad_request` where that takes too long, `internal` if llama.cpp fails, which it does without
     /// memory.
-    pub(super) fn accept(&mut self, token: LlamaToken) -> Result<(), Failure> {
+    pub(crate) fn accept(&mut self, token: LlamaToken) -> Result<(), Failure> {
         let accepted = self.watched(|sampler| sampler.try_accept(token))?;
         accepted.map_err(|_| {
             let message = format!(
@@ -129,9 +130,9 @@ impl Bound {
     }
 
     fn watched<T>(&mut self, work: impl FnOnce(&mut LlamaSampler) -> T) -> Result<T, Failure> {
-        let start = system::processor_time();
-        let result = system::or_end(OVERDUE, || work(&mut self.sampler));
-        if system::processor_time() - start <= STEP_LIMIT {
+        let start = sys::time::processor_time();
+        let result = sys::watched_call::or_end(OVERDUE, || work(&mut self.sampler));
+        if sys::time::processor_time() - start <= STEP_LIMIT {
             return Ok(result);
         }
         Err(Failure::bad_request(format!(

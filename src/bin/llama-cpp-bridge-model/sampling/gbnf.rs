@@ -11,24 +11,24 @@ const NESTING_LIMIT: usize = 100;
 const REPETITION_LIMIT: u64 = 2000;
 
 /// A rule, or the part of one in parentheses.
-pub(super) struct Rule {
+pub(crate) struct Rule {
     /// Its name, or that of the rule that the parentheses are in.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// What it can be, each a sequence; `None` where it is only referred to.
-    pub(super) choices: Option<Vec<Vec<Item>>>,
+    pub(crate) choices: Option<Vec<Vec<Item>>>,
 }
 
 /// A part of a sequence, and how often it comes.
-pub(super) struct Item {
-    pub(super) what: What,
-    pub(super) least: u64,
+pub(crate) struct Item {
+    pub(crate) what: What,
+    pub(crate) least: u64,
     /// `None` is any number of times.
-    pub(super) most: Option<u64>,
+    pub(crate) most: Option<u64>,
 }
 
 /// What an item is.
 #[derive(Clone, Copy)]
-pub(super) enum What {
+pub(crate) enum What {
     /// Characters or a token, and how many of llama.cpp's elements they take.
     Text(u64),
     /// The rule at this index.
@@ -39,7 +39,7 @@ pub(super) enum What {
 ///
 /// # Errors
 /// A sentence with the line in which the text stops being a grammar.
-pub(super) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
+pub(crate) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
     let mut reader = Reader {
         rest: text.chars().peekable(),
         line: 1,

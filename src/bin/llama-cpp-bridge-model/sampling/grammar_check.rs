@@ -1,7 +1,7 @@
 //! Looks whether llama.cpp can work with a grammar (GBNF) in reasonable time and memory. It does
 //! not look itself: some grammars fill the memory, overflow the stack or take years.
 
-use super::gbnf::{self, Item, Rule, What};
+use crate::sampling::gbnf::{self, Item, Rule, What};
 
 /// Bytes of a grammar: a schema of the largest size makes less.
 const LARGEST: usize = 1024 * 1024;
@@ -28,7 +28,7 @@ const REPETITION_ELEMENTS: u64 = 3;
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub(super) fn check(text: &str, root: &str) -> Result<(), String> {
+pub(crate) fn check(text: &str, root: &str) -> Result<(), String> {
     if text.len() > LARGEST {
         let size = text.len();
         return Err(format!(

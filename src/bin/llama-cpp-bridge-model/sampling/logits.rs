@@ -12,10 +12,10 @@ const BLOCK: usize = 64;
 const LANES: usize = 16;
 
 /// As many tokens as there are.
-pub(super) const ALL: usize = usize::MAX;
+pub(crate) const ALL: usize = usize::MAX;
 
 /// The logits of all tokens at one place of a batch.
-pub(super) struct Logits<'context> {
+pub(crate) struct Logits<'context> {
     all: &'context [f32],
     /// The highest of each block.
     peaks: Vec<f32>,
@@ -24,7 +24,7 @@ pub(super) struct Logits<'context> {
 impl<'context> Logits<'context> {
     /// Looks through logits. `None` if no token can be chosen by them, NaN or positive infinity
     /// being among them, or nothing but negative infinity: llama.cpp would give an empty answer.
-    pub(super) fn new(all: &'context [f32]) -> Option<Self> {
+    pub(crate) fn new(all: &'context [f32]) -> Option<Self> {
         let mut finite = true;
         let mut peaks = Vec::with_capacity(all.len().div_ceil(BLOCK));
         for block in all.chunks(BLOCK) {
@@ -38,7 +38,7 @@ impl<'context> Logits<'context> {
 
     /// Lists at least the `count` likeliest tokens, in the order of the vocabulary. Every token
     /// that is not listed is less likely than all that are.
-    pub(super) fn likeliest(&self, count: usize, list: &mut Vec<LlamaTokenData>) {
+    pub(crate) fn likeliest(&self, count: usize, list: &mut Vec<LlamaTokenData>) {
         list.clear();
         let least = self.least(count);
         let blocks = self.all.chunks(BLOCK).zip(&self.peaks);
@@ -55,7 +55,7 @@ impl<'context> Logits<'context> {
     }
 
     /// How likely these tokens are.
-    pub(super) fn of<'t>(
+    pub(crate) fn of<'t>(
         &self,
         tokens: impl Iterator<Item = &'t LlamaToken>,
         list: &mut Vec<LlamaTokenData>,
@@ -80,7 +80,7 @@ impl<'context> Logits<'context> {
 }
 
 /// Whether two of these tokens are equally likely.
-pub(super) fn tied(list: &[LlamaTokenData]) -> bool {
+pub(crate) fn tied(list: &[LlamaTokenData]) -> bool {
     let mut logits: Vec<f32> = list.iter().map(LlamaTokenData::logit).collect();
     logits.sort_unstable_by(f32::total_cmp);
     logits.windows(2).any(|pair| pair[0] == pair[1])

@@ -9,12 +9,12 @@ use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
-use super::bound::Bound;
-use super::lexicon::Lexicon;
-use super::likeliest::{ALL, Logits, tied};
-use super::vocabulary;
-use crate::failure::{Code, Failure};
-use crate::message::Generate;
+use crate::sampling::constraint::Bound;
+use crate::sampling::logits::{ALL, Logits, tied};
+use crate::sampling::token_index::Lexicon;
+use crate::text::tokenizer;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::Generate;
 
 /// The largest seed that llama.cpp uses as it is. It takes 4294967295 to mean a random one; here
 /// that is a seed like any other, and gives the text of this one.
@@ -28,7 +28,7 @@ const LEAST_TEMPERATURE: f32 = 1e-30;
 const AT_FIRST: usize = 128;
 
 /// Chooses tokens for one request.
-pub(super) struct Chooser {
+pub(crate) struct Chooser {
     chain: LlamaSampler,
     /// How many of the likeliest tokens that are not banned decide.
     top: usize,
@@ -50,7 +50,7 @@ impl Chooser {
     ///
     /// # Errors
     /// A grammar or schema that cannot be used.
-    pub(super) fn new(
+    pub(crate) fn new(
         model: &LlamaModel,
         lexicon: &Rc<Lexicon>,
         request: &Generate,
@@ -81,7 +81,7 @@ impl Chooser {
     ///
     /// # Errors
     /// A grammar by which no token can follow, or that llama.cpp cannot follow any further.
-    pub(super) fn choose(
+    pub(crate) fn choose(
         &mut self,
         model: &LlamaModel,
         logits: &Logits<'_>,
@@ -173,7 +173,7 @@ impl Chooser {
         }
         candidates.data.retain(|d| {
             d.logit() != f32::NEG_INFINITY
-                && !vocabulary::is_silent(model, d.id())
+                && !tokenizer::is_silent(model, d.id())
                 && goes_on(model, &self.begun, d.id()).is_some()
         });
         Ok(())

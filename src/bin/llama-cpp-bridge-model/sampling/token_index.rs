@@ -6,47 +6,47 @@ use std::cell::OnceCell;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use super::vocabulary;
+use crate::text::tokenizer;
 
 /// Bytes that are characters by themselves.
 const ASCII: usize = 128;
 
 /// The vocabulary of a model, sorted.
 #[derive(Default)]
-pub(super) struct Lexicon {
+pub(crate) struct Lexicon {
     silent: OnceCell<Vec<LlamaToken>>,
     ends: OnceCell<Vec<LlamaToken>>,
     initials: OnceCell<Initials>,
 }
 
 /// The tokens that can be part of a text or end it, by the character that they begin with.
-pub(super) struct Initials {
+pub(crate) struct Initials {
     /// Each of one character: where it cannot be next, none of its tokens can.
-    pub(super) groups: Vec<Group>,
+    pub(crate) groups: Vec<Group>,
     /// Those of no group, in the order of the vocabulary: most begin with a character, or a part
     /// of one, that is no ASCII.
-    pub(super) others: Vec<LlamaToken>,
+    pub(crate) others: Vec<LlamaToken>,
 }
 
 /// The tokens that begin with the same character.
 #[derive(Clone, Default)]
-pub(super) struct Group {
+pub(crate) struct Group {
     /// The one that is this character and nothing more.
-    pub(super) alone: Option<LlamaToken>,
+    pub(crate) alone: Option<LlamaToken>,
     /// All of them, in the order of the vocabulary.
-    pub(super) tokens: Vec<LlamaToken>,
+    pub(crate) tokens: Vec<LlamaToken>,
 }
 
 impl Lexicon {
     /// The tokens that give no text and do not end an answer either.
-    pub(super) fn silent(&self, model: &LlamaModel) -> &[LlamaToken] {
-        let silent = |token: &LlamaToken| vocabulary::is_silent(model, *token);
+    pub(crate) fn silent(&self, model: &LlamaModel) -> &[LlamaToken] {
+        let silent = |token: &LlamaToken| tokenizer::is_silent(model, *token);
         let list = || model.vocab().tokens().filter(silent).collect();
         self.silent.get_or_init(list)
     }
 
     /// The tokens that end an answer.
-    pub(super) fn ends(&self, model: &LlamaModel) -> &[LlamaToken] {
+    pub(crate) fn ends(&self, model: &LlamaModel) -> &[LlamaToken] {
         let vocabulary = model.vocab();
         let ends = |token: &LlamaToken| vocabulary.is_eog(*token);
         let list = || vocabulary.tokens().filter(ends).collect();
@@ -54,7 +54,7 @@ impl Lexicon {
     }
 
     /// The tokens by the character that they begin with.
-    pub(super) fn initials(&self, model: &LlamaModel) -> &Initials {
+    pub(crate) fn initials(&self, model: &LlamaModel) -> &Initials {
         self.initials.get_or_init(|| self.sort(model))
     }
 

@@ -9,9 +9,9 @@ use landlock::{
     RulesetCreated, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
 };
 
-use super::calls;
-use crate::identity;
-use crate::settings::Load;
+use crate::sandbox::seccomp;
+use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::shared::split_files;
 
 /// What is asked of the kernel; an older one gives what it has. From this version on a process can
 /// be kept from signalling others.
@@ -25,16 +25,16 @@ const FIGURES: [&str; 3] = ["/proc", "/sys/devices/system", "/sys/fs/cgroup"];
 ///
 /// # Errors
 /// What the kernel does not have, for the log: the process can do without.
-pub(super) fn enter(load: &Load) -> Result<(), String> {
+pub(crate) fn enter(load: &Load) -> Result<(), String> {
     // The file with the rules of the time zone is read here once and for all.
     #[cfg(feature = "chat-template")]
-    crate::system::local_time("%Z");
+    llama_cpp_bridge::sys::time::local_time("%Z");
     let files = match restrict_files(load) {
         Ok(RulesetStatus::NotEnforced) => Err("this kernel has no Landlock".to_string()),
         Ok(_) => Ok(()),
         Err(error) => Err(format!("Landlock: {error}")),
     };
-    let calls = calls::forbid();
+    let calls = seccomp::forbid();
     let lacking: Vec<String> = [files, calls].into_iter().filter_map(Result::err).collect();
     if lacking.is_empty() {
         return Ok(());
@@ -50,7 +50,7 @@ fn restrict_files(load: &Load) -> Result<RulesetStatus, RulesetError> {
         .handle_access(AccessNet::from_all(ASKED))?
         .scope(Scope::from_all(ASKED))?;
     let mut rules = rules.create()?;
-    for part in identity::parts(&load.file) {
+    for part in split_files::parts(&load.file) {
         rules = allow(rules, &part, AccessFs::ReadFile.into())?;
     }
     for path in FIGURES {

@@ -7,12 +7,12 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context, filters};
 
-use super::neutral::Neutral;
-use super::special::Texts;
-use super::vocabulary::Segment;
-use crate::failure::{Code, Failure};
-use crate::message::Turn;
-use crate::system;
+use crate::text::placeholder::Neutral;
+use crate::text::special_tokens::Texts;
+use crate::text::tokenizer::Segment;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::Turn;
+use llama_cpp_bridge::sys;
 
 /// Steps that a template may take: it comes from the model file, and could go on for ever.
 const FUEL: u64 = 10_000_000;
@@ -22,7 +22,7 @@ const FUEL: u64 = 10_000_000;
 const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
 /// A chat template.
-pub(super) struct Template {
+pub(crate) struct Template {
     source: String,
     bos: String,
     eos: String,
@@ -34,7 +34,7 @@ pub(super) struct Template {
 impl Template {
     /// A template, with the texts of the model's special tokens. Whether it can be used is not
     /// looked at yet.
-    pub(super) fn new(source: String, bos: String, eos: String, special: Vec<String>) -> Self {
+    pub(crate) fn new(source: String, bos: String, eos: String, special: Vec<String>) -> Self {
         Self {
             neutral: Neutral::new(&source, &special),
             source,
@@ -49,7 +49,7 @@ impl Template {
     /// # Errors
     /// A template that cannot be used, or that refuses the conversation, or that changes a message
     /// so that the special tokens in it cannot be told from the template's own.
-    pub(super) fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
+    pub(crate) fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
         let mut marks = MARKS.filter(|mark| !turns.iter().any(|t| t.content.contains(*mark)));
         let (Some(open), Some(close)) = (marks.next(), marks.next()) else {
             let message = "The messages contain all, or all but one, of the characters U+FDD0 to \
@@ -181,7 +181,9 @@ fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", |message: String| -> Result<(), Error> {
         Err(Error::new(ErrorKind::InvalidOperation, "refused").with_source(Refusal(message)))
     });
-    environment.add_function("strftime_now", |format: String| system::local_time(&format));
+    environment.add_function("strftime_now", |format: String| {
+        sys::time::local_time(&format)
+    });
     environment
 }
 

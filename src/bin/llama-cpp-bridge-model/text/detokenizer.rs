@@ -5,7 +5,7 @@
 const REPLACEMENT: &str = "\u{fffd}";
 
 /// The text of an answer as it grows.
-pub(super) struct Output {
+pub(crate) struct Output {
     characters: Characters,
     text: String,
     /// Bytes of the text that were given out.
@@ -15,7 +15,7 @@ pub(super) struct Output {
 
 impl Output {
     /// An empty text, to be ended by any of these strings.
-    pub(super) fn new(stop: Vec<String>) -> Self {
+    pub(crate) fn new(stop: Vec<String>) -> Self {
         Self {
             characters: Characters::default(),
             text: String::new(),
@@ -25,31 +25,31 @@ impl Output {
     }
 
     /// Takes the bytes of a token. Tells whether a stop string has ended the text.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> bool {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> bool {
         let new = self.characters.push(bytes);
         self.append(&new)
     }
 
     /// Ends the text where it is. Tells whether that completed a stop string.
-    pub(super) fn finish(&mut self) -> bool {
+    pub(crate) fn finish(&mut self) -> bool {
         let rest = self.characters.finish();
         self.append(rest)
     }
 
     /// What has become certain since the last time: all but an end that could still become a stop
     /// string.
-    pub(super) fn piece(&mut self) -> String {
+    pub(crate) fn piece(&mut self) -> String {
         let held = self.stop.iter().map(|stop| overlap(&self.text, stop)).max();
         self.give(self.text.len() - held.unwrap_or(0))
     }
 
     /// All that was not given out yet, the text being complete.
-    pub(super) fn last_piece(&mut self) -> String {
+    pub(crate) fn last_piece(&mut self) -> String {
         self.give(self.text.len())
     }
 
     /// The whole text.
-    pub(super) fn take(&mut self) -> String {
+    pub(crate) fn take(&mut self) -> String {
         std::mem::take(&mut self.text)
     }
 
@@ -141,6 +141,6 @@ impl Characters {
 }
 
 /// The text of bytes that are complete.
-pub(super) fn whole(bytes: &[u8]) -> String {
+pub(crate) fn whole(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

@@ -1,15 +1,15 @@
 //! Stands in for the chat templates in a bridge that was built without them.
 
-use super::vocabulary::Segment;
-use crate::failure::{Code, Failure};
-use crate::message::Turn;
+use crate::text::tokenizer::Segment;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::Turn;
 
 /// A chat template that cannot be rendered.
-pub(super) struct Template;
+pub(crate) struct Template;
 
 impl Template {
     /// Remembers nothing.
-    pub(super) fn new(_: String, _: String, _: String, _: Vec<String>) -> Self {
+    pub(crate) fn new(_: String, _: String, _: String, _: Vec<String>) -> Self {
         Self
     }
 
@@ -17,7 +17,7 @@ impl Template {
     ///
     /// # Errors
     /// Always `unsupported`.
-    pub(super) fn render(&self, _: &[Turn]) -> Result<Vec<Segment>, Failure> {
+    pub(crate) fn render(&self, _: &[Turn]) -> Result<Vec<Segment>, Failure> {
         let message = "Chat templates need a bridge built with the feature chat-template";
         Err(Failure::new(Code::Unsupported, message))
     }

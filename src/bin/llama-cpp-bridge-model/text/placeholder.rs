@@ -3,21 +3,21 @@
 
 use std::str::Chars;
 
-use super::special::Texts;
+use crate::text::special_tokens::Texts;
 
 /// Unicode's sign for an object that is somewhere else: a character that is no letter, has no
 /// case, and is part of no special token.
 const STAND_IN: char = '\u{fffc}';
 
 /// Makes texts neutral.
-pub(super) struct Neutral {
+pub(crate) struct Neutral {
     /// What the template may look for in a message, in lower case.
     looked_for: Texts,
 }
 
 impl Neutral {
     /// For the messages of this template, to a model with special tokens of these texts.
-    pub(super) fn new(template: &str, special: &[String]) -> Self {
+    pub(crate) fn new(template: &str, special: &[String]) -> Self {
         let special: Vec<String> = special.iter().map(|s| s.to_ascii_lowercase()).collect();
         let mut looked_for = quoted(template);
         for text in &mut looked_for {
@@ -35,7 +35,7 @@ impl Neutral {
 
     /// As many characters, blanks where there were blanks, and whatever the template may look for
     /// where it stood, so that the template takes the same branches.
-    pub(super) fn text(&self, text: &str) -> String {
+    pub(crate) fn text(&self, text: &str) -> String {
         let lower = text.to_ascii_lowercase();
         let mut neutral = String::with_capacity(text.len());
         let mut kept = 0;

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 /// Bytes of a text that is not cut any further.
-pub(super) const SLICE: usize = 16 * 1024;
+pub(crate) const SLICE: usize = 16 * 1024;
 
 /// Texts to look for.
-pub(super) struct Texts {
+pub(crate) struct Texts {
     /// In order; none is empty.
     sorted: Vec<String>,
     /// Whether one of them begins with this byte.
@@ -17,7 +17,7 @@ pub(super) struct Texts {
 
 impl Texts {
     /// Texts to look for; empty ones do not count.
-    pub(super) fn new(mut texts: Vec<String>) -> Self {
+    pub(crate) fn new(mut texts: Vec<String>) -> Self {
         texts.retain(|text| !text.is_empty());
         texts.sort_unstable();
         let mut first = [false; 256];
@@ -32,7 +32,7 @@ impl Texts {
     }
 
     /// The length, in bytes, of the longest text that these bytes begin with.
-    pub(super) fn at(&self, bytes: &[u8]) -> Option<usize> {
+    pub(crate) fn at(&self, bytes: &[u8]) -> Option<usize> {
         if !bytes.first().is_some_and(|b| self.first[usize::from(*b)]) {
             return None;
         }
@@ -54,14 +54,14 @@ impl Texts {
     }
 
     /// Where the first of them stands from byte `from` on; of several at one place the longest.
-    pub(super) fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
+    pub(crate) fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
         let bytes = text.as_bytes();
         (from..bytes.len()).find_map(|at| Some(at..at + self.at(&bytes[at..])?))
     }
 
     /// Cuts a text in front of some of them, into slices that are little longer than [`SLICE`]
     /// where there is a place to cut.
-    pub(super) fn slices<'t>(&self, text: &'t str) -> Vec<&'t str> {
+    pub(crate) fn slices<'t>(&self, text: &'t str) -> Vec<&'t str> {
         let mut slices = Vec::new();
         let mut start = 0;
         while let Some(at) = self.cut(text, start + SLICE) {

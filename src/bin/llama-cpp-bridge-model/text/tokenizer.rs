@@ -4,9 +4,10 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token_type::LlamaTokenAttr;
 
-use super::special::{SLICE, Texts};
-use super::{load, text};
-use crate::failure::{Code, Failure};
+use crate::load;
+use crate::text::detokenizer;
+use crate::text::special_tokens::{SLICE, Texts};
+use llama_cpp_bridge::shared::failure::{Code, Failure};
 
 /// Bytes of a text whose tokens are always counted, so that a client learns by how many it is too
 /// long: that takes a fraction of a second.
@@ -14,28 +15,28 @@ const COUNTED: usize = 128 * 1024;
 
 /// A stretch of a prompt.
 #[derive(Debug, PartialEq)]
-pub(super) struct Segment {
-    pub(super) text: String,
+pub(crate) struct Segment {
+    pub(crate) text: String,
     /// Whether the texts of special tokens in it stand for these tokens.
-    pub(super) special: bool,
+    pub(crate) special: bool,
 }
 
 /// The tokens of a prompt as a user wrote it, to be continued: behind the token that begins a text,
 /// if the model wants one. One that ends a text has no place there.
-pub(super) fn prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+pub(crate) fn prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     let mut tokens = beginning(model);
     tokens.extend(tokens_of(model, text, true));
     tokens
 }
 
 /// The tokens of a text that is complete, with the special tokens that the model wants around one.
-pub(super) fn whole(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+pub(crate) fn whole(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     model.vocab().tokenize(text.as_bytes(), true, true)
 }
 
 /// The tokens of a prompt that a chat template made. A template that writes the BOS itself does
 /// not get a second one.
-pub(super) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
+pub(crate) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
     let Some((first, rest)) = segments.split_first() else {
         return beginning(model);
     };
@@ -74,7 +75,7 @@ fn continuation(model: &LlamaModel, segment: &Segment, newline: &[LlamaToken]) -
 }
 
 /// The tokens of a text alone.
-pub(super) fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
+pub(crate) fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
     let tokens = tokens_of(model, text, true);
     tokens.into_iter().map(|token| token.0).collect()
 }
@@ -136,7 +137,7 @@ fn sliced(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
 ///
 /// # Errors
 /// `context_exceeded` if they cannot, whatever their tokens are.
-pub(super) fn expect_room<'t>(
+pub(crate) fn expect_room<'t>(
     model: &LlamaModel,
     texts: impl Iterator<Item = &'t str> + Clone,
     kind: &str,
@@ -208,7 +209,7 @@ fn is_blank(character: char) -> bool {
 ///
 /// # Errors
 /// A token that is not in the vocabulary.
-pub(super) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Failure> {
+pub(crate) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Failure> {
     let vocabulary = model.vocab();
     let last = vocabulary.n_tokens() - 1;
     if let Some(wrong) = ids.iter().find(|id| !(0..=last).contains(*id)) {
@@ -227,19 +228,19 @@ pub(super) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Fail
             .flat_map(|token| vocabulary.token_to_piece(*token, true, None))
             .collect(),
     };
-    Ok(text::whole(&bytes))
+    Ok(detokenizer::whole(&bytes))
 }
 
 /// How a token is written; nothing for one that the model does not have.
-pub(super) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
+pub(crate) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
     if token.0 < 0 {
         return String::new();
     }
-    text::whole(&model.vocab().token_to_piece(token, true, None))
+    detokenizer::whole(&model.vocab().token_to_piece(token, true, None))
 }
 
 /// The texts that would be taken for special tokens.
-pub(super) fn special_texts(model: &LlamaModel) -> Vec<String> {
+pub(crate) fn special_texts(model: &LlamaModel) -> Vec<String> {
     let texts = model
         .vocab()
         .tokens()
@@ -249,7 +250,7 @@ pub(super) fn special_texts(model: &LlamaModel) -> Vec<String> {
 }
 
 /// Whether a token gives no text and does not end an answer either.
-pub(super) fn is_silent(model: &LlamaModel, token: LlamaToken) -> bool {
+pub(crate) fn is_silent(model: &LlamaModel, token: LlamaToken) -> bool {
     is_special(model, token) && !model.vocab().is_eog(token)
 }
 

@@ -19,7 +19,7 @@ const LARGEST: usize = 512;
 const ASSUMED_SPEED: f64 = 40e9;
 
 /// What the steps so far have shown of the model's speed.
-pub(super) struct Pace {
+pub(crate) struct Pace {
     /// Prompt tokens evaluated at a time.
     chunk: usize,
     smallest: usize,
@@ -42,7 +42,7 @@ struct Step {
 impl Pace {
     /// For a model of so many parameters on so many threads; `on_gpu` is worth no guess, and
     /// starts with whole batches.
-    pub(super) fn new(parameters: u64, threads: u32, on_gpu: bool, batch_size: usize) -> Self {
+    pub(crate) fn new(parameters: u64, threads: u32, on_gpu: bool, batch_size: usize) -> Self {
         // A token takes two operations for each parameter.
         let operations = 2.0 * parameters.max(1) as f64;
         let assumed = operations / (ASSUMED_SPEED * f64::from(threads));
@@ -67,12 +67,12 @@ impl Pace {
     }
 
     /// Says which part of the threads the next step gets.
-    pub(super) fn on(&mut self, part: f64) {
+    pub(crate) fn on(&mut self, part: f64) {
         self.part = part;
     }
 
     /// Prompt tokens to evaluate in the next step, at the most.
-    pub(super) fn chunk(&self) -> usize {
+    pub(crate) fn chunk(&self) -> usize {
         let mut chunk = self.chunk;
         while self.part < 1.0 && chunk > self.smallest && self.expected(chunk) > 2 * CHUNK_TIME {
             chunk /= 2;
@@ -82,7 +82,7 @@ impl Pace {
 
     /// How long a step of so many tokens is going to take, by the last one of about that size,
     /// else by the nearest: of a smaller one in proportion.
-    pub(super) fn expected(&self, tokens: usize) -> Duration {
+    pub(crate) fn expected(&self, tokens: usize) -> Duration {
         let class = self.class(tokens);
         let (smaller, larger) = self.steps.split_at(class + 1);
         let mut nearest = smaller.iter().rev().chain(larger).flatten();
@@ -99,7 +99,7 @@ impl Pace {
     }
 
     /// Learns from a step of so many tokens, `prompt` of which were of prompts.
-    pub(super) fn learn(&mut self, tokens: usize, prompt: usize, took: Duration) {
+    pub(crate) fn learn(&mut self, tokens: usize, prompt: usize, took: Duration) {
         if tokens == 0 {
             return;
         }

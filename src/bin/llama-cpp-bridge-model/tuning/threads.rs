@@ -5,11 +5,11 @@ use std::env;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::gain::Gain;
-use super::share::Share;
 use crate::openmp;
-use crate::process::SPIN_VARIABLES;
-use crate::settings::{Load, processors};
+use crate::tuning::cpu_share::Share;
+use crate::tuning::thread_count::Gain;
+use llama_cpp_bridge::shared::settings::SPIN_VARIABLES;
+use llama_cpp_bridge::shared::settings::{Load, processors};
 
 /// How often a thread looks for work before it sleeps, alone on its processors: some milliseconds,
 /// so that none sleeps in the middle of a graph or between two.
@@ -34,15 +34,15 @@ const REST: Duration = Duration::from_secs(1);
 
 /// What llama.cpp is to ask OpenMP for.
 #[derive(Clone, Copy)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     /// For a step of one token.
-    pub(super) single: u32,
+    pub(crate) single: u32,
     /// For one of several.
-    pub(super) batch: u32,
+    pub(crate) batch: u32,
 }
 
 /// The number of threads of each step.
-pub(super) struct Threads {
+pub(crate) struct Threads {
     /// What steps ask for that follow the machine's load; no step asks for 0.
     follows: u32,
     asked: Asked,
@@ -60,7 +60,7 @@ pub(super) struct Threads {
 
 /// What a model that is loaded like this asks OpenMP for. A number that is fixed differs from one
 /// that is not, which is how they are told apart.
-pub(super) fn asked(load: &Load) -> Asked {
+pub(crate) fn asked(load: &Load) -> Asked {
     let most = processors();
     let auto = match (load.threads, load.threads_batch) {
         (Some(fixed), None) | (None, Some(fixed)) if fixed == most && openmp::IN_HAND => most + 1,
@@ -74,7 +74,7 @@ pub(super) fn asked(load: &Load) -> Asked {
 
 impl Threads {
     /// For a model that is loaded like this.
-    pub(super) fn new(load: &Load) -> Self {
+    pub(crate) fn new(load: &Load) -> Self {
         openmp::watch();
         let asked = asked(load);
         let follows = match (load.threads, load.threads_batch) {
@@ -112,7 +112,7 @@ impl Threads {
     ///
     /// # Errors
     /// Those of `token`.
-    pub(super) fn find(
+    pub(crate) fn find(
         &mut self,
         mut token: impl FnMut() -> Result<(), String>,
     ) -> Result<(), String> {
@@ -130,7 +130,7 @@ impl Threads {
     }
 
     /// Before a step of so many tokens.
-    pub(super) fn before(&mut self, tokens: usize) {
+    pub(crate) fn before(&mut self, tokens: usize) {
         let rest = self.ended.elapsed();
         if rest > PAUSE {
             self.look_around(rest > REST);
@@ -155,7 +155,7 @@ impl Threads {
     }
 
     /// After it. Returns how long it took.
-    pub(super) fn after(&mut self) -> Duration {
+    pub(crate) fn after(&mut self) -> Duration {
         self.ended = Instant::now();
         let took = self.ended - self.begun;
         if let Some(sample) = openmp::sample() {
@@ -166,7 +166,7 @@ impl Threads {
     }
 
     /// The part of its threads that a long step gets now.
-    pub(super) fn part(&self) -> f64 {
+    pub(crate) fn part(&self) -> f64 {
         match self.asked.batch == self.follows {
             true => f64::from(self.share.threads()) / f64::from(self.most),
             false => 1.0,

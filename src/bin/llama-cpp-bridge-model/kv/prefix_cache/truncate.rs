@@ -5,13 +5,13 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
 use super::Cache;
-use crate::model::cells::Cells;
-use crate::model::checkpoints;
+use crate::kv::cells::Cells;
+use crate::kv::checkpoints;
 
 impl Cache {
     /// Cuts a place back to its first tokens. Returns how many it has then: 0 if it cannot be cut
     /// there.
-    pub(super) fn cut(&mut self, context: &mut LlamaContext<'_>, at: usize, count: usize) -> usize {
+    pub(crate) fn cut(&mut self, context: &mut LlamaContext<'_>, at: usize, count: usize) -> usize {
         let place = &self.cells.places[at];
         let possible = self.can_cut(context, at, count)
             || self
@@ -26,7 +26,7 @@ impl Cache {
 
     /// Makes the first tokens of a place those of another one as well. Returns how many that has
     /// then: 0 if the place cannot be cut there.
-    pub(super) fn copy(
+    pub(crate) fn copy(
         &mut self,
         context: &mut LlamaContext<'_>,
         from: usize,
@@ -50,7 +50,7 @@ impl Cache {
     }
 
     /// How many of so many first tokens of a place can be had from it.
-    pub(super) fn usable(&self, context: &LlamaContext<'_>, at: usize, same: usize) -> usize {
+    pub(crate) fn usable(&self, context: &LlamaContext<'_>, at: usize, same: usize) -> usize {
         if self.can_cut(context, at, same) {
             return same;
         }
@@ -64,25 +64,25 @@ impl Cache {
     }
 
     /// How many of these tokens but the last another text begins with.
-    pub(super) fn parting(&self, tokens: &[LlamaToken]) -> usize {
+    pub(crate) fn parting(&self, tokens: &[LlamaToken]) -> usize {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
         let placed = self.cells.places.iter().map(|place| place.common(wanted));
         placed.max().unwrap_or(0).max(self.shelf.common(wanted))
     }
 
     /// Takes a checkpoint of what a place holds.
-    pub(in crate::model) fn mark(&mut self, context: &LlamaContext<'_>, place: i32) {
+    pub(crate) fn mark(&mut self, context: &LlamaContext<'_>, place: i32) {
         let tokens = self.cells.places[place as usize].tokens();
         self.checkpoints.take(context, place, tokens);
     }
 
     /// Whether it needs checkpoints to be cut.
-    pub(in crate::model) fn needs_checkpoints(&self) -> bool {
+    pub(crate) fn needs_checkpoints(&self) -> bool {
         self.checkpoints.needed()
     }
 
     /// Whether a text gets another checkpoint, so many tokens after the last one.
-    pub(in crate::model) fn is_mark_due(&self, since: usize) -> bool {
+    pub(crate) fn is_mark_due(&self, since: usize) -> bool {
         self.checkpoints.due(since)
     }
 }

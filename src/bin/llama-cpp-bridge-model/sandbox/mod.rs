@@ -1,0 +1,15 @@
+//! What the model process gives up before it looks at a model.
+//!
+//! Shown to others: [`enter`].
+
+#[cfg(target_os = "linux")]
+mod landlock;
+#[cfg(not(target_os = "linux"))]
+mod none;
+#[cfg(target_os = "linux")]
+mod seccomp;
+
+#[cfg(target_os = "linux")]
+pub(crate) use landlock::enter;
+#[cfg(not(target_os = "linux"))]
+pub(crate) use none::enter;

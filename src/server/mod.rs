@@ -1,0 +1,18 @@
+//! The listening side: one loop, one client at a time, and what is known of each request.
+//!
+//! Shown to others: [`run`], which serves until it is told to stop, and [`verbs`].
+
+mod access;
+mod auth;
+mod client;
+mod command;
+mod event_loop;
+mod flight;
+mod listener;
+mod metrics;
+mod rejected;
+mod request_log;
+mod session;
+
+pub(crate) use command::verbs;
+pub(crate) use event_loop::run;

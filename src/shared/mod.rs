@@ -1,0 +1,11 @@
+//! What both sides of the model slot agree on: settings and their ranges, errors, and the messages on
+//! the socket pair that joins them.
+
+pub mod build;
+pub mod failure;
+pub mod link;
+pub mod message;
+pub mod ranges;
+pub mod settings;
+pub mod split_files;
+pub mod wire;

@@ -1,0 +1,82 @@
+//! Descriptors that are passed in, opened below a directory, or inherited.
+
+use std::ffi::CStr;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The first that sd_listen_fds(3) passes: SD_LISTEN_FDS_START.
+const PASSED: RawFd = 3;
+
+/// Takes over descriptor 3, and keeps further programs from inheriting it. To be called before
+/// anything is opened, which would get this number where none was passed.
+///
+/// # Errors
+/// EBADF where it is not open, or was taken before; those of fcntl(2).
+pub fn take_passed() -> io::Result<OwnedFd> {
+    static TAKEN: AtomicBool = AtomicBool::new(false);
+    if TAKEN.swap(true, Ordering::Relaxed) {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: fcntl(2) with these commands takes plain numbers, and fails for a descriptor that is
+    // not open.
+    let result = unsafe { libc::fcntl(PASSED, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open, was passed to this process to own, and is taken here once.
+    Ok(unsafe { OwnedFd::from_raw_fd(PASSED) })
+}
+
+/// Opens what has this name in a directory, as openat(2) does.
+///
+/// # Errors
+/// Those of openat(2).
+pub fn open_at(directory: &File, name: &CStr, flags: libc::c_int) -> io::Result<File> {
+    // SAFETY: the name ends with NUL and outlives the call; openat(2) gives a descriptor that
+    // nobody else owns, or -1.
+    unsafe {
+        match libc::openat(directory.as_raw_fd(), name.as_ptr(), flags) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(File::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Another descriptor of a file, which all processes inherit that are started while it is open.
+///
+/// # Errors
+/// Those of fcntl(2).
+pub fn inheritable(file: &File) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) gives a descriptor that nobody else owns, or -1. The first three have other
+    // uses in the new process.
+    unsafe {
+        match libc::fcntl(file.as_raw_fd(), libc::F_DUPFD, 3) {
+            -1 => Err(io::Error::last_os_error()),
+            fd => Ok(OwnedFd::from_raw_fd(fd)),
+        }
+    }
+}
+
+/// Asks the system to read a part of a file into its cache soon; `offset` and `length` are bytes.
+///
+/// # Errors
+/// Those of posix_fadvise(2); `Unsupported` where there is no such call.
+pub fn will_need(file: &File, offset: u64, length: u64) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
+    {
+        let (offset, length) = (offset as libc::off_t, length as libc::off_t);
+        let advice = libc::POSIX_FADV_WILLNEED;
+        // SAFETY: the call takes numbers and a descriptor that is open, and returns an error.
+        match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, advice) } {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
+    {
+        let _ = (file, offset, length);
+        Err(io::Error::from(io::ErrorKind::Unsupported))
+    }
+}

@@ -1,0 +1,207 @@
+//! What a process can set of itself: limits, privileges, and what ends it; and starting a program by a
+//! file that is open.
+
+#[cfg(target_os = "linux")]
+use std::ffi::{CStr, CString, OsStr};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+#[cfg(target_os = "linux")]
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Sets the mask of the permissions that new files do not get; returns the one before.
+pub fn set_umask(mask: u32) -> u32 {
+    // SAFETY: umask(2) cannot fail and touches no memory.
+    #[allow(clippy::unnecessary_cast)]
+    unsafe {
+        libc::umask(mask as libc::mode_t) as u32
+    }
+}
+
+/// Makes this process end with the one that started it, however that one ends, go by a name of its
+/// own in lists of processes, and leave no core file: one would be as large as the model. The
+/// first two work on Linux only; elsewhere the end of the socket tells.
+pub fn live_and_die_with_parent() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: both calls take plain numbers or a pointer to static text.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+        libc::prctl(libc::PR_SET_NAME, c"llama-cpp-model".as_ptr());
+    }
+    leave_no_core();
+}
+
+/// Makes this process, and those that it starts, leave no core file.
+pub fn leave_no_core() {
+    let none = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the pointer is to a local that outlives the call.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+    }
+}
+
+/// Keeps this process and all that it might start from ever having more rights, as by a program that
+/// is set-user-ID. Linux only.
+pub fn give_up_new_privileges() {
+    // SAFETY: prctl(2) takes plain numbers here.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+    }
+}
+
+/// Has this process get no further huge pages; those that it has stay. A buffer of which only a part
+/// is used would take more memory by them. Linux only.
+pub fn stop_huge_pages() {
+    // SAFETY: prctl(2) takes plain numbers here.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::prctl(libc::PR_SET_THP_DISABLE, 1, 0, 0, 0);
+    }
+}
+
+/// Bytes of memory that this process has to itself, as RLIMIT_DATA counts them; `None` where the
+/// system does not tell.
+pub fn data_size() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = pages.split_whitespace().nth(5)?.parse().ok()?;
+    Some(pages * configured(libc::_SC_PAGESIZE)?)
+}
+
+/// What sysconf(3) says of the system; `None` where it says nothing.
+pub fn configured(name: libc::c_int) -> Option<u64> {
+    // SAFETY: sysconf(3) takes and returns a number.
+    let number = unsafe { libc::sysconf(name) };
+    u64::try_from(number).ok()
+}
+
+/// Lets this process have no more than so many bytes of memory to itself, and no more than it
+/// could have before. Beyond that, allocations fail.
+pub fn limit_data(bytes: u64) {
+    // SAFETY: both calls take a pointer to a local structure, which is plain data.
+    unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        if libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_cur.min(bytes as libc::rlim_t);
+            libc::setrlimit(libc::RLIMIT_DATA, &raw const limit);
+        }
+    }
+}
+
+/// The effective user of this process.
+pub fn user() -> u32 {
+    // SAFETY: geteuid(2) cannot fail and touches no memory.
+    unsafe { libc::geteuid() }
+}
+
+/// A command that runs this very file, whatever has become of the path that it was opened by:
+/// execveat(2), on Linux; elsewhere what is at the path. It gets no arguments and the environment of
+/// this process with `changes`: a value, or `None` to leave it out. A script keeps the descriptor, by
+/// which its interpreter opens it.
+pub fn command_of_file(
+    file: &File,
+    path: &Path,
+    is_script: bool,
+    changes: &[(&str, Option<&str>)],
+) -> Command {
+    let mut command = Command::new(path);
+    for (name, value) in changes {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    #[cfg(target_os = "linux")]
+    {
+        let fd = file.as_raw_fd();
+        let text = |bytes: &[u8]| CString::new(bytes).unwrap_or_default();
+        let name = text(path.as_os_str().as_bytes());
+        let kept = std::env::vars_os().filter(|(name, _)| {
+            let changed = |(other, _): &(&str, Option<&str>)| name == *other;
+            !changes.iter().any(changed)
+        });
+        let line = |name: &[u8], value: &[u8]| text(&[name, b"=", value].concat());
+        let kept = kept.map(|(name, value)| line(name.as_bytes(), value.as_bytes()));
+        let set = changes
+            .iter()
+            .filter_map(|(name, value)| Some(line(name.as_bytes(), (*value)?.as_bytes())));
+        let environment: Vec<CString> = kept.chain(set).collect();
+        // Everything is allocated before the fork: after it only what is async-signal-safe is done.
+        let pointers = Pointers {
+            argument: [name.as_ptr(), std::ptr::null()],
+            environment: environment
+                .iter()
+                .map(|line| line.as_ptr())
+                .chain([std::ptr::null()])
+                .collect(),
+            _held: (name, environment),
+        };
+        let run = move || pointers.run(fd, is_script);
+        // SAFETY: the closure makes two system calls and allocates nothing.
+        unsafe { command.pre_exec(run) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (file, is_script);
+    command
+}
+
+/// Arguments and environment as execveat(2) wants them.
+#[cfg(target_os = "linux")]
+struct Pointers {
+    argument: [*const libc::c_char; 2],
+    environment: Vec<*const libc::c_char>,
+    _held: (CString, Vec<CString>),
+}
+
+// SAFETY: the pointers lead into what is held beside them, which nobody changes.
+#[cfg(target_os = "linux")]
+unsafe impl Send for Pointers {}
+// SAFETY: as above.
+#[cfg(target_os = "linux")]
+unsafe impl Sync for Pointers {}
+
+#[cfg(target_os = "linux")]
+impl Pointers {
+    /// Becomes the program; comes back only where that fails.
+    fn run(&self, fd: libc::c_int, is_script: bool) -> io::Result<()> {
+        // SAFETY: the lists end with null, their texts with NUL, and all outlive the calls.
+        unsafe {
+            if is_script {
+                libc::fcntl(fd, libc::F_SETFD, 0);
+            }
+            libc::syscall(
+                libc::SYS_execveat,
+                fd,
+                c"".as_ptr(),
+                self.argument.as_ptr(),
+                self.environment.as_ptr(),
+                libc::AT_EMPTY_PATH,
+            );
+        }
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The path that this program was started by, as execve(2) was given it; only Linux tells.
+pub fn executed_file() -> Option<PathBuf> {
+    #[cfg(target_os = "linux")]
+    {
+        // SAFETY: getauxval(3) takes a number, and gives the address of a text that ends with NUL
+        // and lives as long as the process, or 0.
+        let path = unsafe {
+            match libc::getauxval(libc::AT_EXECFN) {
+                0 => return None,
+                address => CStr::from_ptr(address as *const libc::c_char),
+            }
+        };
+        Some(PathBuf::from(OsStr::from_bytes(path.to_bytes())))
+    }
+    #[cfg(not(target_os = "linux"))]
+    None
+}

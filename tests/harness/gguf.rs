@@ -99,8 +99,6 @@ pub(crate) enum Kind {
     F32,
     /// Blocks of 32 weights of 5 bits with a scale: 22 bytes a block.
     Q5_0,
-    /// Integers of 32 bits, which no weight may be.
-    I32,
 }
 
 impl Kind {
@@ -109,14 +107,13 @@ impl Kind {
         match self {
             Kind::F32 => 0,
             Kind::Q5_0 => 6,
-            Kind::I32 => 26,
         }
     }
 
     /// The bytes that `elements` of it take.
     fn bytes(self, elements: u64) -> u64 {
         match self {
-            Kind::F32 | Kind::I32 => elements * 4,
+            Kind::F32 => elements * 4,
             Kind::Q5_0 => elements / 32 * 22,
         }
     }

@@ -48,19 +48,6 @@ pub(crate) enum Architecture {
     Recurrent,
 }
 
-/// How a model is damaged; of all but the last llama.cpp dies.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Damage {
-    /// No layers: an assertion fails while the file is loaded.
-    NoBlocks,
-    /// Two tokens with the same text: an assertion fails while the vocabulary is loaded.
-    DuplicateToken,
-    /// A norm of integers: the file loads and the first decode aborts.
-    IntegerNorm,
-    /// A last norm that is not a number: the file loads and decodes, to nothing of use.
-    NotANumber,
-}
-
 /// A model to be written.
 #[derive(Clone)]
 pub(crate) struct Tiny {
@@ -71,7 +58,8 @@ pub(crate) struct Tiny {
     successors: Vec<(u8, u8, f32)>,
     remembered: Option<(u8, u8)>,
     poison: Option<u8>,
-    damage: Option<Damage>,
+    /// Whether its last norm is a number; else it loads and decodes, to nothing of use.
+    numbers: bool,
     unused_tensors: u32,
     space_prefix: bool,
     add_eos: bool,
@@ -100,7 +88,7 @@ impl Tiny {
             successors: Vec::new(),
             remembered: None,
             poison: None,
-            damage: None,
+            numbers: true,
             unused_tensors: 0,
             space_prefix: false,
             add_eos: false,
@@ -258,10 +246,10 @@ impl Tiny {
         self
     }
 
-    /// The same model, damaged.
-    pub(crate) fn damage(self, damage: Damage) -> Tiny {
+    /// The same with a last norm that is not a number.
+    pub(crate) fn not_a_number(self) -> Tiny {
         Tiny {
-            damage: Some(damage),
+            numbers: false,
             ..self
         }
     }
@@ -290,8 +278,7 @@ impl Tiny {
         self.describe_vocabulary(&mut file);
         file.add(self.embeddings());
         file.add(self.output());
-        let numbers = self.damage != Some(Damage::NotANumber);
-        let last = if numbers { 1.0 } else { f32::NAN };
+        let last = if self.numbers { 1.0 } else { f32::NAN };
         file.add(Tensor::filled("output_norm.weight", EMBEDDING, last));
         for layer in 0..self.layers {
             match self.architecture {
@@ -312,15 +299,10 @@ impl Tiny {
             Architecture::SlidingWindow => "gemma3",
             Architecture::Recurrent => "mamba",
         };
-        let layers = if self.damage == Some(Damage::NoBlocks) {
-            0
-        } else {
-            self.layers
-        };
         let mut number = |key: &str, value| file.set(format!("{name}.{key}"), Value::U32(value));
         number("context_length", self.context);
         number("embedding_length", EMBEDDING as u32);
-        number("block_count", layers);
+        number("block_count", self.layers);
         number("feed_forward_length", FEED_FORWARD as u32);
         number("attention.head_count", self.heads as u32);
         number("attention.head_count_kv", 1);
@@ -354,9 +336,6 @@ impl Tiny {
         tokens.extend((0..=255).map(|byte: u8| format!("<0x{byte:02X}>").into()));
         tokens.push("\u{2581}".into());
         tokens.extend(self.extra.iter().map(|extra| extra.text.clone()));
-        if self.damage == Some(Damage::DuplicateToken) {
-            tokens[4] = tokens[3].clone();
-        }
         // llama.cpp's token types: 2 unknown, 3 control, 6 byte, 1 normal.
         let mut types = vec![2, 3, 3];
         types.extend([6; 256]);

@@ -1,8 +1,6 @@
 //! The layers of a tiny model, which add nothing unless it is to remember a byte.
 
-use super::{
-    Architecture, Damage, EMBEDDING, FEED_FORWARD, HEAD, SEEN, Tiny, VOCABULARY, token_of,
-};
+use super::{Architecture, EMBEDDING, FEED_FORWARD, HEAD, SEEN, Tiny, VOCABULARY, token_of};
 use crate::harness::gguf::{Gguf, Kind, Tensor};
 
 /// Width of Mamba's convolution over the last tokens.
@@ -20,12 +18,7 @@ impl Tiny {
         let width = HEAD * self.heads;
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
         let norm = Tensor::filled(name("attn_norm"), EMBEDDING, 1.0);
-        let integer = self.damage == Some(Damage::IntegerNorm);
-        file.add(if integer {
-            norm.with_kind(Kind::I32)
-        } else {
-            norm
-        });
+        file.add(norm);
         file.add(Tensor::filled(name("ffn_norm"), EMBEDDING, 1.0));
         if self.architecture == Architecture::SlidingWindow {
             file.add(Tensor::filled(name("post_attention_norm"), EMBEDDING, 1.0));

@@ -30,7 +30,7 @@ fn guarded(home: &Directory, options: &[&str]) -> Bridge {
 
 fn not_yet() -> String {
     failure(
-        "denied",
+        "unauthenticated",
         "Not authenticated: this bridge needs AUTH TOKEN first",
     )
 }
@@ -47,7 +47,7 @@ fn wait_for_refusal(bridge: &Bridge) {
 }
 
 #[test]
-fn until_a_token_is_shown_all_but_ping_is_denied() {
+fn until_a_token_is_shown_all_but_ping_is_unauthenticated() {
     let home = Directory::new();
     let bridge = guarded(&home, &[]);
     let mut client = bridge.connect();

@@ -209,7 +209,7 @@ pub(crate) fn prepare(
     let (verb, argument) = request.split();
     if !known && !ALWAYS.iter().any(|name| name.eq_ignore_ascii_case(verb)) {
         let message = "Not authenticated: this bridge needs AUTH TOKEN first";
-        return Err(Failure::new(Code::Denied, message));
+        return Err(Failure::new(Code::Unauthenticated, message));
     }
     let command = lookup(verb, argument, options)?;
     (command.handler)(argument, options)

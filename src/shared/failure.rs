@@ -32,6 +32,9 @@ pub enum Code {
     /// The request, or the load of the model, took longer than it may.
     #[serde(rename = "timeout")]
     Timeout,
+    /// The client has to show a token first.
+    #[serde(rename = "unauthenticated")]
+    Unauthenticated,
     /// The client may not do this.
     #[serde(rename = "denied")]
     Denied,
@@ -45,7 +48,7 @@ pub enum Code {
 
 impl Code {
     /// All of them, in their order.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::BadRequest,
         Self::UnknownCommand,
         Self::TooLong,
@@ -55,6 +58,7 @@ impl Code {
         Self::Unsupported,
         Self::ModelDied,
         Self::Timeout,
+        Self::Unauthenticated,
         Self::Denied,
         Self::NotFound,
         Self::Internal,

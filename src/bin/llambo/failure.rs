@@ -100,7 +100,7 @@ impl Failure {
             Failure::Bridge { code, .. } => {
                 matches!(
                     code.as_str(),
-                    "no_model" | "load_failed" | "denied" | "unknown_command"
+                    "no_model" | "load_failed" | "unauthenticated" | "denied" | "unknown_command"
                 ) || passes(code)
             }
             _ => true,
@@ -130,9 +130,7 @@ impl fmt::Display for Failure {
             Failure::Bridge { message, code } if code == "no_model" => {
                 write!(out, "{message}\nLoad one with: llambo load PATH")
             }
-            Failure::Bridge { message, code }
-                if code == "denied" && message.starts_with("Not authenticated") =>
-            {
+            Failure::Bridge { message, code } if code == "unauthenticated" => {
                 write!(out, "{message}\nShow one with: llambo --auth-file FILE")
             }
             Failure::Bridge { message, .. } => out.write_str(message),

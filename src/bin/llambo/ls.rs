@@ -131,10 +131,10 @@ fn look(address: &Address, options: &Options) -> Option<Row> {
         }
         Ok(_) => row("empty", None),
         Err(Failure::Busy(_)) => row("busy", None),
-        Err(Failure::Bridge { code, message }) if code == "denied" => {
-            let token = message.starts_with("Not authenticated") || message.contains("token");
-            row(if token { "needs a token" } else { "denied" }, None)
+        Err(Failure::Bridge { code, .. }) if code == "unauthenticated" => {
+            row("needs a token", None)
         }
+        Err(Failure::Bridge { code, .. }) if code == "denied" => row("denied", None),
         Err(_) => row("sick", None),
     }
 }

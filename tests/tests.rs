@@ -2,10 +2,10 @@
 
 mod harness;
 // The rules for the number of threads, which depend on nothing else.
-#[path = "../src/bin/llama-cpp-bridge-model/tuning/thread_count.rs"]
-mod gain;
 #[path = "../src/bin/llama-cpp-bridge-model/tuning/cpu_share.rs"]
-mod share;
+mod cpu_share;
+#[path = "../src/bin/llama-cpp-bridge-model/tuning/thread_count.rs"]
+mod thread_count;
 
 mod access;
 mod activation;

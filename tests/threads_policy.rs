@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use crate::gain::Gain;
-use crate::share::Share;
+use crate::cpu_share::CpuShare;
+use crate::thread_count::ThreadTuner;
 
 /// A bridge at work: its share, and whether it has a graph to compute.
 struct Player {
-    share: Share,
+    share: CpuShare,
     works: bool,
 }
 
@@ -22,7 +22,7 @@ struct Machine {
 impl Machine {
     fn new(processors: u32, bridges: usize, busy: u32) -> Machine {
         let player = || Player {
-            share: Share::new(processors, processors),
+            share: CpuShare::new(processors, processors),
             works: true,
         };
         Machine {
@@ -134,7 +134,7 @@ fn more_company_than_processors_leaves_one_thread() {
 
 #[test]
 fn a_thread_that_passes_by_now_and_then_takes_no_processor_away() {
-    let mut share = Share::new(2, 2);
+    let mut share = CpuShare::new(2, 2);
     for graph in 0..1000 {
         let passes = u32::from(graph % 8 == 0);
         share.learn(2, 2 + passes);
@@ -145,7 +145,7 @@ fn a_thread_that_passes_by_now_and_then_takes_no_processor_away() {
 #[test]
 fn a_part_of_a_machine_is_all_that_is_used_of_it() {
     // Four processors of 64, as in a container that sees the load of its host.
-    let mut share = Share::new(64, 4);
+    let mut share = CpuShare::new(64, 4);
     for _ in 0..100 {
         share.learn(4, 4 + 50);
         assert_eq!(share.threads(), 4);
@@ -158,7 +158,7 @@ fn a_part_of_a_machine_is_all_that_is_used_of_it() {
 
 #[test]
 fn after_a_long_rest_one_look_at_the_machine_is_enough() {
-    let mut share = Share::new(8, 8);
+    let mut share = CpuShare::new(8, 8);
     (0..100).for_each(|_| share.learn(share.threads(), share.threads() + 7));
     assert_eq!(share.threads(), 1);
     share.begin(0, true);
@@ -181,7 +181,7 @@ fn two_are_best(threads: u32) -> Duration {
 #[test]
 fn the_quickest_number_of_threads_is_found_at_the_load() {
     for (most, best) in [(1, 1), (2, 2), (4, 2), (64, 2)] {
-        let mut gain = Gain::new(most);
+        let mut gain = ThreadTuner::new(most);
         gain.find(|threads| Ok(two_are_best(threads)))
             .expect("no step fails");
         assert_eq!(gain.threads(true), best, "of {most}");
@@ -190,7 +190,7 @@ fn the_quickest_number_of_threads_is_found_at_the_load() {
 
 #[test]
 fn a_large_model_is_not_tried_out_at_the_load() {
-    let mut gain = Gain::new(64);
+    let mut gain = ThreadTuner::new(64);
     let mut steps = 0;
     let outcome = gain.find(|threads| {
         steps += 1;
@@ -202,7 +202,7 @@ fn a_large_model_is_not_tried_out_at_the_load() {
 
 #[test]
 fn a_number_that_becomes_the_quickest_is_found_while_at_work() {
-    let mut gain = Gain::new(8);
+    let mut gain = ThreadTuner::new(8);
     let mut found = Vec::new();
     for _ in 0..20_000 {
         let threads = gain.threads(true);
@@ -218,7 +218,7 @@ fn a_number_that_becomes_the_quickest_is_found_while_at_work() {
 
 #[test]
 fn nothing_is_tried_in_company() {
-    let mut gain = Gain::new(8);
+    let mut gain = ThreadTuner::new(8);
     for _ in 0..10_000 {
         assert_eq!(gain.threads(false), 8);
         gain.learn(two_are_best(8), true);

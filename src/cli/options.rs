@@ -7,11 +7,11 @@ use std::time::Duration;
 use lexopt::prelude::*;
 
 use super::values::{
-    choice, limited, list, mode, no_seconds, number, number_or_auto, path, seconds, text,
+    choice, limited, list, mode, number, number_or_auto, path, seconds, seconds_or_off, text,
 };
 use llama_cpp_bridge::shared::ranges::{self, Limit, MAX_CONTEXT};
 use llama_cpp_bridge::shared::settings::{
-    Cache, FlashAttention, Load, MAX_GUESS, MAX_PARALLEL, Sampling,
+    FlashAttention, KvType, MAX_GUESS, MAX_PARALLEL, ModelParams, Sampling,
 };
 
 /// Where the bridge listens unless told otherwise.
@@ -45,7 +45,7 @@ pub(crate) struct Options {
     /// A file that holds the chat template to use instead of the model's own.
     pub(crate) chat_template_file: Option<PathBuf>,
     /// How models are loaded; its path is empty.
-    pub(crate) load: Load,
+    pub(crate) load: ModelParams,
     /// Tokens; -1 is until the context is full.
     pub(crate) max_tokens: i32,
     pub(crate) sampling: Sampling,
@@ -93,16 +93,16 @@ const FLASH_ATTENTION: [(&str, FlashAttention); 3] = [
     ("auto", FlashAttention::Auto),
 ];
 
-const CACHE_TYPES: [(&str, Cache); 9] = [
-    ("f32", Cache::F32),
-    ("f16", Cache::F16),
-    ("bf16", Cache::Bf16),
-    ("q8_0", Cache::Q8_0),
-    ("q4_0", Cache::Q4_0),
-    ("q4_1", Cache::Q4_1),
-    ("iq4_nl", Cache::Iq4Nl),
-    ("q5_0", Cache::Q5_0),
-    ("q5_1", Cache::Q5_1),
+const CACHE_TYPES: [(&str, KvType); 9] = [
+    ("f32", KvType::F32),
+    ("f16", KvType::F16),
+    ("bf16", KvType::Bf16),
+    ("q8_0", KvType::Q8_0),
+    ("q4_0", KvType::Q4_0),
+    ("q4_1", KvType::Q4_1),
+    ("iq4_nl", KvType::Iq4Nl),
+    ("q5_0", KvType::Q5_0),
+    ("q5_1", KvType::Q5_1),
 ];
 
 /// Sets what a number is given for.
@@ -150,7 +150,7 @@ impl Options {
             socket_given: false,
             model: None,
             chat_template_file: None,
-            load: Load {
+            load: ModelParams {
                 path: String::new(),
                 file: String::new(),
                 size: 0,
@@ -166,8 +166,8 @@ impl Options {
                 mmap: true,
                 mlock: false,
                 flash_attn: FlashAttention::Auto,
-                cache_type_k: Cache::F16,
-                cache_type_v: Cache::F16,
+                cache_type_k: KvType::F16,
+                cache_type_v: KvType::F16,
                 swa_full: false,
                 chat_template: None,
                 state_dir: None,
@@ -262,10 +262,12 @@ pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("state-dir") => load.state_dir = Some(text(&mut input, &option)?),
             Long("state-limit") => load.state_limit = number(&mut input, &option, 1..=1 << 50)?,
             Long("idle-timeout") => options.idle_timeout = seconds(&mut input, &option)?,
-            Long("exit-idle") => options.exit_idle = no_seconds(&mut input, &option)?,
-            Long("idle-unload") => options.idle_unload = no_seconds(&mut input, &option)?,
-            Long("turn-limit") => options.turn_limit = no_seconds(&mut input, &option)?,
-            Long("request-timeout") => options.request_timeout = no_seconds(&mut input, &option)?,
+            Long("exit-idle") => options.exit_idle = seconds_or_off(&mut input, &option)?,
+            Long("idle-unload") => options.idle_unload = seconds_or_off(&mut input, &option)?,
+            Long("turn-limit") => options.turn_limit = seconds_or_off(&mut input, &option)?,
+            Long("request-timeout") => {
+                options.request_timeout = seconds_or_off(&mut input, &option)?
+            }
             Long("stall-timeout") => options.stall_timeout = seconds(&mut input, &option)?,
             Long("load-timeout") => options.load_timeout = seconds(&mut input, &option)?,
             Long("parallel") => load.parallel = number(&mut input, &option, 1..=MAX_PARALLEL)?,

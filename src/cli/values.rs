@@ -102,7 +102,7 @@ pub(super) fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Durati
 }
 
 /// Whole seconds, up to a day; 0 is no limit.
-pub(super) fn no_seconds(
+pub(super) fn seconds_or_off(
     input: &mut lexopt::Parser,
     option: &str,
 ) -> Result<Option<Duration>, lexopt::Error> {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::server::access::Access;
 use crate::server::command::Action;
-use crate::server::flight::{Flight, State};
+use crate::server::pending_request::{PendingRequest, State};
 use llama_cpp_bridge::protocol::reply::Reply;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::sys::log::{self, Level};
@@ -16,14 +16,14 @@ use llama_cpp_bridge::sys::peer::Peer;
 const PENALTY: Duration = Duration::from_secs(1);
 
 /// The gate of one client.
-pub(super) struct Gate {
+pub(super) struct AuthState {
     access: Rc<Access>,
     open: bool,
     /// When the next token is looked at.
     next: Instant,
 }
 
-impl Gate {
+impl AuthState {
     /// The gate of a client that has said nothing yet. No token is looked at before `next`.
     pub(crate) fn new(access: &Rc<Access>, next: Instant) -> Self {
         Self {
@@ -44,7 +44,7 @@ impl Gate {
     }
 
     /// Answers an AUTH whose turn it is, if its time has come.
-    pub(crate) fn answer(&mut self, head: &mut Flight, peer: Peer, now: Instant) {
+    pub(crate) fn answer(&mut self, head: &mut PendingRequest, peer: Peer, now: Instant) {
         if now < self.next {
             return;
         }
@@ -64,9 +64,9 @@ impl Gate {
                     &format!("AUTH: a wrong token, from {whose}"),
                 );
                 self.next = now + PENALTY;
-                head.state = State::Refused;
+                head.state = State::RejectedClients;
             }
-            State::Refused => {
+            State::RejectedClients => {
                 let message = "Wrong token: it is not in the bridge's file";
                 head.answer(&Err(Failure::new(Code::Denied, message)));
             }
@@ -75,8 +75,11 @@ impl Gate {
     }
 
     /// When [`answer`](Self::answer) has to be called again for the request whose turn it is.
-    pub(crate) fn deadline(&self, head: &Flight) -> Option<Instant> {
-        let waits = matches!(head.state, State::Waiting(Action::Auth(_)) | State::Refused);
+    pub(crate) fn deadline(&self, head: &PendingRequest) -> Option<Instant> {
+        let waits = matches!(
+            head.state,
+            State::Waiting(Action::Auth(_)) | State::RejectedClients
+        );
         waits.then_some(self.next)
     }
 }

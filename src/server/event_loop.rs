@@ -16,7 +16,7 @@ use crate::server::command;
 use crate::server::listener::{Place, Socket};
 use crate::server::metrics::Metrics;
 use crate::server::metrics::file::MetricsFile;
-use crate::server::rejected::Refused;
+use crate::server::rejected::RejectedClients;
 use crate::server::session::Session;
 use crate::slot::ModelDir;
 use crate::slot::ModelProgram;
@@ -48,7 +48,7 @@ struct Bridge {
     notifier: Notifier,
     metrics: Metrics,
     metrics_file: Option<MetricsFile>,
-    refused_clients: Refused,
+    refused_clients: RejectedClients,
     /// `None` until the bridge serves.
     preload: Option<Preload>,
     /// Until when no client is accepted, because that failed.
@@ -103,7 +103,7 @@ pub(crate) fn run(mut options: Options) -> Result<(), String> {
         notifier: Notifier::from_environment(Instant::now()),
         metrics: Metrics::new(place.name(), command::counted()),
         metrics_file: None,
-        refused_clients: Refused::default(),
+        refused_clients: RejectedClients::default(),
         preload: None,
         accept_again: None,
         next_token: Instant::now(),

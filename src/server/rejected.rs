@@ -17,9 +17,9 @@ const LIMIT: usize = 16;
 
 /// The clients that were refused lately, and until when each is kept.
 #[derive(Default)]
-pub(crate) struct Refused(VecDeque<(Instant, Client)>);
+pub(crate) struct RejectedClients(VecDeque<(Instant, Client)>);
 
-impl Refused {
+impl RejectedClients {
     /// Tells a client that it is not served. It can say nothing that would be heard.
     pub(super) fn add(&mut self, mut client: Client, now: Instant) {
         let message = format!("This bridge does not serve user {}", client.peer().uid);

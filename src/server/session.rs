@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use crate::cli::Options;
 use crate::server::access::Access;
-use crate::server::auth::Gate;
+use crate::server::auth::AuthState;
 use crate::server::client::Client;
 use crate::server::command::{self, MakeReply};
-use crate::server::flight::{Flight, State, loaded};
 use crate::server::metrics::Metrics;
+use crate::server::pending_request::{PendingRequest, State, loaded};
 use crate::server::request_log::Record;
 use crate::slot::Heard;
 use crate::slot::{Event, Readiness, Slot};
@@ -33,8 +33,8 @@ const HELD_LIMIT: usize = 1 << 20;
 /// A client and its requests.
 pub(super) struct Session {
     client: Client,
-    gate: Gate,
-    requests: VecDeque<Flight>,
+    auth: AuthState,
+    requests: VecDeque<PendingRequest>,
     /// When the client came.
     began: Instant,
     /// No further request is taken, and the connection closes when those under way are answered.
@@ -52,7 +52,7 @@ impl Session {
         now: Instant,
     ) -> Self {
         Self {
-            gate: Gate::new(access, next_token),
+            auth: AuthState::new(access, next_token),
             client,
             requests: VecDeque::new(),
             began: now,
@@ -63,7 +63,7 @@ impl Session {
 
     /// When a token may be looked at again.
     pub(super) fn next_token(&self) -> Instant {
-        self.gate.next()
+        self.auth.next()
     }
 
     /// Who the client is.
@@ -103,7 +103,7 @@ impl Session {
 
     /// Whether a request waits for the model.
     pub(super) fn wants_model(&self) -> bool {
-        self.requests.iter().any(Flight::waits_for_model)
+        self.requests.iter().any(PendingRequest::waits_for_model)
     }
 
     /// How many of its requests the model is to answer, or is at.
@@ -144,12 +144,12 @@ impl Session {
     }
 
     fn may_take(&self, options: &Options) -> bool {
-        let held: usize = self.requests.iter().map(Flight::held).sum();
+        let held: usize = self.requests.iter().map(PendingRequest::held).sum();
         !self.closing
             && self.requests.len() < QUEUE_LIMIT
             && self.questions() < options.load.parallel as usize
             && held < HELD_LIMIT
-            && !self.requests.back().is_some_and(Flight::is_barrier)
+            && !self.requests.back().is_some_and(PendingRequest::is_barrier)
     }
 
     fn take_requests(&mut self, options: &Options, now: Instant) -> bool {
@@ -161,7 +161,7 @@ impl Session {
             let (verb, prepared) = match framed {
                 Framed::Request(request) => (
                     command::verb(&request),
-                    command::prepare(&request, options, self.gate.is_open()),
+                    command::prepare(&request, options, self.auth.is_open()),
                 ),
                 Framed::Rejected(failure) => (command::UNKNOWN, Err(failure)),
                 Framed::Broken(failure) => {
@@ -171,8 +171,8 @@ impl Session {
             };
             let record = Record::new(verb, now);
             let mut request = match prepared {
-                Ok(action) => Flight::new(action, record),
-                Err(failure) => Flight::refused(failure, record),
+                Ok(action) => PendingRequest::new(action, record),
+                Err(failure) => PendingRequest::refused(failure, record),
             };
             if request.is_question() {
                 // Its time runs even if one before it has to wake the model first.
@@ -197,7 +197,7 @@ impl Session {
                 moved = true;
                 continue;
             }
-            match slot.prepare(now) {
+            match slot.ensure_loaded(now) {
                 Ok(Readiness::NotYet) => break,
                 Ok(Readiness::Ready) => request.ask(slot, now),
                 Ok(Readiness::Empty) => request.answer(&Err(Failure::no_model())),
@@ -221,7 +221,7 @@ impl Session {
         while self.client.has_room()
             && let Some(head) = self.requests.front_mut()
         {
-            self.gate.answer(head, peer, now);
+            self.auth.answer(head, peer, now);
             self.quit |= head.carry_out(slot, options, metrics, now, self.client.gone());
             if let Some(piece) = head.pieces.pop_front() {
                 self.client.push(&reply::partial_line(&piece), now);
@@ -246,7 +246,7 @@ impl Session {
 
     /// Takes the request at the head out of the queue, answered or not: it is counted, and logged.
     fn ended(&mut self, options: &Options, metrics: &mut Metrics) {
-        let Some(Flight { record, .. }) = self.requests.pop_front() else {
+        let Some(PendingRequest { record, .. }) = self.requests.pop_front() else {
             return;
         };
         metrics.ended(&record);
@@ -283,7 +283,7 @@ impl Session {
         true
     }
 
-    fn asked(&mut self, id: u64) -> Option<(&mut Flight, MakeReply)> {
+    fn asked(&mut self, id: u64) -> Option<(&mut PendingRequest, MakeReply)> {
         self.requests
             .iter_mut()
             .find_map(|request| match request.state {
@@ -295,12 +295,12 @@ impl Session {
     /// A LOAD is answered. Where the model could not be brought back, the request that needed it
     /// first is; those behind find the slot empty.
     fn load_ended(&mut self, outcome: Result<(), Failure>) -> bool {
-        let loads = |r: &&mut Flight| matches!(r.state, State::Loading);
+        let loads = |r: &&mut PendingRequest| matches!(r.state, State::Loading);
         if let Some(request) = self.requests.iter_mut().find(loads) {
             request.answer(&outcome.map(|()| loaded()));
             return true;
         }
-        let waits = |r: &&mut Flight| r.waits_for_model();
+        let waits = |r: &&mut PendingRequest| r.waits_for_model();
         match (outcome, self.requests.iter_mut().find(waits)) {
             (Err(failure), Some(request)) => request.answer(&Err(failure)),
             (Err(_), None) => return false,
@@ -329,7 +329,7 @@ impl Session {
         let open = self.requests.iter().filter(|r| !r.is_answered());
         // Without room for its answer the client's reading is waited for.
         let head = self.requests.front().filter(|_| self.client.has_room());
-        let token = head.and_then(|head| self.gate.deadline(head));
+        let token = head.and_then(|head| self.auth.deadline(head));
         let deadlines = open.filter_map(|request| request.deadline);
         deadlines.chain(token).min()
     }
@@ -337,7 +337,7 @@ impl Session {
     /// When the client has to give way to one that waits, if it does nothing until then.
     pub(super) fn gives_way_at(&self, options: &Options) -> Option<Instant> {
         // One that has shown no token gets no more time by asking again and again.
-        let stranger = (!self.gate.is_open()).then_some(options.idle_timeout);
+        let stranger = (!self.auth.is_open()).then_some(options.idle_timeout);
         let limits = options.turn_limit.into_iter().chain(stranger);
         // One that is closing gives way already, and only its answers are waited for.
         let turn = limits.min().filter(|_| !self.closing);
@@ -377,7 +377,7 @@ impl Session {
 
     /// Tells the client, if it waits for an answer, that none will come.
     pub(super) fn say_goodbye(&mut self, now: Instant) {
-        let waits = |request: &Flight| !request.is_answered();
+        let waits = |request: &PendingRequest| !request.is_answered();
         if self.requests.front().is_some_and(waits) {
             let failure = Failure::new(Code::Internal, "The bridge is stopping");
             self.client.push(&reply::line(&Err(failure)), now);

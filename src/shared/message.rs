@@ -6,7 +6,7 @@ use miniserde::{Deserialize, Serialize};
 
 use crate::shared::build::Build;
 use crate::shared::failure::Failure;
-use crate::shared::settings::{Load, Sampling};
+use crate::shared::settings::{ModelParams, Sampling};
 
 /// From the bridge to the model process.
 #[derive(Debug)]
@@ -14,7 +14,7 @@ pub enum ToModel {
     /// The first message: which build the bridge is of.
     Hello(Build),
     /// The second message: which model to load, and how.
-    Load(Box<Load>),
+    Load(Box<ModelParams>),
     /// Work on a request. Its number is never used again.
     Work(u64, Work),
     /// Give up the request of this number. Its answer is then an error, unless it is already

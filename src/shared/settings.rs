@@ -19,7 +19,7 @@ pub const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
 /// Which model to load, and how. The values are those of the options of the same names.
 #[derive(Serialize, Deserialize, Clone, Debug)]
-pub struct Load {
+pub struct ModelParams {
     /// As it was named.
     pub path: String,
     /// Where the model process finds it.
@@ -51,9 +51,9 @@ pub struct Load {
     /// When flash attention is used.
     pub flash_attn: FlashAttention,
     /// The type of the K cache.
-    pub cache_type_k: Cache,
+    pub cache_type_k: KvType,
     /// The type of the V cache.
-    pub cache_type_v: Cache,
+    pub cache_type_v: KvType,
     /// Whether layers with a sliding window keep what has slid out of it.
     pub swa_full: bool,
     /// The chat template to use instead of the model's own.
@@ -105,7 +105,7 @@ pub enum FlashAttention {
 
 /// The type that the K or V cache is stored in.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub enum Cache {
+pub enum KvType {
     /// 32-bit floats.
     F32,
     /// 16-bit floats.

@@ -7,7 +7,7 @@ use crate::shared::failure::{Code, Failure};
 use crate::shared::message::{
     Answer, Done, Embedding, FromModel, Generate, Ready, State, ToModel, Work,
 };
-use crate::shared::settings::Load;
+use crate::shared::settings::ModelParams;
 
 /// What can be sent over the socket pair.
 pub trait Message: Sized {
@@ -27,7 +27,7 @@ pub struct WrittenToModel {
     id: u64,
     // Another name than the model's: a program that sends back what it gets is none.
     bridge: Option<Build>,
-    load: Option<Load>,
+    load: Option<ModelParams>,
     generate: Option<Generate>,
     embed: Option<String>,
     tokenize: Option<String>,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// What is counted of the slot.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct SlotCounters {
     /// Loads that went well, and the time that they took.
     pub(crate) loads: u64,
     pub(crate) load_time: Duration,

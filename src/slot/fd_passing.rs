@@ -19,18 +19,18 @@ const DESCRIPTORS: &str = if cfg!(target_os = "linux") {
 };
 
 /// Files on their way to the next process that is started.
-pub(super) struct Handover {
+pub(super) struct PassedFiles {
     /// What it inherits.
     inherited: Vec<OwnedFd>,
     links: Option<Links>,
     /// Where it finds the file, or the first part.
     pub(crate) file: String,
-    pub(super) alias: Alias,
+    pub(super) alias: PathAlias,
 }
 
 /// What the model process calls a file, and what it was named by.
 #[derive(Default)]
-pub(super) struct Alias {
+pub(super) struct PathAlias {
     inside: String,
     outside: String,
 }
@@ -39,7 +39,7 @@ pub(super) struct Alias {
 /// links to the descriptors. It is removed with this.
 pub(super) struct Links(PathBuf);
 
-impl Handover {
+impl PassedFiles {
     /// Prepares files for being inherited: a model, or the parts of one that is `split`. They were
     /// named by these paths.
     ///
@@ -58,7 +58,7 @@ impl Handover {
         };
         if !split {
             let file = inherited.first().map(place).unwrap_or_default();
-            let alias = Alias {
+            let alias = PathAlias {
                 inside: file.clone(),
                 outside: path,
             };
@@ -78,7 +78,7 @@ impl Handover {
         Ok(Self {
             inherited,
             file: format!("{inside}{name}"),
-            alias: Alias {
+            alias: PathAlias {
                 inside,
                 outside: parent.to_string(),
             },
@@ -93,7 +93,7 @@ impl Handover {
     }
 }
 
-impl Alias {
+impl PathAlias {
     /// A message of the model process with the name that everybody knows.
     pub(super) fn undo(&self, message: &str) -> String {
         if self.inside.is_empty() {

@@ -5,13 +5,13 @@ use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::fd_passing::{Alias, Handover, Links};
-use super::model_file::{Found, Identity};
+use super::fd_passing::{Links, PassedFiles, PathAlias};
+use super::model_file::{Found, ModelFile};
 use super::model_program::ModelProgram;
 use super::process::ModelProcess;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
-use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::sys::poll::PollFd;
 
 /// Who wants a model to be loaded.
@@ -25,9 +25,9 @@ pub(crate) enum Origin {
 
 /// A load under way, beside the model before.
 pub(crate) struct Loading {
-    pub(crate) identity: Identity,
+    pub(crate) identity: ModelFile,
     pub(super) origin: Origin,
-    alias: Alias,
+    alias: PathAlias,
     _links: Option<Links>,
     pub(crate) process: ModelProcess,
     pub(crate) since: Instant,
@@ -47,7 +47,7 @@ impl Loading {
         origin: Origin,
         wakes: bool,
         program: &ModelProgram,
-        settings: &Load,
+        settings: &ModelParams,
         now: Instant,
     ) -> Result<Self, Failure> {
         let path = found.identity.path().to_string();
@@ -56,18 +56,18 @@ impl Loading {
             failed_to_load(&path, Code::LoadFailed, &reason)
         };
         let split = found.identity.is_split();
-        let mut handover = match found.files.as_slice() {
+        let mut passed = match found.files.as_slice() {
             [] => None,
-            files => Some(Handover::new(files, &found.paths, split).map_err(failed)?),
+            files => Some(PassedFiles::new(files, &found.paths, split).map_err(failed)?),
         };
         let process = ModelProcess::start(program, settings.verbose);
-        let (file, alias) = match &mut handover {
-            Some(handover) => (handover.file.clone(), mem::take(&mut handover.alias)),
-            None => (path.clone(), Alias::default()),
+        let (file, alias) = match &mut passed {
+            Some(passed) => (passed.file.clone(), mem::take(&mut passed.alias)),
+            None => (path.clone(), PathAlias::default()),
         };
-        let links = handover.and_then(Handover::done);
+        let links = passed.and_then(PassedFiles::done);
         let mut process = process.map_err(failed)?;
-        let load = Load {
+        let load = ModelParams {
             path,
             file,
             size: found.identity.size(),
@@ -125,7 +125,7 @@ impl Loading {
             let seconds = limit.as_secs();
             self.refuse(Code::Timeout, &format!("not loaded within {seconds} s"));
         }
-        let died = self.process.buried()?;
+        let died = self.process.try_reap()?;
         let reason = self.process.first_error().unwrap_or(died);
         self.refuse(Code::LoadFailed, &reason);
         self.refused.take().map(Err)

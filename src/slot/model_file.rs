@@ -11,15 +11,15 @@ use llama_cpp_bridge::sys::files::special_kind;
 
 /// What tells that a model's file, or each of its parts, is the one that was loaded.
 #[derive(PartialEq, Clone, Debug)]
-pub(super) struct Identity {
+pub(super) struct ModelFile {
     path: String,
     /// The file itself, and the further parts of one that is split.
-    files: Vec<Stamp>,
+    files: Vec<FileStamp>,
 }
 
 /// What changes when another file takes the place of one, or it is written to.
 #[derive(PartialEq, Clone, Debug)]
-struct Stamp {
+struct FileStamp {
     device: u64,
     inode: u64,
     size: u64,
@@ -28,7 +28,7 @@ struct Stamp {
 
 /// A model file that is there.
 pub(super) struct Found {
-    pub(crate) identity: Identity,
+    pub(crate) identity: ModelFile,
     /// The file and its further parts, opened, where it had to lie in a directory; else none.
     pub(crate) files: Vec<File>,
     /// The path of each of them.
@@ -49,7 +49,7 @@ impl From<String> for Refusal {
     }
 }
 
-impl Identity {
+impl ModelFile {
     /// Looks whether there is a model file at this path at all: llama.cpp says little of one that
     /// cannot be read, and a FIFO would hold it for ever. Of a file whose name says that it is the
     /// first of several, `NAME-00001-of-0000N.gguf`, all parts count. With a directory, all have
@@ -80,7 +80,7 @@ impl Identity {
             match opened {
                 Ok((metadata, file)) => {
                     expect_regular(&metadata).map_err(|reason| named(format!(" {reason}")))?;
-                    found.identity.files.push(Stamp::of(&metadata));
+                    found.identity.files.push(FileStamp::of(&metadata));
                     found.files.extend(file);
                     found.paths.push(part);
                 }
@@ -119,7 +119,7 @@ fn outside(directory: &ModelDir) -> Refusal {
     }
 }
 
-impl Stamp {
+impl FileStamp {
     fn of(metadata: &Metadata) -> Self {
         Self {
             device: metadata.dev(),
@@ -132,7 +132,7 @@ impl Stamp {
 
 /// The file at the path, which has to begin as a GGUF file does; opened for good if it has to lie in
 /// a directory.
-fn first(path: &str, directory: Option<&ModelDir>) -> Result<(Stamp, Option<File>), Refusal> {
+fn first(path: &str, directory: Option<&ModelDir>) -> Result<(FileStamp, Option<File>), Refusal> {
     let mut file = match directory {
         None => open(path)?,
         Some(directory) => match directory.open_file(path) {
@@ -144,7 +144,7 @@ fn first(path: &str, directory: Option<&ModelDir>) -> Result<(Stamp, Option<File
     let metadata = file.metadata().map_err(describe)?;
     expect_regular(&metadata)?;
     expect_gguf(&mut file)?;
-    Ok((Stamp::of(&metadata), directory.map(|_| file)))
+    Ok((FileStamp::of(&metadata), directory.map(|_| file)))
 }
 
 fn open(path: &str) -> Result<File, String> {

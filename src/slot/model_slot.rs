@@ -4,16 +4,16 @@
 use std::mem;
 use std::time::{Duration, Instant};
 
-use super::counters::Tally;
+use super::counters::SlotCounters;
 use super::loading::{Loading, Origin, failed_to_load};
 use super::model_dir::ModelDir;
-use super::model_file::Identity;
+use super::model_file::ModelFile;
 use super::model_program::ModelProgram;
 use super::process::ModelProcess;
 use super::worker::{Heard, Worker};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Ready, Work};
-use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::sys::log::{self, Level};
 use llama_cpp_bridge::sys::poll::PollFd;
 
@@ -30,7 +30,7 @@ pub(crate) struct Limits {
 
 /// What is known of a model that was loaded.
 pub(crate) struct Model {
-    identity: Identity,
+    identity: ModelFile,
     origin: Origin,
     /// What it told of itself.
     pub(crate) ready: Ready,
@@ -86,7 +86,7 @@ pub(crate) enum Event {
 /// The one model that is loaded, or none.
 pub(crate) struct Slot {
     /// How to load models; the path is filled in for each.
-    settings: Load,
+    settings: ModelParams,
     program: ModelProgram,
     /// Where clients' models have to lie.
     directory: Option<ModelDir>,
@@ -96,7 +96,7 @@ pub(crate) struct Slot {
     /// Processes that were told to end and whose memory is not back yet.
     ending: Vec<ModelProcess>,
     last_id: u64,
-    tally: Tally,
+    counters: SlotCounters,
 }
 
 /// The states that [`Slot::state`] can tell.
@@ -105,7 +105,7 @@ pub(crate) const STATES: [&str; 4] = ["empty", "loading", "loaded", "resting"];
 impl Slot {
     /// An empty slot, whose models will be loaded with these settings.
     pub(crate) fn new(
-        settings: Load,
+        settings: ModelParams,
         program: ModelProgram,
         directory: Option<ModelDir>,
         limits: Limits,
@@ -119,7 +119,7 @@ impl Slot {
             loading: None,
             ending: Vec::new(),
             last_id: 0,
-            tally: Tally::default(),
+            counters: SlotCounters::default(),
         }
     }
 
@@ -134,8 +134,8 @@ impl Slot {
     }
 
     /// What was counted so far.
-    pub(crate) fn tally(&self) -> &Tally {
-        &self.tally
+    pub(crate) fn counters(&self) -> &SlotCounters {
+        &self.counters
     }
 
     /// The process that has the model, else the one that loads it.
@@ -220,13 +220,14 @@ impl Slot {
     /// are gone. `said` tells whether they may have said something, `wanted` whether a request
     /// waits for the model.
     pub(crate) fn turn(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
-        self.ending.retain_mut(|process| process.buried().is_none());
+        self.ending
+            .retain_mut(|process| process.try_reap().is_none());
         let mut events = self.turn_worker(now, said, wanted);
         if !wanted {
             self.rest_if_idle(now);
         }
         let ended = self.turn_loading(now, said);
-        self.tally.failed_loads += u64::from(matches!(ended, Some(Err(_))));
+        self.counters.failed_loads += u64::from(matches!(ended, Some(Err(_))));
         events.extend(ended.map(Event::LoadEnded));
         events
     }
@@ -238,11 +239,11 @@ impl Slot {
         let heard = if said { worker.pump(now) } else { Vec::new() };
         let mut events: Vec<Event> = heard.into_iter().map(Event::Heard).collect();
         worker.check(now, wanted, model.load_time, self.limits.stall);
-        if let Some(death) = worker.buried() {
+        if let Some(death) = worker.try_reap() {
             let path = model.path();
             let message = format!("{path}: model process died: {}", death.reason);
             log::write(Level::Error, &message);
-            self.tally.deaths += 1;
+            self.counters.deaths += 1;
             self.rest();
             let told = |id| Event::Heard(Heard::Answer(id, Err(death.told.clone())));
             events.extend(death.requests.into_iter().map(told));
@@ -254,7 +255,7 @@ impl Slot {
     fn rest(&mut self) -> Option<Box<Worker>> {
         match mem::replace(&mut self.state, State::Empty) {
             State::Loaded(model, worker) => {
-                self.tally.rests += 1;
+                self.counters.rests += 1;
                 self.state = State::Resting(model);
                 Some(worker)
             }
@@ -293,8 +294,8 @@ impl Slot {
             ready,
             load_time: now - loading.since,
         };
-        self.tally.loads += 1;
-        self.tally.load_time += model.load_time;
+        self.counters.loads += 1;
+        self.counters.load_time += model.load_time;
         let worker = Box::new(Worker::new(loading.process, now));
         let before = mem::replace(&mut self.state, State::Loaded(model, worker));
         self.let_go(before);
@@ -308,7 +309,7 @@ impl Slot {
 
     fn end(&mut self, mut process: ModelProcess) {
         process.end();
-        if process.buried().is_none() {
+        if process.try_reap().is_none() {
             self.ending.push(process);
         }
     }
@@ -326,7 +327,7 @@ impl Slot {
         now: Instant,
     ) -> Result<LoadStatus, Failure> {
         let begun = self.begin(path, origin, now);
-        self.tally.failed_loads += u64::from(begun.is_err());
+        self.counters.failed_loads += u64::from(begun.is_err());
         begun
     }
 
@@ -336,7 +337,7 @@ impl Slot {
         }
         let wakes = matches!(&self.state, State::Resting(model) if model.path() == path);
         let directory = self.directory.as_ref();
-        let found = match Identity::of(path, directory.filter(|_| origin == Origin::Client)) {
+        let found = match ModelFile::of(path, directory.filter(|_| origin == Origin::Client)) {
             Ok(found) => found,
             Err(refusal) => {
                 // Who may not load it cannot take it away by trying.
@@ -388,7 +389,7 @@ impl Slot {
     ///
     /// # Errors
     /// `load_failed`: it cannot be brought back, and the slot is empty now.
-    pub(crate) fn prepare(&mut self, now: Instant) -> Result<Readiness, Failure> {
+    pub(crate) fn ensure_loaded(&mut self, now: Instant) -> Result<Readiness, Failure> {
         let (path, origin) = match &self.state {
             State::Loaded(_, worker) if worker.takes_work() => return Ok(Readiness::Ready),
             State::Empty if self.loading.is_none() => return Ok(Readiness::Empty),

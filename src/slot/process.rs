@@ -177,7 +177,7 @@ impl ModelProcess {
         self.end();
     }
 
-    /// Has it end. Its memory is back once it is [`buried`](Self::buried).
+    /// Has it end. Its memory is back once it is [reaped](Self::try_reap).
     pub(crate) fn end(&mut self) {
         self.ending = true;
         // It fails only for a process that is buried already.
@@ -190,7 +190,7 @@ impl ModelProcess {
     }
 
     /// What it died of, once it is gone; `None` while it is still there.
-    pub(super) fn buried(&mut self) -> Option<String> {
+    pub(super) fn try_reap(&mut self) -> Option<String> {
         if !self.ending {
             return None;
         }

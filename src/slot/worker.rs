@@ -172,14 +172,14 @@ impl Worker {
 
     /// Once the process is gone: what it died of, the requests that it had, and what they are to
     /// be told.
-    pub(super) fn buried(&mut self) -> Option<Death> {
-        let reason = self.process.buried()?;
+    pub(super) fn try_reap(&mut self) -> Option<Exit> {
+        let reason = self.process.try_reap()?;
         let requests = std::mem::take(&mut self.live);
         let told = self.verdict.take().unwrap_or_else(|| {
             let message = format!("Model process died: {reason}");
             Failure::new(Code::ModelDied, message)
         });
-        Some(Death {
+        Some(Exit {
             reason,
             requests,
             told,
@@ -198,7 +198,7 @@ impl Worker {
 }
 
 /// The end of a worker.
-pub(super) struct Death {
+pub(super) struct Exit {
     /// For whoever runs the bridge.
     pub(crate) reason: String,
     /// The requests that it had.

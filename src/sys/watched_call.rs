@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-/// What [`or_end`] leaves behind when it ends the process.
+/// What [`abort_after`] leaves behind when it ends the process.
 const OVERDUE: &str = "llama.cpp did not come to an end with the grammar\n";
 
 /// Does work that cannot be interrupted, and ends the process if it takes longer than this, which
 /// is rounded down to seconds.
-pub fn or_end<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
+pub fn abort_after<T>(limit: Duration, work: impl FnOnce() -> T) -> T {
     // SAFETY: the structure is plain data, zeroed is its empty value, and the handler only does
     // what is allowed in one.
     unsafe {

@@ -10,13 +10,13 @@ use llama_cpp_2::model::params::LlamaModelParams;
 
 use crate::tuning::threads;
 use llama_cpp_bridge::shared::ranges::MAX_CONTEXT;
-use llama_cpp_bridge::shared::settings::{Cache, DEFAULT_CONTEXT, FlashAttention, Load};
+use llama_cpp_bridge::shared::settings::{DEFAULT_CONTEXT, FlashAttention, KvType, ModelParams};
 
 /// Loads the model. Where llama.cpp aborts instead of failing, this does not return.
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
-pub(crate) fn model(backend: &LlamaBackend, load: &Load) -> Result<LlamaModel, String> {
+pub(crate) fn model(backend: &LlamaBackend, load: &ModelParams) -> Result<LlamaModel, String> {
     let mut params = LlamaModelParams::default()
         .with_use_mmap(load.mmap)
         .with_use_mlock(load.mlock);
@@ -28,7 +28,7 @@ pub(crate) fn model(backend: &LlamaBackend, load: &Load) -> Result<LlamaModel, S
 }
 
 /// Tokens of the context: what was asked for, at most what the model was trained with.
-pub(crate) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
+pub(crate) fn context_size(model: &LlamaModel, load: &ModelParams) -> u32 {
     let own = match model.n_ctx_train() {
         0 => MAX_CONTEXT,
         size => size.min(MAX_CONTEXT),
@@ -41,7 +41,7 @@ pub(crate) fn context_size(model: &LlamaModel, load: &Load) -> u32 {
 
 /// How many requests a context of `size` tokens takes at a time: as many as were asked for, but
 /// each must be able to give a token to one batch.
-pub(crate) fn places(load: &Load, size: u32) -> u32 {
+pub(crate) fn places(load: &ModelParams, size: u32) -> u32 {
     load.parallel.min(load.batch_size).min(size).max(1)
 }
 
@@ -52,7 +52,7 @@ pub(crate) fn places(load: &Load, size: u32) -> u32 {
 pub(crate) fn context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
-    load: &Load,
+    load: &ModelParams,
     size: u32,
 ) -> Result<LlamaContext<'model>, String> {
     let params = params(load, size)
@@ -71,7 +71,7 @@ pub(crate) fn context<'model>(
 pub(crate) fn embedding_context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
-    load: &Load,
+    load: &ModelParams,
     tokens: u32,
     most: u32,
     sequences: u32,
@@ -101,7 +101,7 @@ pub(crate) fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
     model.meta_val_str(key).ok()
 }
 
-fn params(load: &Load, size: u32) -> LlamaContextParams {
+fn params(load: &ModelParams, size: u32) -> LlamaContextParams {
     let asked = threads::asked(load);
     LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(size))
@@ -127,16 +127,16 @@ fn create<'model>(
         .map_err(|_| "llama.cpp cannot make a context for it and does not say why".to_string())
 }
 
-fn cache_type(cache: Cache) -> KvCacheType {
+fn cache_type(cache: KvType) -> KvCacheType {
     match cache {
-        Cache::F32 => KvCacheType::F32,
-        Cache::F16 => KvCacheType::F16,
-        Cache::Bf16 => KvCacheType::BF16,
-        Cache::Q8_0 => KvCacheType::Q8_0,
-        Cache::Q4_0 => KvCacheType::Q4_0,
-        Cache::Q4_1 => KvCacheType::Q4_1,
-        Cache::Iq4Nl => KvCacheType::IQ4_NL,
-        Cache::Q5_0 => KvCacheType::Q5_0,
-        Cache::Q5_1 => KvCacheType::Q5_1,
+        KvType::F32 => KvCacheType::F32,
+        KvType::F16 => KvCacheType::F16,
+        KvType::Bf16 => KvCacheType::BF16,
+        KvType::Q8_0 => KvCacheType::Q8_0,
+        KvType::Q4_0 => KvCacheType::Q4_0,
+        KvType::Q4_1 => KvCacheType::Q4_1,
+        KvType::Iq4Nl => KvCacheType::IQ4_NL,
+        KvType::Q5_0 => KvCacheType::Q5_0,
+        KvType::Q5_1 => KvCacheType::Q5_1,
     }
 }

@@ -25,13 +25,13 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_bridge::shared::build;
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
-use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::sys;
 
 use bridge_link::next_message;
 use decode::engine::Engine;
 use kv::checkpoints;
-use memory_check::Room;
+use memory_check::MemoryCheck;
 use text::{Template, tokenizer};
 
 /// Exit status where nobody is there to serve, as of a wrong command line.
@@ -112,7 +112,7 @@ fn serve(link: &mut Link) -> Result<(), String> {
 }
 
 /// Loads the model and serves it to its end; or tells why it could not be loaded.
-fn load_and_serve(load: &Load, link: &mut Link) -> Result<(), String> {
+fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
     if load.sandbox
         && !HAS_DRIVER
@@ -122,7 +122,7 @@ fn load_and_serve(load: &Load, link: &mut Link) -> Result<(), String> {
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
     let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
-    let room = Room::look(load, backend.supports_gpu_offload());
+    let room = MemoryCheck::look(load, backend.supports_gpu_offload());
     let model = room
         .for_weights()
         .and_then(|()| load::model(&backend, load));
@@ -170,7 +170,7 @@ fn load_and_serve(load: &Load, link: &mut Link) -> Result<(), String> {
 }
 
 /// The chat template: the one that was given, else the model's own.
-fn template(model: &LlamaModel, load: &Load) -> Option<Template> {
+fn template(model: &LlamaModel, load: &ModelParams) -> Option<Template> {
     let own = || load::metadata(model, "tokenizer.chat_template");
     let source = load.chat_template.clone().or_else(own)?;
     let vocabulary = model.vocab();
@@ -182,7 +182,7 @@ fn template(model: &LlamaModel, load: &Load) -> Option<Template> {
     ))
 }
 
-fn describe(model: &LlamaModel, load: &Load, context_size: u32) -> Ready {
+fn describe(model: &LlamaModel, load: &ModelParams, context_size: u32) -> Ready {
     let architecture = load::architecture(model);
     Ready {
         description: load::metadata(model, "general.name").unwrap_or_else(|| architecture.clone()),

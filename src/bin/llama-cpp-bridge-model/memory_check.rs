@@ -5,7 +5,7 @@
 use llama_cpp_2::model::LlamaModel;
 
 use crate::load::{self, own_metadata};
-use llama_cpp_bridge::shared::settings::{Cache, Load};
+use llama_cpp_bridge::shared::settings::{KvType, ModelParams};
 use llama_cpp_bridge::sys::memory::{Available, shown};
 
 /// Metadata of models whose cache is smaller than layers times tokens, in ways that differ.
@@ -19,17 +19,17 @@ const SMALLER_CACHES: [&str; 6] = [
 ];
 
 /// A look at the memory before anything is loaded.
-pub(crate) struct Room {
+pub(crate) struct MemoryCheck {
     /// `None` where nothing is to be refused.
     available: Option<Available>,
     /// Bytes of the file and its parts: mapped or read, each is wanted for each token.
     weights: u64,
 }
 
-impl Room {
+impl MemoryCheck {
     /// Looks; `gpu` tells whether weights and cache may lie in the memory of an accelerator, of
     /// which nothing is known here.
-    pub(crate) fn look(load: &Load, gpu: bool) -> Self {
+    pub(crate) fn look(load: &ModelParams, gpu: bool) -> Self {
         let wanted = !load.force && !gpu;
         Self {
             available: wanted.then(Available::now).flatten(),
@@ -52,7 +52,7 @@ impl Room {
     pub(crate) fn for_context(
         &self,
         model: &LlamaModel,
-        load: &Load,
+        load: &ModelParams,
         tokens: u32,
     ) -> Result<(), String> {
         let parts = [
@@ -88,7 +88,7 @@ impl Room {
 }
 
 /// Bytes of the cached keys and values; 0 for a model whose cache is of another kind.
-fn cache(model: &LlamaModel, load: &Load, tokens: u32) -> u64 {
+fn cache(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
     let special = SMALLER_CACHES
         .iter()
         .any(|key| own_metadata(model, key).is_some());
@@ -114,7 +114,7 @@ fn cache(model: &LlamaModel, load: &Load, tokens: u32) -> u64 {
 }
 
 /// Bytes of the logits of a step, and of what goes from layer to layer.
-fn buffers(model: &LlamaModel, load: &Load, tokens: u32) -> u64 {
+fn buffers(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
     let logits = u64::from(load::places(load, tokens)) * u64::from(model.n_vocab().unsigned_abs());
     let batch = u64::from(load.ubatch_size.min(load.batch_size).min(tokens));
     let between = batch * u64::from(model.n_embd().unsigned_abs());
@@ -122,14 +122,14 @@ fn buffers(model: &LlamaModel, load: &Load, tokens: u32) -> u64 {
 }
 
 /// What a number takes in a cache, its share of the scales of a block included.
-fn bytes_per_number(cache: Cache) -> f64 {
+fn bytes_per_number(cache: KvType) -> f64 {
     match cache {
-        Cache::F32 => 4.0,
-        Cache::F16 | Cache::Bf16 => 2.0,
-        Cache::Q8_0 => 34.0 / 32.0,
-        Cache::Q4_0 | Cache::Iq4Nl => 18.0 / 32.0,
-        Cache::Q4_1 => 20.0 / 32.0,
-        Cache::Q5_0 => 22.0 / 32.0,
-        Cache::Q5_1 => 24.0 / 32.0,
+        KvType::F32 => 4.0,
+        KvType::F16 | KvType::Bf16 => 2.0,
+        KvType::Q8_0 => 34.0 / 32.0,
+        KvType::Q4_0 | KvType::Iq4Nl => 18.0 / 32.0,
+        KvType::Q4_1 => 20.0 / 32.0,
+        KvType::Q5_0 => 22.0 / 32.0,
+        KvType::Q5_1 => 24.0 / 32.0,
     }
 }

@@ -39,12 +39,12 @@ pub(crate) struct Sample {
 }
 
 /// Whether the functions here have an effect.
-pub(crate) const IN_HAND: bool = cfg!(openmp_in_hand);
+pub(crate) const HOOKED: bool = cfg!(openmp_in_hand);
 
 /// Takes a [`Sample`] at the end of graphs from now on. The file stays open, so that it can be read
 /// by a process that may no longer open any.
 pub(crate) fn watch() {
-    if IN_HAND && let Ok(file) = File::open("/proc/loadavg") {
+    if HOOKED && let Ok(file) = File::open("/proc/loadavg") {
         let _ = LOAD.set(file);
     }
 }

@@ -51,28 +51,28 @@ fn model(page: &mut Page, slot: &Slot) {
         ];
         page.sample(&labels, 1);
     }
-    let tally = slot.tally();
+    let counters = slot.counters();
     page.counter(
         "model_loads_total",
         "Loads that ended, those of a resting model included.",
     );
-    page.sample(&[("outcome", "ok")], tally.loads);
-    page.sample(&[("outcome", "error")], tally.failed_loads);
+    page.sample(&[("outcome", "ok")], counters.loads);
+    page.sample(&[("outcome", "error")], counters.failed_loads);
     page.counter(
         "model_load_seconds_total",
         "Time of the loads that went well.",
     );
-    page.sample(&[], tally.load_time.as_secs_f64());
+    page.sample(&[], counters.load_time.as_secs_f64());
     page.counter(
         "model_deaths_total",
         "Ends of the process of a loaded model that nobody had asked for.",
     );
-    page.sample(&[], tally.deaths);
+    page.sample(&[], counters.deaths);
     page.counter(
         "model_rests_total",
         "Times that the model was left without a process, to come back when it is needed.",
     );
-    page.sample(&[], tally.rests);
+    page.sample(&[], counters.rests);
 }
 
 fn clients(page: &mut Page, metrics: &Metrics) {

@@ -16,21 +16,21 @@ use crate::bridge_link::Reports;
 use crate::bridge_link::next_message;
 use crate::decode::scheduler::Queue;
 use crate::decode::sequence::{Progress, Sequence, check_logits, not_finite};
-use crate::decode::speculative::Guessing;
+use crate::decode::speculative::Speculator;
 use crate::embedding::embedder::{self, Embedder};
 use crate::embedding::jobs::Embeds;
 use crate::kv::checkpoints;
 use crate::kv::saved_state::{self, States};
 use crate::load;
-use crate::sampling::token_index::Lexicon;
+use crate::sampling::token_index::TokenIndex;
 use crate::text::Template;
 use crate::text::tokenizer;
-use crate::tuning::step_time::Pace;
+use crate::tuning::step_time::StepEstimator;
 use crate::tuning::threads::{self, Threads};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{Answer, FinishReason, Generate, State, ToModel, Work};
-use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::shared::settings::ModelParams;
 
 /// What comes of SAVE and RESTORE.
 type Outcome = Result<State, Failure>;
@@ -44,16 +44,16 @@ pub(crate) struct Engine<'model> {
     batch_size: usize,
     template: Option<Template>,
     only_embeds: bool,
-    lexicon: Rc<Lexicon>,
+    lexicon: Rc<TokenIndex>,
     /// The requests for text.
     queue: Queue,
     /// Those for embeddings.
     embeds: Embeds<'model>,
     /// Those that are saved; `None` where there is no directory for them.
     states: Option<States>,
-    pace: Pace,
+    pace: StepEstimator,
     threads: Threads,
-    guessing: Guessing,
+    guessing: Speculator,
 }
 
 impl<'model> Engine<'model> {
@@ -65,14 +65,14 @@ impl<'model> Engine<'model> {
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
         context: LlamaContext<'model>,
-        load: &'model Load,
+        load: &'model ModelParams,
         context_size: u32,
         template: Option<Template>,
     ) -> Result<Self, String> {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
         let threads = threads::asked(load).batch;
-        let pace = Pace::new(model.n_params(), threads, on_gpu, batch_size);
+        let pace = StepEstimator::new(model.n_params(), threads, on_gpu, batch_size);
         let places = load::places(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
         let checkpoints = checkpoints::needed(model, &context, load.swa_full);
@@ -93,7 +93,7 @@ impl<'model> Engine<'model> {
             states: States::new(load, context_size)?,
             pace,
             threads: Threads::new(load),
-            guessing: Guessing::new(guesses),
+            guessing: Speculator::new(guesses),
         })
     }
 

@@ -7,7 +7,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
 use crate::decode::sequence::Sequence;
-use crate::decode::speculative::Guessing;
+use crate::decode::speculative::Speculator;
 use crate::kv::cells::Cells;
 use crate::kv::prefix_cache::Cache;
 
@@ -188,7 +188,7 @@ impl Queue {
 
     /// Lets the requests under way guess, beside the tokens that the next batch takes of each;
     /// never more than `most` tokens in all.
-    pub(crate) fn guess(&mut self, guessing: &Guessing, plan: &[usize], most: usize) {
+    pub(crate) fn guess(&mut self, guessing: &Speculator, plan: &[usize], most: usize) {
         let planned = plan.iter().sum::<usize>();
         let room = self.cache.free().min(most).saturating_sub(planned);
         guessing.prepare(&mut self.running, plan, room);

@@ -9,10 +9,10 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
 use crate::decode::speculative::Record;
-use crate::kv::prefix_cache::Seat;
+use crate::kv::prefix_cache::Assignment;
 use crate::sampling::logits::Logits;
 use crate::sampling::sampler::Chooser;
-use crate::sampling::token_index::Lexicon;
+use crate::sampling::token_index::TokenIndex;
 use crate::text::detokenizer::Output;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Done, FinishReason, Generate};
@@ -83,7 +83,7 @@ impl Sequence {
     pub(crate) fn new(
         id: u64,
         model: &LlamaModel,
-        lexicon: &Rc<Lexicon>,
+        lexicon: &Rc<TokenIndex>,
         context_size: u32,
         tokens: Vec<LlamaToken>,
         request: &Generate,
@@ -145,7 +145,7 @@ impl Sequence {
     }
 
     /// Starts, or starts again, in a place that holds its first tokens.
-    pub(crate) fn sit(&mut self, seat: Seat) {
+    pub(crate) fn sit(&mut self, seat: Assignment) {
         self.place = seat.place;
         self.stops = seat.stops;
         if self.start.is_none() {

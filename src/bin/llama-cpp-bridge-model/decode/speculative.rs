@@ -1,4 +1,4 @@
-//! Guessing: where a text repeats what stands before it, its next tokens are guessed, evaluated
+//! Speculation: where a text repeats what stands before it, its next tokens are guessed, evaluated
 //! with the last one in one batch, and kept as far as the model chooses just them.
 
 use std::time::Duration;
@@ -34,7 +34,7 @@ const FORGETTING: f64 = 0.01;
 const SIZES: usize = 6;
 
 /// When to guess, and how much.
-pub(crate) struct Guessing {
+pub(crate) struct Speculator {
     /// Tokens guessed at a time at the most; 0 is none.
     most: usize,
     /// Seconds that one token takes.
@@ -74,7 +74,7 @@ impl Record {
     }
 }
 
-impl Guessing {
+impl Speculator {
     /// For at most so many tokens at a time; 0 is none.
     pub(crate) fn new(most: u32) -> Self {
         Self {

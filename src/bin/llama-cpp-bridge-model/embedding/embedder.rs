@@ -14,7 +14,7 @@ use crate::load;
 use crate::text::tokenizer;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Embedding;
-use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::shared::settings::ModelParams;
 
 /// Architectures whose attention looks both ways whatever their metadata says, and that generate
 /// all the same.
@@ -27,7 +27,7 @@ const GEMMA_EMBEDDING: &str = "gemma-embedding";
 pub(crate) struct Embedder<'model> {
     backend: &'model LlamaBackend,
     model: &'model LlamaModel,
-    load: &'model Load,
+    load: &'model ModelParams,
     /// Tokens of a text at the most.
     limit: u32,
 }
@@ -66,7 +66,7 @@ impl<'model> Embedder<'model> {
     pub(crate) fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
-        load: &'model Load,
+        load: &'model ModelParams,
         context_size: u32,
     ) -> Self {
         Self {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::bridge_link::Reports;
 use crate::embedding::embedder::{Embedder, Job, Text};
-use crate::tuning::step_time::Pace;
+use crate::tuning::step_time::StepEstimator;
 use crate::tuning::threads::Threads;
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::message::Answer;
@@ -74,7 +74,7 @@ impl<'model> Embeds<'model> {
     /// Those of the socket.
     pub(crate) fn step(
         &mut self,
-        pace: &mut Pace,
+        pace: &mut StepEstimator,
         threads: &mut Threads,
         reports: &mut Reports<'_>,
     ) -> Result<(), String> {

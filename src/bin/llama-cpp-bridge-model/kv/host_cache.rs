@@ -16,13 +16,13 @@ const LEAST: usize = 16;
 
 /// Evaluated texts.
 #[derive(Default)]
-pub(crate) struct Shelf {
+pub(crate) struct HostCache {
     /// The one that was put here last stands last.
-    states: Vec<Shelved>,
+    states: Vec<ParkedPrompt>,
 }
 
 /// An evaluated text.
-pub(crate) struct Shelved {
+pub(crate) struct ParkedPrompt {
     pub(crate) tokens: Vec<LlamaToken>,
     /// How many of them were a prompt.
     pub(crate) prompt: usize,
@@ -31,7 +31,7 @@ pub(crate) struct Shelved {
     state: SeqState,
 }
 
-impl Shelved {
+impl ParkedPrompt {
     /// Takes the state of a place that holds these tokens out of the context; the place keeps it.
     /// `None` if that is not worth it or cannot be done.
     pub(crate) fn new(
@@ -66,7 +66,7 @@ impl Shelved {
     }
 }
 
-impl Shelf {
+impl HostCache {
     /// Whether so many tokens are worth a place here.
     pub(crate) fn wants(tokens: usize) -> bool {
         tokens >= LEAST
@@ -74,9 +74,10 @@ impl Shelf {
 
     /// Puts a text here. What a longer one can be cut back to is of no use beside it; the oldest
     /// make room.
-    pub(crate) fn put(&mut self, new: Shelved) {
-        let holds =
-            |long: &Shelved, short: &Shelved| long.whole && long.tokens.starts_with(&short.tokens);
+    pub(crate) fn put(&mut self, new: ParkedPrompt) {
+        let holds = |long: &ParkedPrompt, short: &ParkedPrompt| {
+            long.whole && long.tokens.starts_with(&short.tokens)
+        };
         let longer = self.states.iter().position(|old| holds(old, &new));
         let new = longer.map_or(new, |at| self.states.remove(at));
         self.states.retain(|old| !holds(&new, old));
@@ -94,7 +95,7 @@ impl Shelf {
         wanted: &[LlamaToken],
         checkpoints: &Checkpoints,
     ) -> Option<(usize, usize)> {
-        let usable = |text: &Shelved| {
+        let usable = |text: &ParkedPrompt| {
             let same = text.common(wanted);
             if same < text.tokens.len() && !text.whole {
                 return checkpoints.longest(&wanted[..same]);
@@ -120,7 +121,7 @@ impl Shelf {
     }
 
     /// Takes a text out.
-    pub(crate) fn take(&mut self, at: usize) -> Shelved {
+    pub(crate) fn take(&mut self, at: usize) -> ParkedPrompt {
         self.states.remove(at)
     }
 }

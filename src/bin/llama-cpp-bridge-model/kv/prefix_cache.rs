@@ -9,12 +9,12 @@ use llama_cpp_2::token::LlamaToken;
 
 use crate::kv::cells::Cells;
 use crate::kv::checkpoints::Checkpoints;
-use crate::kv::host_cache::{Shelf, Shelved};
+use crate::kv::host_cache::{HostCache, ParkedPrompt};
 
 /// Everything that was evaluated and is still there.
 pub(crate) struct Cache {
     cells: Cells,
-    shelf: Shelf,
+    shelf: HostCache,
     checkpoints: Checkpoints,
 }
 
@@ -22,11 +22,11 @@ pub(crate) struct Cache {
 #[derive(Clone, Copy)]
 enum Source {
     Place(usize, usize),
-    Shelf(usize, usize),
+    HostCache(usize, usize),
 }
 
 /// A place for a request.
-pub(crate) struct Seat {
+pub(crate) struct Assignment {
     /// llama.cpp's number of the sequence.
     pub(crate) place: i32,
     /// How many tokens of the prompt it holds already.
@@ -41,7 +41,7 @@ impl Cache {
     pub(crate) fn new(places: u32, size: usize, checkpoints: bool) -> Self {
         Self {
             cells: Cells::new(places, size),
-            shelf: Shelf::default(),
+            shelf: HostCache::default(),
             checkpoints: Checkpoints::new(checkpoints, size),
         }
     }
@@ -64,7 +64,7 @@ impl Cache {
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
         reuse: bool,
-    ) -> Option<Seat> {
+    ) -> Option<Assignment> {
         let source = self.source(context, tokens, reuse);
         let parts = match reuse && self.checkpoints.needed() {
             true => self.parting(tokens),
@@ -75,7 +75,7 @@ impl Cache {
             Some(Source::Place(from, known)) => {
                 self.take_from_place(context, tokens, from, known)?
             }
-            Some(Source::Shelf(from, known)) => {
+            Some(Source::HostCache(from, known)) => {
                 // Making room may put another text on the shelf, so this one comes off first.
                 let text = self.shelf.take(from);
                 let Some(at) = self.vacate(context, None) else {
@@ -90,7 +90,7 @@ impl Cache {
         }
         self.cells.touch(at, true);
         self.cells.places[at].prompt = tokens.len();
-        Some(Seat {
+        Some(Assignment {
             place: at as i32,
             known,
             stops: self.checkpoints.stops(tokens.len(), known, parts),
@@ -104,7 +104,7 @@ impl Cache {
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
         reuse: bool,
-    ) -> Option<Seat> {
+    ) -> Option<Assignment> {
         let source = self.source(context, tokens, reuse);
         if self.cells.is_mixed() || !matches!(source, Some(Source::Place(..))) {
             self.shelve_kept(context);
@@ -211,7 +211,7 @@ impl Cache {
         &mut self,
         context: &mut LlamaContext<'_>,
         at: usize,
-        text: Shelved,
+        text: ParkedPrompt,
         known: usize,
     ) -> usize {
         while self.cells.free() < text.tokens.len() {
@@ -273,7 +273,7 @@ impl Cache {
     /// Forgets everything: the cells, their bytes, what is on the shelf, and the checkpoints.
     pub(crate) fn reset(&mut self, context: &mut LlamaContext<'_>) {
         self.cells.reset(context);
-        self.shelf = Shelf::default();
+        self.shelf = HostCache::default();
         self.checkpoints.clear();
     }
 
@@ -296,7 +296,7 @@ impl Cache {
 
     /// Puts what a place holds on the shelf, and empties it.
     fn shelve(&mut self, context: &mut LlamaContext<'_>, at: usize) {
-        if Shelf::wants(self.cells.places[at].len())
+        if HostCache::wants(self.cells.places[at].len())
             && let Some(saved) = self.saved(context, at)
         {
             self.shelf.put(saved);
@@ -304,10 +304,10 @@ impl Cache {
         self.cells.clear(context, at);
     }
 
-    fn saved(&self, context: &LlamaContext<'_>, at: usize) -> Option<Shelved> {
+    fn saved(&self, context: &LlamaContext<'_>, at: usize) -> Option<ParkedPrompt> {
         let place = &self.cells.places[at];
         let whole = Cells::whole(context, at as i32) && !self.checkpoints.needed();
-        Shelved::new(context, at as i32, place.tokens(), place.prompt, whole)
+        ParkedPrompt::new(context, at as i32, place.tokens(), place.prompt, whole)
     }
 
     /// Where most of these tokens are to be had. The last one of them never counts: it has to be
@@ -326,7 +326,7 @@ impl Cache {
         let placed = self.place_with(context, tokens);
         match (placed, shelved) {
             (Some((at, known)), Some((_, more))) if known >= more => Some(Source::Place(at, known)),
-            (_, Some((at, known))) => Some(Source::Shelf(at, known)),
+            (_, Some((at, known))) => Some(Source::HostCache(at, known)),
             (Some((at, known)), None) => Some(Source::Place(at, known)),
             (None, None) => None,
         }

@@ -18,7 +18,7 @@ use crate::kv::prefix_cache::Cache;
 use crate::kv::state_dir::{MAGIC, StateDir, cannot, unusable};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::State;
-use llama_cpp_bridge::shared::settings::{self, FlashAttention, Load};
+use llama_cpp_bridge::shared::settings::{self, FlashAttention, ModelParams};
 use llama_cpp_bridge::sys;
 use llama_cpp_bridge::sys::log::ERROR_MARK;
 
@@ -47,8 +47,8 @@ struct Label {
     model_bytes: u64,
     model_hash: u64,
     context_size: u32,
-    cache_type_k: settings::Cache,
-    cache_type_v: settings::Cache,
+    cache_type_k: settings::KvType,
+    cache_type_v: settings::KvType,
     /// llama.cpp lays the values out otherwise without it.
     flash_attn: FlashAttention,
     tokens: u32,
@@ -77,7 +77,7 @@ impl States {
     ///
     /// # Errors
     /// A model file that cannot be read any more.
-    pub(crate) fn new(load: &Load, context_size: u32) -> Result<Option<Self>, String> {
+    pub(crate) fn new(load: &ModelParams, context_size: u32) -> Result<Option<Self>, String> {
         let Some(path) = &load.state_dir else {
             return Ok(None);
         };
@@ -236,7 +236,7 @@ impl Label {
     /// What it is of that this one is not, for a message.
     fn other_than(&self, own: &Self) -> Option<String> {
         let of_model = (self.model_bytes, self.model_hash);
-        let spelled = |cache: settings::Cache| format!("{cache:?}").to_lowercase();
+        let spelled = |cache: settings::KvType| format!("{cache:?}").to_lowercase();
         match () {
             () if self.version != own.version => Some(format!(
                 "version {}; this bridge writes and reads version {}",

@@ -31,7 +31,7 @@ const OVERDUE: Duration = Duration::from_secs(10);
 const PARSER_PREFIX: &str = "parse: error parsing grammar: ";
 
 /// What every token of an answer must follow.
-pub(crate) struct Bound {
+pub(crate) struct Constraint {
     /// The field of the request that it comes from.
     field: &'static str,
     sampler: LlamaSampler,
@@ -39,7 +39,7 @@ pub(crate) struct Bound {
     names_tokens: bool,
 }
 
-impl Bound {
+impl Constraint {
     /// Compiles a grammar, the text of this field of the request.
     ///
     /// # Errors
@@ -55,7 +55,7 @@ impl Bound {
         grammar_check::check(grammar, ROOT).map_err(|reason| unusable(&reason))?;
         let compile = || LlamaSampler::grammar(model, grammar, ROOT);
         let (compiled, words) =
-            sys::watched_call::capture_errors(|| sys::watched_call::or_end(OVERDUE, compile));
+            sys::watched_call::capture_errors(|| sys::watched_call::abort_after(OVERDUE, compile));
         match compiled {
             Ok(sampler) => Ok(Self {
                 field,
@@ -131,7 +131,7 @@ impl Bound {
 
     fn watched<T>(&mut self, work: impl FnOnce(&mut LlamaSampler) -> T) -> Result<T, Failure> {
         let start = sys::time::processor_time();
-        let result = sys::watched_call::or_end(OVERDUE, || work(&mut self.sampler));
+        let result = sys::watched_call::abort_after(OVERDUE, || work(&mut self.sampler));
         if sys::time::processor_time() - start <= STEP_LIMIT {
             return Ok(result);
         }

@@ -9,9 +9,9 @@ use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 
-use crate::sampling::constraint::Bound;
+use crate::sampling::constraint::Constraint;
 use crate::sampling::logits::{ALL, Logits, tied};
-use crate::sampling::token_index::Lexicon;
+use crate::sampling::token_index::TokenIndex;
 use crate::text::tokenizer;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Generate;
@@ -36,11 +36,11 @@ pub(crate) struct Chooser {
     enough: usize,
     /// Whether tokens are drawn, and not just the likeliest one taken.
     draws: bool,
-    lexicon: Rc<Lexicon>,
+    lexicon: Rc<TokenIndex>,
     /// What the chain works on.
     candidates: LlamaTokenDataArray,
     /// What every token must follow.
-    bound: Option<Bound>,
+    bound: Option<Constraint>,
     /// With a grammar, the bytes of a character that is not complete.
     begun: Vec<u8>,
 }
@@ -52,14 +52,14 @@ impl Chooser {
     /// A grammar or schema that cannot be used.
     pub(crate) fn new(
         model: &LlamaModel,
-        lexicon: &Rc<Lexicon>,
+        lexicon: &Rc<TokenIndex>,
         request: &Generate,
         context_size: u32,
         prompt: &[LlamaToken],
     ) -> Result<Self, Failure> {
         let bound = match (&request.grammar, &request.json_schema) {
-            (Some(grammar), _) => Some(Bound::new(model, "grammar", grammar)?),
-            (None, Some(grammar)) => Some(Bound::new(model, "json_schema", grammar)?),
+            (Some(grammar), _) => Some(Constraint::new(model, "grammar", grammar)?),
+            (None, Some(grammar)) => Some(Constraint::new(model, "json_schema", grammar)?),
             (None, None) => None,
         };
         let banned = banned(model, request, lexicon);
@@ -222,7 +222,7 @@ fn nothing_chosen() -> Failure {
 }
 
 /// The tokens that a request never chooses.
-fn banned(model: &LlamaModel, request: &Generate, lexicon: &Lexicon) -> Vec<LlamaToken> {
+fn banned(model: &LlamaModel, request: &Generate, lexicon: &TokenIndex) -> Vec<LlamaToken> {
     let mut banned = Vec::new();
     if request.ignore_eos {
         banned.extend_from_slice(lexicon.ends(model));

@@ -13,7 +13,7 @@ const ASCII: usize = 128;
 
 /// The vocabulary of a model, sorted.
 #[derive(Default)]
-pub(crate) struct Lexicon {
+pub(crate) struct TokenIndex {
     silent: OnceCell<Vec<LlamaToken>>,
     ends: OnceCell<Vec<LlamaToken>>,
     initials: OnceCell<Initials>,
@@ -37,7 +37,7 @@ pub(crate) struct Group {
     pub(crate) tokens: Vec<LlamaToken>,
 }
 
-impl Lexicon {
+impl TokenIndex {
     /// The tokens that give no text and do not end an answer either.
     pub(crate) fn silent(&self, model: &LlamaModel) -> &[LlamaToken] {
         let silent = |token: &LlamaToken| tokenizer::is_silent(model, *token);

@@ -10,7 +10,7 @@ use landlock::{
 };
 
 use crate::sandbox::seccomp;
-use llama_cpp_bridge::shared::settings::Load;
+use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::shared::split_files;
 
 /// What is asked of the kernel; an older one gives what it has. From this version on a process can
@@ -25,7 +25,7 @@ const FIGURES: [&str; 3] = ["/proc", "/sys/devices/system", "/sys/fs/cgroup"];
 ///
 /// # Errors
 /// What the kernel does not have, for the log: the process can do without.
-pub(crate) fn enter(load: &Load) -> Result<(), String> {
+pub(crate) fn enter(load: &ModelParams) -> Result<(), String> {
     // The file with the rules of the time zone is read here once and for all.
     #[cfg(feature = "chat-template")]
     llama_cpp_bridge::sys::time::local_time("%Z");
@@ -44,7 +44,7 @@ pub(crate) fn enter(load: &Load) -> Result<(), String> {
 
 /// Leaves the process only the files of the model and of saved states. Network and signals to
 /// others go with them, where the kernel knows how.
-fn restrict_files(load: &Load) -> Result<RulesetStatus, RulesetError> {
+fn restrict_files(load: &ModelParams) -> Result<RulesetStatus, RulesetError> {
     let rules = Ruleset::default()
         .handle_access(AccessFs::from_all(ASKED))?
         .handle_access(AccessNet::from_all(ASKED))?

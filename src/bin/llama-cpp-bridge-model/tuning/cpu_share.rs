@@ -24,7 +24,7 @@ const CALM: u32 = 16;
 const STEPS: u32 = 16;
 
 /// A share of the machine.
-pub(crate) struct Share {
+pub(crate) struct CpuShare {
     /// Processors of the machine.
     processors: u32,
     /// Threads at the most.
@@ -38,7 +38,7 @@ pub(crate) struct Share {
     calm: u32,
 }
 
-impl Share {
+impl CpuShare {
     /// Of a machine of so many processors, on which one may run `most` threads. As if alone.
     pub(crate) fn new(processors: u32, most: u32) -> Self {
         Self {

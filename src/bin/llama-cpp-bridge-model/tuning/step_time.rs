@@ -19,7 +19,7 @@ const LARGEST: usize = 512;
 const ASSUMED_SPEED: f64 = 40e9;
 
 /// What the steps so far have shown of the model's speed.
-pub(crate) struct Pace {
+pub(crate) struct StepEstimator {
     /// Prompt tokens evaluated at a time.
     chunk: usize,
     smallest: usize,
@@ -39,7 +39,7 @@ struct Step {
     took: Duration,
 }
 
-impl Pace {
+impl StepEstimator {
     /// For a model of so many parameters on so many threads; `on_gpu` is worth no guess, and
     /// starts with whole batches.
     pub(crate) fn new(parameters: u64, threads: u32, on_gpu: bool, batch_size: usize) -> Self {

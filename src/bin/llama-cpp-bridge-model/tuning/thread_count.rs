@@ -20,7 +20,7 @@ const QUICKER: f64 = 0.95;
 const SMALL: Duration = Duration::from_millis(10);
 
 /// The quickest number of threads.
-pub(crate) struct Gain {
+pub(crate) struct ThreadTuner {
     most: u32,
     best: u32,
     /// What is tried next.
@@ -44,7 +44,7 @@ enum Stage {
     Comparison,
 }
 
-impl Gain {
+impl ThreadTuner {
     /// With `most` threads at the most, which are the best until a trial shows otherwise.
     pub(crate) fn new(most: u32) -> Self {
         Self {

@@ -6,10 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::openmp;
-use crate::tuning::cpu_share::Share;
-use crate::tuning::thread_count::Gain;
+use crate::tuning::cpu_share::CpuShare;
+use crate::tuning::thread_count::ThreadTuner;
 use llama_cpp_bridge::shared::settings::SPIN_VARIABLES;
-use llama_cpp_bridge::shared::settings::{Load, processors};
+use llama_cpp_bridge::shared::settings::{ModelParams, processors};
 
 /// How often a thread looks for work before it sleeps, alone on its processors: some milliseconds,
 /// so that none sleeps in the middle of a graph or between two.
@@ -47,8 +47,8 @@ pub(crate) struct Threads {
     follows: u32,
     asked: Asked,
     most: u32,
-    share: Share,
-    gain: Gain,
+    share: CpuShare,
+    gain: ThreadTuner,
     /// Whether the user leaves the spinning to us.
     spins: bool,
     /// Of the step under way, and whether it is one to compare with the last.
@@ -60,10 +60,10 @@ pub(crate) struct Threads {
 
 /// What a model that is loaded like this asks OpenMP for. A number that is fixed differs from one
 /// that is not, which is how they are told apart.
-pub(crate) fn asked(load: &Load) -> Asked {
+pub(crate) fn asked(load: &ModelParams) -> Asked {
     let most = processors();
     let auto = match (load.threads, load.threads_batch) {
-        (Some(fixed), None) | (None, Some(fixed)) if fixed == most && openmp::IN_HAND => most + 1,
+        (Some(fixed), None) | (None, Some(fixed)) if fixed == most && openmp::HOOKED => most + 1,
         _ => most,
     };
     Asked {
@@ -74,7 +74,7 @@ pub(crate) fn asked(load: &Load) -> Asked {
 
 impl Threads {
     /// For a model that is loaded like this.
-    pub(crate) fn new(load: &Load) -> Self {
+    pub(crate) fn new(load: &ModelParams) -> Self {
         openmp::watch();
         let asked = asked(load);
         let follows = match (load.threads, load.threads_batch) {
@@ -91,8 +91,8 @@ impl Threads {
             follows,
             asked,
             most,
-            share: Share::new(openmp::processors().unwrap_or(most), most),
-            gain: Gain::new(most),
+            share: CpuShare::new(openmp::processors().unwrap_or(most), most),
+            gain: ThreadTuner::new(most),
             spins: SPIN_VARIABLES
                 .iter()
                 .all(|name| env::var_os(name).is_none()),
@@ -117,7 +117,7 @@ impl Threads {
         mut token: impl FnMut() -> Result<(), String>,
     ) -> Result<(), String> {
         let follows = self.follows == self.asked.single;
-        if !openmp::IN_HAND || !follows || !self.share.alone() {
+        if !openmp::HOOKED || !follows || !self.share.alone() {
             return Ok(());
         }
         let follows = self.follows;

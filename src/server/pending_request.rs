@@ -18,7 +18,7 @@ use llama_cpp_bridge::shared::message::Work;
 const PIECES_LIMIT: usize = 256;
 
 /// A request under way.
-pub(super) struct Flight {
+pub(super) struct PendingRequest {
     pub(crate) state: State,
     /// The pieces of a stream that have not left yet.
     pub(crate) pieces: VecDeque<String>,
@@ -41,12 +41,12 @@ pub(crate) enum State {
     /// Its FREE is under way.
     Freeing,
     /// It was an AUTH with a wrong token, and is told so a little later.
-    Refused,
+    RejectedClients,
     /// Answered by this line.
     Answered(String),
 }
 
-impl Flight {
+impl PendingRequest {
     /// A request that is there, with what is to be done for it.
     pub(crate) fn new(action: Action, record: Record) -> Self {
         let alone = matches!(

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use crate::harness::tiny::copy;
 use crate::harness::{
-    Bridge, Client, Directory, Tiny, command, completed, failure, ok, process, program, skip,
-    wait_until,
+    Bridge, Client, Directory, Tiny, command, completed, failure, model_program, ok, process,
+    program, script, skip, wait_until,
 };
 
 /// The reply to a `LOAD` of this path that failed for this reason.
@@ -155,7 +155,7 @@ fn as_nobody(home: &Directory) -> Command {
     let copy = home.join("bridge");
     fs::copy(program(), &copy).expect("the program can be copied");
     let name = "llama-cpp-bridge-model";
-    fs::copy(program().with_file_name(name), home.join(name)).expect("so can the other");
+    fs::copy(model_program(), home.join(name)).expect("so can the other");
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o777)).expect("chmod works");
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]);
@@ -197,16 +197,12 @@ fn a_truncated_model_is_not_loaded() {
 /// A model program that dies by `signal` after `words` on its standard error while `home` holds a file
 /// `deadly`, and is the real one else.
 fn mortal(home: &Directory, words: &str, signal: &str) -> PathBuf {
-    let real = program().with_file_name("llama-cpp-bridge-model");
     let text = format!(
-        "#!/bin/sh\n[ ! -e '{}' ] || {{ printf '%s\\n' '{words}' >&2; kill -{signal} $$; }}\nexec '{}'\n",
+        "[ ! -e '{}' ] || {{ printf '%s\\n' '{words}' >&2; kill -{signal} $$; }}\nexec '{}'",
         home.join("deadly").display(),
-        real.display()
+        model_program().display()
     );
-    let path = home.join("mortal");
-    fs::write(&path, text).expect("it can be written");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("chmod works");
-    path
+    script(home.join("mortal"), &text)
 }
 
 #[test]

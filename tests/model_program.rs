@@ -6,14 +6,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Bridge, Directory, Ended, Tiny, completed, program, run};
+use crate::harness::{
+    Bridge, Directory, Ended, Tiny, completed, model_program, program, run, script,
+};
 
 const NAME: &str = "llama-cpp-bridge-model";
-
-/// The model program that was built beside the bridge.
-fn built() -> PathBuf {
-    program().with_file_name(NAME)
-}
 
 /// A folder `bin` with a copy of the bridge.
 fn lone_bridge(home: &Directory) -> PathBuf {
@@ -22,13 +19,6 @@ fn lone_bridge(home: &Directory) -> PathBuf {
     let copy = folder.join("llama-cpp-bridge");
     fs::copy(program(), &copy).expect("it can be copied");
     copy
-}
-
-/// A program that is a shell script, whose standard input is the bridge's socket.
-fn script(path: PathBuf, text: &str) -> PathBuf {
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("it can be written");
-    set_mode(&path, 0o755);
-    path
 }
 
 fn set_mode(path: &Path, mode: u32) {
@@ -148,7 +138,7 @@ fn an_upgrade_under_a_running_bridge_mixes_nothing() {
     let home = Directory::new();
     let bridge_file = lone_bridge(&home);
     let model_file = bridge_file.with_file_name(NAME);
-    fs::copy(built(), &model_file).expect("it can be copied");
+    fs::copy(model_program(), &model_file).expect("it can be copied");
     let model = Tiny::alphabet().write(home.join("model.gguf"));
     let mut command = command(&bridge_file, &home);
     let bridge = Bridge::start_command(&mut command, home.socket());
@@ -192,11 +182,11 @@ fn of_several_installed_programs_the_one_for_the_newest_processor_is_taken() {
 
 #[test]
 fn by_hand_the_model_program_only_tells_what_it_is() {
-    let version = run(Command::new(built()).arg("--version"));
+    let version = run(Command::new(model_program()).arg("--version"));
     assert_eq!(version.code, Some(0));
     let expected = format!("{NAME} {} (build ", env!("CARGO_PKG_VERSION"));
     assert!(version.output.starts_with(&expected), "{version:?}");
-    let started = run(&mut Command::new(built()));
+    let started = run(&mut Command::new(model_program()));
     assert_eq!(started.code, Some(2));
     assert_eq!(
         started.errors,
@@ -213,7 +203,7 @@ fn a_bridge_of_another_build_is_refused_by_the_model_program() {
     let (mut ours, theirs) = UnixStream::pair().expect("a pair can be made");
     let hello = r#"{"id":0,"bridge":{"version":"9.0.0","build":"0123456789abcdef"}}"#;
     writeln!(ours, "{hello}").expect("it can be written");
-    let mut command = Command::new(built());
+    let mut command = Command::new(model_program());
     let ended = command.stdin(OwnedFd::from(theirs)).output();
     let ended = ended.expect("it can be started");
     assert_eq!(ended.status.code(), Some(1));

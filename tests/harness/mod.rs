@@ -11,6 +11,7 @@ mod limited;
 pub(crate) mod process;
 pub(crate) mod schema;
 mod smollm2;
+mod stand_in;
 pub(crate) mod tiny;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -23,6 +24,7 @@ pub(crate) use bridge::{Bridge, Ended, command, program, run};
 pub(crate) use client::{Client, completed, failure, loaded, ok};
 pub(crate) use directory::Directory;
 pub(crate) use smollm2::smollm2_or_skip;
+pub(crate) use stand_in::{model_program, script, stand_in};
 pub(crate) use tiny::Tiny;
 
 /// The longest that a test waits for anything. What works takes milliseconds, on a busy machine a

@@ -296,9 +296,11 @@ fn another_model_takes_the_place_of_the_old_one() {
     client.load(&other);
     client.exchange("STATUS", &ok(&format!("Model loaded: {}", other.display())));
     client.exchange("INFER w", &completed("!?"));
-    assert!(!process::runs(child), "the old process runs");
-    assert_eq!(process::children(bridge.pid()).len(), 1);
-    assert_eq!(process::zombies(bridge.pid()), [0; 0]);
+    // It is told to end before the answer; when the kernel is done with that is its own business.
+    wait_until("the old process is gone", || {
+        let others = process::children(bridge.pid()).len() + process::zombies(bridge.pid()).len();
+        !process::runs(child) && others == 1
+    });
 }
 
 #[test]

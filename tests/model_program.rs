@@ -2,7 +2,7 @@
 //! cannot serve this bridge.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -82,7 +82,6 @@ fn a_model_program_that_cannot_be_one_or_that_others_could_change_is_refused() {
     };
     for (mode, reason) in [
         (0o644, "is not executable (mode 0644)"),
-        (0o775, "others can write to it (mode 0775); chmod go-w it"),
         (0o757, "others can write to it (mode 0757); chmod go-w it"),
     ] {
         set_mode(&path, mode);
@@ -103,17 +102,100 @@ fn a_model_program_that_cannot_be_one_or_that_others_could_change_is_refused() {
 #[test]
 fn a_program_that_is_no_model_program_is_named() {
     let expected = "PROGRAM is not a llama-cpp-bridge-model (exit status 0)";
-    assert_eq!(load_failure("exit 0"), expected);
+    for text in ["exit 0", "exec 0<&-; exit 0"] {
+        assert_eq!(load_failure(text), expected, "{text}");
+    }
+    let expected = "PROGRAM: no such luck (exit status 3)";
+    assert_eq!(load_failure("echo no such luck >&2; exit 3"), expected);
     let wrong = [
         "echo hello >&0; read _",
         r#"echo '{"id":0,"busy":1}' >&0; read _"#,
         "cat >&0",
+        // One byte more than a greeting may have, and no newline.
+        "printf '%1025s' '' >&0; read _",
     ];
     for text in wrong {
         let reason = load_failure(text);
-        let expected = "PROGRAM is not a llama-cpp-bridge-model (";
-        assert!(reason.starts_with(expected), "{text}: {reason}");
+        assert_eq!(reason, "PROGRAM is not a llama-cpp-bridge-model", "{text}");
     }
+}
+
+#[test]
+fn a_program_that_never_says_what_it_is_is_given_up() {
+    for text in ["kill -STOP $$", "read _; read _; read _"] {
+        let home = Directory::new();
+        let path = script(home.join("program"), text);
+        let model = Tiny::alphabet().write(home.join("model.gguf"));
+        let mut command = command(program(), &home);
+        command.args(["--load-timeout", "1", "--model-program"]);
+        let bridge = Bridge::start_command(command.arg(&path), home.socket());
+        let mut client = bridge.connect();
+        client.ask(&format!("LOAD {}", model.display()));
+        let expected = format!(
+            "Failed to load model: {}: {} has not said within 1 s that it is a \
+             llama-cpp-bridge-model",
+            model.display(),
+            path.display()
+        );
+        assert_eq!(client.expect_error("timeout"), expected);
+    }
+}
+
+#[test]
+fn a_group_may_write_to_a_model_program_if_it_is_the_owners_alone() {
+    let home = Directory::new();
+    let path = script(home.join("program"), "exit 0");
+    let (owner, group) = {
+        let metadata = fs::metadata(&path).expect("it is there");
+        (metadata.uid(), metadata.gid())
+    };
+    set_mode(&path, 0o775);
+    let mut start = command(program(), &home);
+    start.arg("--model-program").arg(&path);
+    if group == 0 || group == owner {
+        drop(Bridge::start_command(&mut start, home.socket()));
+    }
+    // Only root can give it to a group of others.
+    if owner == 0 {
+        std::os::unix::fs::chown(&path, None, Some(65534)).expect("root can");
+        let reason = "others can write to it (mode 0775); chmod go-w it";
+        let expected = format!("--model-program: {}: {reason}", path.display());
+        assert_eq!(refusal(&mut start), expected);
+    }
+}
+
+#[test]
+fn a_model_program_that_is_written_over_in_its_place_is_not_run() {
+    let home = Directory::new();
+    let path = script(home.join("program"), "exit 0");
+    let model = Tiny::alphabet().write(home.join("model.gguf"));
+    let mut command = command(program(), &home);
+    command.arg("--model-program").arg(&path);
+    let bridge = Bridge::start_command(&mut command, home.socket());
+    script(path.clone(), "exit 17");
+    let mut client = bridge.connect();
+    client.ask(&format!("LOAD {}", model.display()));
+    let expected = format!(
+        "Failed to load model: {}: cannot start the model process: {} has been written to since \
+         the bridge started; restart the bridge",
+        model.display(),
+        path.display()
+    );
+    assert_eq!(client.expect_error("load_failed"), expected);
+}
+
+#[test]
+fn the_bridge_itself_is_no_model_program() {
+    let home = Directory::new();
+    let mut start = command(program(), &home);
+    let expected = format!(
+        "--model-program: {}: is the bridge itself; its name is {NAME}",
+        program().display()
+    );
+    assert_eq!(
+        refusal(start.arg("--model-program").arg(program())),
+        expected
+    );
 }
 
 #[test]

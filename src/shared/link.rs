@@ -20,6 +20,8 @@ pub struct Link {
     received: Vec<u8>,
     /// Bytes of `received` that are known to hold no LF.
     searched: usize,
+    /// Longest message that is taken, in bytes.
+    limit: usize,
 }
 
 /// What there is to receive.
@@ -45,7 +47,13 @@ impl Link {
             written: 0,
             received: Vec::new(),
             searched: 0,
+            limit: usize::MAX,
         })
+    }
+
+    /// Takes messages of up to so many bytes from now on; any length until this is called.
+    pub fn set_limit(&mut self, bytes: usize) {
+        self.limit = bytes;
     }
 
     /// The descriptor to wait on, for the next message or for room to write.
@@ -110,12 +118,16 @@ impl Link {
     /// The next message, if it has come.
     ///
     /// # Errors
-    /// Those of read(2), and data that is no message.
+    /// Those of read(2), and data that is not a message, or longer than the limit.
     pub fn receive<M: Message>(&mut self) -> io::Result<Received<M>> {
         let mut chunk = [0; 16 * 1024];
         loop {
             if let Some(message) = self.take()? {
                 return Ok(Received::Message(message));
+            }
+            if self.received.len() > self.limit {
+                let message = format!("a message of more than {} bytes", self.limit);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
             }
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Ok(Received::End),

@@ -14,6 +14,10 @@ use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
 use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::sys::poll::PollFd;
 
+/// How long a model program may take to say what it is: it does nothing before that, but on a slow
+/// disk it has to be read first.
+const GREETING_LIMIT: Duration = Duration::from_secs(30);
+
 /// Who wants a model to be loaded.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Origin {
@@ -93,7 +97,17 @@ impl Loading {
 
     /// When it has to be given up; `limit` is how long it may take.
     pub(crate) fn deadline(&self, limit: Duration) -> Option<Instant> {
-        self.refused.is_none().then_some(self.since + limit)
+        self.refused
+            .is_none()
+            .then_some(self.since + self.limit(limit))
+    }
+
+    /// How long it may take to get on from here.
+    fn limit(&self, limit: Duration) -> Duration {
+        match self.process.greeted() {
+            true => limit,
+            false => limit.min(GREETING_LIMIT),
+        }
     }
 
     /// Takes in what the process says, if it may have `said` something, and ends it where it has
@@ -122,8 +136,15 @@ impl Loading {
             }
         }
         if late {
-            let seconds = limit.as_secs();
-            self.refuse(Code::Timeout, &format!("not loaded within {seconds} s"));
+            let seconds = self.limit(limit).as_secs();
+            let reason = match self.process.greeted() {
+                true => format!("not loaded within {seconds} s"),
+                false => format!(
+                    "{} has not said within {seconds} s that it is a llama-cpp-bridge-model",
+                    self.process.program()
+                ),
+            };
+            self.refuse(Code::Timeout, &reason);
         }
         let died = self.process.try_reap()?;
         let reason = self.process.first_error().unwrap_or(died);

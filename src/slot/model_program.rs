@@ -2,7 +2,7 @@
 //! is what runs, whatever becomes of its path.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -16,14 +16,17 @@ const NAME: &str = "llama-cpp-bridge-model";
 /// Where it is installed, as seen from the bridge's folder.
 const LIBEXEC: &str = "../libexec/llama-cpp-bridge";
 
-/// Permission bits by which others than the owner could put another program in its place.
-const WRITABLE: u32 = 0o022;
+/// Permission bit of writing, for a group and for everybody.
+const GROUP_WRITES: u32 = 0o020;
+const ALL_WRITE: u32 = 0o002;
 
 /// The model program, opened.
 #[derive(Clone, Debug)]
 pub(crate) struct ModelProgram {
     pub(super) path: PathBuf,
     pub(super) file: Rc<File>,
+    /// What tells that it has been written to since: bytes, and the time of the last change.
+    written: (u64, i64, i64),
     /// Whether an interpreter has to open it by its descriptor.
     pub(super) is_script: bool,
 }
@@ -53,6 +56,7 @@ impl ModelProgram {
     fn open_file(path: &Path) -> Result<Self, String> {
         let mut file = File::open(path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => "no such file".to_string(),
+            io::ErrorKind::PermissionDenied => "cannot be read: permission denied".to_string(),
             _ => error.to_string(),
         })?;
         let metadata = file.metadata().map_err(|error| error.to_string())?;
@@ -63,12 +67,25 @@ impl ModelProgram {
         if mode & 0o111 == 0 {
             return Err(format!("is not executable (mode {:04o})", mode & 0o7777));
         }
-        if owner != 0 && owner != sys::process::user() {
+        let own = env::current_exe().and_then(fs::metadata).ok();
+        if own.as_ref().is_some_and(|own| same_file(own, &metadata)) {
+            return Err(format!("is the bridge itself; its name is {NAME}"));
+        }
+        // Who can change the bridge's own file may as well: in a user namespace root is another user.
+        let trusted = [
+            Some(0),
+            Some(sys::process::user()),
+            own.map(|own| own.uid()),
+        ];
+        if !trusted.contains(&Some(owner)) {
             return Err(format!(
-                "belongs to uid {owner}; it must belong to root or to the user of the bridge"
+                "belongs to uid {owner}; it must belong to root, to the user of the bridge, or to the \
+                 owner of the bridge's file"
             ));
         }
-        if mode & WRITABLE != 0 {
+        // A group of one user has that user's number, and root's group is root.
+        let group_is_private = metadata.gid() == 0 || metadata.gid() == owner;
+        if mode & ALL_WRITE != 0 || mode & GROUP_WRITES != 0 && !group_is_private {
             return Err(format!(
                 "others can write to it (mode {:04o}); chmod go-w it",
                 mode & 0o7777
@@ -78,15 +95,38 @@ impl ModelProgram {
         let is_script = file.read_exact(&mut start).is_ok() && start == *b"#!";
         Ok(Self {
             path: path.to_path_buf(),
+            written: stamp(&metadata),
             file: Rc::new(file),
             is_script,
         })
+    }
+
+    /// Looks whether what was opened is still what it was: a file can be written over in its place.
+    ///
+    /// # Errors
+    /// A sentence, or that of fstat(2).
+    pub(super) fn expect_unchanged(&self) -> io::Result<()> {
+        if stamp(&self.file.metadata()?) == self.written {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} has been written to since the bridge started; restart the bridge",
+            self.path.display()
+        )))
     }
 
     /// Its path, for people: the file that was opened may be gone from there.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+}
+
+fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
+    (metadata.size(), metadata.mtime(), metadata.mtime_nsec())
+}
+
+fn same_file(one: &Metadata, other: &Metadata) -> bool {
+    (one.dev(), one.ino()) == (other.dev(), other.ino())
 }
 
 /// Where it may be, the first before the others.

@@ -54,6 +54,9 @@ fn environment() -> Vec<(&'static str, Option<&'static str>)> {
     changes
 }
 
+/// Longest greeting, in bytes: some ten times that of a model program.
+const GREETING_BYTES: usize = 1024;
+
 /// A model process, running or ending. It is killed when this is dropped.
 pub(super) struct ModelProcess {
     child: Child,
@@ -79,6 +82,7 @@ impl ModelProcess {
     /// # Errors
     /// Those of socketpair(2), fork(2) and execve(2).
     pub(crate) fn start(program: &ModelProgram, verbose: bool) -> io::Result<Self> {
+        program.expect_unchanged()?;
         let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = UnixStream::pair()?;
         errors.set_nonblocking(true)?;
@@ -101,6 +105,7 @@ impl ModelProcess {
             kills: Kills::now(),
             broken: None,
         };
+        process.link.set_limit(GREETING_BYTES);
         process.send(ToModel::Hello(Build::this()));
         Ok(process)
     }
@@ -142,6 +147,8 @@ impl ModelProcess {
                 }
                 Ok(Received::Message(message)) => messages.push(message),
                 Ok(Received::Nothing) => break,
+                // It ends, or is ended when its time to greet is over: what it dies of tells more.
+                Ok(Received::End) if !self.greeted => self.ending = true,
                 Ok(Received::End) => self.end(),
                 Err(_) if !self.greeted => self.is_foreign(),
                 Err(error) => {
@@ -161,6 +168,7 @@ impl ModelProcess {
         let ours = Build::this();
         if *theirs == ours {
             self.greeted = true;
+            self.link.set_limit(usize::MAX);
             return;
         }
         let (theirs, ours) = (theirs.describe("is"), ours.describe("this bridge is"));
@@ -175,6 +183,16 @@ impl ModelProcess {
     fn is_foreign(&mut self) {
         self.broken = Some(format!("{} is not a llama-cpp-bridge-model", self.program));
         self.end();
+    }
+
+    /// Whether it has said that it is of the bridge's own build.
+    pub(super) fn greeted(&self) -> bool {
+        self.greeted
+    }
+
+    /// The path of its program.
+    pub(super) fn program(&self) -> &str {
+        &self.program
     }
 
     /// Has it end. Its memory is back once it is [reaped](Self::try_reap).
@@ -204,14 +222,16 @@ impl ModelProcess {
             Err(error) => error.to_string(),
         };
         self.read_errors();
-        let cause = self.broken.take().or_else(|| self.log.cause());
-        if !self.greeted && !signalled && cause.is_none() {
-            let program = &self.program;
-            return Some(format!("{program} is not a llama-cpp-bridge-model ({end})"));
+        if let Some(broken) = &self.broken {
+            // The bridge itself has ended it.
+            return Some(broken.clone());
         }
-        Some(match cause {
-            Some(cause) => format!("{cause} ({end})"),
-            None => end,
+        let program = &self.program;
+        Some(match self.log.cause() {
+            Some(cause) if self.greeted => format!("{cause} ({end})"),
+            Some(cause) => format!("{program}: {cause} ({end})"),
+            None if self.greeted || signalled => end,
+            None => format!("{program} is not a llama-cpp-bridge-model ({end})"),
         })
     }
 
@@ -238,10 +258,12 @@ impl ModelProcess {
         self.log.forget();
     }
 
-    /// The first error that llama.cpp logged since [`forget_log`](Self::forget_log).
+    /// The first error that llama.cpp logged since [`forget_log`](Self::forget_log); `None` of a
+    /// program that is not the model program, or broke the rules of the wire.
     pub(super) fn first_error(&mut self) -> Option<String> {
         self.read_errors();
-        self.log.first_error()
+        let heard = self.greeted && self.broken.is_none();
+        self.log.first_error().filter(|_| heard)
     }
 
     fn read_errors(&mut self) {

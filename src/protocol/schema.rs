@@ -11,13 +11,15 @@ mod checks;
 mod literal;
 mod recursion;
 mod shapes;
+mod types;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use crate::protocol::json::{Kind, Value};
-use checks::{expect_object, expect_only, expect_type, field, filled_array, types, wrong};
+use checks::{expect_object, expect_only, field, filled_array, wrong};
 use literal::{FIXED_RULES, gbnf};
+use types::{expect_keywords, expect_type, types};
 
 /// Bytes of a schema. Those that programs write have a few thousand; this many are checked and
 /// written in a few milliseconds, in which the bridge can do nothing else. How deep a schema can
@@ -211,7 +213,7 @@ impl Writer {
             return self.enumeration(values, schema, place);
         }
         let types = types(schema, place)?;
-        shapes::expect_keywords(schema, place, &types)?;
+        expect_keywords(schema, place, &types)?;
         let mut texts = Vec::new();
         for name in &types {
             texts.push(self.of_type(name, schema, place)?);

@@ -1,51 +1,7 @@
 //! What the keywords of a schema take: looked at, and refused in words that name the place.
 
-use super::{ANNOTATIONS, AT_THE_TOP, Place, shapes};
+use super::{ANNOTATIONS, AT_THE_TOP, Place};
 use crate::protocol::json::{Kind, Value};
-
-/// The types that a schema names, of which there need not be any.
-pub(super) fn types<'a>(schema: &'a Value<'_>, place: Place<'_>) -> Result<Vec<&'a str>, String> {
-    let Some(named) = field(schema, "type") else {
-        return Ok(Vec::new());
-    };
-    let place = place.at("type");
-    let names = match named.kind {
-        Kind::Array => filled_array(named, place)?,
-        _ => std::slice::from_ref(named),
-    };
-    let known = shapes::type_names().join(", ");
-    let mut types: Vec<&str> = Vec::new();
-    for name in names {
-        match &name.kind {
-            Kind::String(name) if shapes::type_names().contains(&name.as_str()) => types.push(name),
-            _ => return Err(wrong(name, place, &format!("one of {known}"))),
-        }
-    }
-    Ok(types)
-}
-
-/// Looks whether a value that is given is of the type that stands beside it, if there is one.
-pub(super) fn expect_type(
-    value: &Value<'_>,
-    schema: &Value<'_>,
-    beside: Place<'_>,
-    place: Place<'_>,
-) -> Result<(), String> {
-    let types = types(schema, beside)?;
-    let fits = |name: &&str| match (*name, &value.kind) {
-        ("object", Kind::Object(_)) | ("array", Kind::Array) | ("string", Kind::String(_)) => true,
-        ("boolean", Kind::Bool(_)) | ("null", Kind::Null) | ("number", Kind::Number(_)) => true,
-        ("integer", Kind::Number(number)) => number.fract() == 0.0,
-        _ => false,
-    };
-    if types.is_empty() || types.iter().any(fits) {
-        return Ok(());
-    }
-    let wanted = types.join(" or ");
-    Err(format!(
-        "{place} is not of the type {wanted} that stands beside it"
-    ))
-}
 
 /// Refuses all keywords but these and those that stand anywhere; `case` says when it is these.
 pub(super) fn expect_only(

@@ -2,41 +2,10 @@
 
 use std::collections::HashSet;
 
-use super::checks::{expect_object, expect_only, field, filled_array, wrong};
+use super::checks::{expect_object, field, filled_array, wrong};
 use super::literal::{gbnf, integers};
 use super::{Place, Writer};
 use crate::protocol::json::{Kind, Value};
-
-/// Each type and its keywords.
-const TYPES: [(&str, &[&str]); 7] = [
-    (
-        "object",
-        &[
-            "properties",
-            "required",
-            "additionalProperties",
-            "propertyNames",
-        ],
-    ),
-    (
-        "array",
-        &[
-            "items",
-            "prefixItems",
-            "additionalItems",
-            "minItems",
-            "maxItems",
-        ],
-    ),
-    ("string", &["minLength", "maxLength", "format"]),
-    (
-        "integer",
-        &["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"],
-    ),
-    ("number", &[]),
-    ("boolean", &[]),
-    ("null", &[]),
-];
 
 /// Formats of strings, and the rules of [`super::literal::FIXED_RULES`] for them.
 const FORMATS: [(&str, &str); 4] = [
@@ -57,34 +26,6 @@ const INTEGER_LIMIT: i64 = (1 << 53) - 1;
 /// Properties of one object that need not be there. Behind each, llama.cpp holds those that are
 /// left against each token of the vocabulary.
 const OPTIONAL_LIMIT: usize = 100;
-
-/// The names of all types.
-pub(super) fn type_names() -> [&'static str; 7] {
-    TYPES.map(|(name, _)| name)
-}
-
-/// Refuses keywords that none of the types has.
-///
-/// # Errors
-/// A sentence that names one, and those that can stand there.
-pub(super) fn expect_keywords(
-    schema: &Value<'_>,
-    place: Place<'_>,
-    types: &[&str],
-) -> Result<(), String> {
-    if types.is_empty() {
-        let allowed = ["type", "$ref", "anyOf", "allOf", "enum", "const"];
-        return expect_only(schema, place, "without a type", &allowed);
-    }
-    let mut allowed = vec!["type"];
-    for (name, keywords) in TYPES {
-        if types.contains(&name) {
-            allowed.extend(keywords);
-        }
-    }
-    let case = format!("beside 'type' {}", types.join(" or "));
-    expect_only(schema, place, &case, &allowed)
-}
 
 impl Writer {
     /// What values of this type the schema allows.

@@ -6,6 +6,12 @@
 //! the session has it done, in order, beside others: for a model through [`slot`]. Behind a socket pair
 //! runs llama.cpp, as a program of its own (`src/bin/llama-cpp-bridge-model/`). [`cli`] is the command
 //! line.
+//!
+//! A room (a folder) shows others what its `mod.rs` names and nothing else: its files are private
+//! modules, in which `pub` is for the room, and for the members of what is shown.
+
+// In a program nothing can be reached from outside; the walls are the private modules.
+#![allow(unreachable_pub)]
 
 mod cli;
 mod server;

@@ -15,9 +15,9 @@ use llama_cpp_bridge::shared::settings::{
 };
 
 /// Where the bridge listens unless told otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
+pub const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
 /// The environment variable that names another socket.
-pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
+pub const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 
 /// Bytes that saved states may take unless told otherwise: eight full contexts of the default size
 /// of a model of 8 billion parameters, whose state takes 128 KiB a token.
@@ -27,7 +27,7 @@ const DEFAULT_STATE_LIMIT: u64 = 4 << 30;
 const HELP: &str = include_str!("help.txt");
 
 /// What the program was started for.
-pub(crate) enum Invocation {
+pub enum Invocation {
     /// To serve.
     Serve(Box<Options>),
     /// To print this text.
@@ -36,55 +36,55 @@ pub(crate) enum Invocation {
 
 /// Everything that can be set, with its defaults in [`Options::new`].
 #[derive(Clone)]
-pub(crate) struct Options {
-    pub(crate) socket: PathBuf,
+pub struct Options {
+    pub socket: PathBuf,
     /// Whether the command line names it.
-    pub(crate) socket_given: bool,
+    pub socket_given: bool,
     /// The model to load before serving.
-    pub(crate) model: Option<String>,
+    pub model: Option<String>,
     /// A file that holds the chat template to use instead of the model's own.
-    pub(crate) chat_template_file: Option<PathBuf>,
+    pub chat_template_file: Option<PathBuf>,
     /// How models are loaded; its path is empty.
-    pub(crate) load: ModelParams,
+    pub load: ModelParams,
     /// Tokens; -1 is until the context is full.
-    pub(crate) max_tokens: i32,
-    pub(crate) sampling: Sampling,
+    pub max_tokens: i32,
+    pub sampling: Sampling,
     /// `None` draws one for each request.
-    pub(crate) seed: Option<u32>,
-    pub(crate) idle_timeout: Duration,
+    pub seed: Option<u32>,
+    pub idle_timeout: Duration,
     /// Without a client, after which the bridge ends; `None` is never.
-    pub(crate) exit_idle: Option<Duration>,
+    pub exit_idle: Option<Duration>,
     /// Without a request for the model, after which it rests; `None` is never.
-    pub(crate) idle_unload: Option<Duration>,
+    pub idle_unload: Option<Duration>,
     /// From the turn of a request to its reply; `None` is without end.
-    pub(crate) request_timeout: Option<Duration>,
+    pub request_timeout: Option<Duration>,
     /// Without a sign of life from the model process that has a request.
-    pub(crate) stall_timeout: Duration,
-    pub(crate) load_timeout: Duration,
+    pub stall_timeout: Duration,
+    pub load_timeout: Duration,
     /// For a client while another one waits; `None` is without end.
-    pub(crate) turn_limit: Option<Duration>,
+    pub turn_limit: Option<Duration>,
     /// A file to write what METRICS tells to.
-    pub(crate) metrics_file: Option<PathBuf>,
+    pub metrics_file: Option<PathBuf>,
     /// Bytes.
-    pub(crate) max_request: usize,
+    pub max_request: usize,
     /// Permission bits.
-    pub(crate) socket_mode: Option<u32>,
+    pub socket_mode: Option<u32>,
     /// A name or a number.
-    pub(crate) socket_group: Option<String>,
+    pub socket_group: Option<String>,
     /// The users that are served, names or numbers.
-    pub(crate) allow_uid: Vec<String>,
+    pub allow_uid: Vec<String>,
     /// The groups whose members are served, likewise.
-    pub(crate) allow_gid: Vec<String>,
+    pub allow_gid: Vec<String>,
     /// A file that holds the tokens of clients.
-    pub(crate) auth_file: Option<PathBuf>,
+    pub auth_file: Option<PathBuf>,
     /// Model files, and directories of them, to be read into the system's cache.
-    pub(crate) preload: Vec<PathBuf>,
+    pub preload: Vec<PathBuf>,
     /// The program that runs llama.cpp; `None` finds it.
-    pub(crate) model_program: Option<PathBuf>,
+    pub model_program: Option<PathBuf>,
     /// The directory that models have to lie in which clients load.
-    pub(crate) model_dir: Option<PathBuf>,
+    pub model_dir: Option<PathBuf>,
     /// The verbs that can be used, in upper case; `None` is all of them.
-    pub(crate) allow: Option<Vec<String>>,
+    pub allow: Option<Vec<String>>,
 }
 
 const FLASH_ATTENTION: [(&str, FlashAttention); 3] = [
@@ -214,7 +214,7 @@ impl Options {
 ///
 /// # Errors
 /// A sentence that names the option and says what it takes.
-pub(crate) fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
+pub fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
     let mut options = Options::new();
     if let Some(path) = env::var_os(SOCKET_VARIABLE).filter(|path| !path.is_empty()) {
         options.socket = PathBuf::from(path);

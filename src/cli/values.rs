@@ -12,7 +12,7 @@ fn wrong(option: &str, value: &str, takes: &str) -> lexopt::Error {
     format!("{option}: '{value}' is not {takes}").into()
 }
 
-pub(super) fn path(input: &mut lexopt::Parser, option: &str) -> Result<OsString, lexopt::Error> {
+pub fn path(input: &mut lexopt::Parser, option: &str) -> Result<OsString, lexopt::Error> {
     let value = input.value()?;
     if value.is_empty() {
         return Err(wrong(option, "", "a path or name"));
@@ -21,7 +21,7 @@ pub(super) fn path(input: &mut lexopt::Parser, option: &str) -> Result<OsString,
 }
 
 /// Text, which is UTF-8 because replies must be.
-pub(super) fn text(input: &mut lexopt::Parser, option: &str) -> Result<String, lexopt::Error> {
+pub fn text(input: &mut lexopt::Parser, option: &str) -> Result<String, lexopt::Error> {
     match path(input, option)?.into_string() {
         Ok(text) => Ok(text),
         Err(value) => Err(wrong(option, &value.to_string_lossy(), "valid UTF-8")),
@@ -29,7 +29,7 @@ pub(super) fn text(input: &mut lexopt::Parser, option: &str) -> Result<String, l
 }
 
 /// Words that are separated by commas.
-pub(super) fn list(input: &mut lexopt::Parser, option: &str) -> Result<Vec<String>, lexopt::Error> {
+pub fn list(input: &mut lexopt::Parser, option: &str) -> Result<Vec<String>, lexopt::Error> {
     let value = text(input, option)?;
     let words: Vec<String> = value.split(',').map(String::from).collect();
     if words.iter().any(String::is_empty) {
@@ -43,7 +43,7 @@ pub(super) fn list(input: &mut lexopt::Parser, option: &str) -> Result<Vec<Strin
 }
 
 /// Some of these verbs, in upper case.
-pub(super) fn verbs(
+pub fn verbs(
     input: &mut lexopt::Parser,
     option: &str,
     known: &[&str],
@@ -58,7 +58,7 @@ pub(super) fn verbs(
     Ok(verbs)
 }
 
-pub(super) fn number<T>(
+pub fn number<T>(
     input: &mut lexopt::Parser,
     option: &str,
     range: RangeInclusive<T>,
@@ -77,7 +77,7 @@ where
 }
 
 /// A number, or `auto`, which is `None`.
-pub(super) fn number_or_auto<T>(
+pub fn number_or_auto<T>(
     input: &mut lexopt::Parser,
     option: &str,
     range: RangeInclusive<T>,
@@ -97,12 +97,12 @@ where
 }
 
 /// Whole seconds, up to a day.
-pub(super) fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Duration, lexopt::Error> {
+pub fn seconds(input: &mut lexopt::Parser, option: &str) -> Result<Duration, lexopt::Error> {
     number(input, option, 1..=86_400).map(Duration::from_secs)
 }
 
 /// Whole seconds, up to a day; 0 is no limit.
-pub(super) fn seconds_or_off(
+pub fn seconds_or_off(
     input: &mut lexopt::Parser,
     option: &str,
 ) -> Result<Option<Duration>, lexopt::Error> {
@@ -111,7 +111,7 @@ pub(super) fn seconds_or_off(
 }
 
 /// A number that an option of sampling takes.
-pub(super) fn limited(
+pub fn limited(
     input: &mut lexopt::Parser,
     option: &str,
     limit: &Limit,
@@ -122,7 +122,7 @@ pub(super) fn limited(
         .ok_or_else(|| wrong(option, &value, &limit.takes()))
 }
 
-pub(super) fn choice<T: Copy>(
+pub fn choice<T: Copy>(
     input: &mut lexopt::Parser,
     option: &str,
     choices: &[(&str, T)],
@@ -138,7 +138,7 @@ pub(super) fn choice<T: Copy>(
     }
 }
 
-pub(super) fn mode(input: &mut lexopt::Parser, option: &str) -> Result<u32, lexopt::Error> {
+pub fn mode(input: &mut lexopt::Parser, option: &str) -> Result<u32, lexopt::Error> {
     let value = input.value()?.to_string_lossy().into_owned();
     match u32::from_str_radix(&value, 8) {
         Ok(mode) if mode <= 0o777 && !value.starts_with('+') => Ok(mode),

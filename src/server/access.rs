@@ -15,7 +15,7 @@ const TOKENS_LIMIT: u64 = 1 << 20;
 
 /// Whom the bridge serves. The default is everybody who can connect.
 #[derive(Clone, Default)]
-pub(super) struct Access {
+pub struct Access {
     /// `None` where neither users nor groups were named.
     clients: Option<Clients>,
     /// `None` where no token is needed.
@@ -38,7 +38,7 @@ impl Access {
     ///
     /// # Errors
     /// A name that does not exist, or what is wrong with the file.
-    pub(crate) fn open(
+    pub fn open(
         users: &[String],
         groups: &[String],
         tokens: Option<&Path>,
@@ -64,7 +64,7 @@ impl Access {
 
     /// Whether a client is served; `groups` are its further groups, which are asked for only where
     /// they matter.
-    pub(super) fn admits(&self, peer: Peer, groups: impl FnOnce() -> Vec<u32>) -> bool {
+    pub fn admits(&self, peer: Peer, groups: impl FnOnce() -> Vec<u32>) -> bool {
         let Some(clients) = &self.clients else {
             return true;
         };
@@ -75,12 +75,12 @@ impl Access {
     }
 
     /// Whether a client needs a token.
-    pub(super) fn needs_token(&self) -> bool {
+    pub fn needs_token(&self) -> bool {
         self.tokens.is_some()
     }
 
     /// Whether this is one of the tokens; any is, where none is needed.
-    pub(crate) fn knows(&self, token: &str) -> bool {
+    pub fn knows(&self, token: &str) -> bool {
         self.tokens.as_ref().is_none_or(|tokens| tokens.hold(token))
     }
 }

@@ -16,7 +16,7 @@ use llama_cpp_bridge::sys::peer::Peer;
 const PENALTY: Duration = Duration::from_secs(1);
 
 /// The gate of one client.
-pub(super) struct AuthState {
+pub struct AuthState {
     access: Rc<Access>,
     open: bool,
     /// When the next token is looked at.
@@ -25,7 +25,7 @@ pub(super) struct AuthState {
 
 impl AuthState {
     /// The gate of a client that has said nothing yet. No token is looked at before `next`.
-    pub(crate) fn new(access: &Rc<Access>, next: Instant) -> Self {
+    pub fn new(access: &Rc<Access>, next: Instant) -> Self {
         Self {
             access: Rc::clone(access),
             open: !access.needs_token(),
@@ -34,17 +34,17 @@ impl AuthState {
     }
 
     /// Whether the client may use more than PING and AUTH.
-    pub(super) fn is_open(&self) -> bool {
+    pub fn is_open(&self) -> bool {
         self.open
     }
 
     /// When the next token is looked at.
-    pub(crate) fn next(&self) -> Instant {
+    pub fn next(&self) -> Instant {
         self.next
     }
 
     /// Answers an AUTH whose turn it is, if its time has come.
-    pub(crate) fn answer(&mut self, head: &mut PendingRequest, peer: Peer, now: Instant) {
+    pub fn answer(&mut self, head: &mut PendingRequest, peer: Peer, now: Instant) {
         if now < self.next {
             return;
         }
@@ -75,7 +75,7 @@ impl AuthState {
     }
 
     /// When [`answer`](Self::answer) has to be called again for the request whose turn it is.
-    pub(crate) fn deadline(&self, head: &PendingRequest) -> Option<Instant> {
+    pub fn deadline(&self, head: &PendingRequest) -> Option<Instant> {
         let waits = matches!(
             head.state,
             State::Waiting(Action::Auth(_)) | State::RejectedClients

@@ -22,7 +22,7 @@ const OUTPUT_LIMIT: usize = 256 * 1024;
 const SLOWEST: usize = 64 * 1024;
 
 /// A connected client.
-pub(crate) struct Client {
+pub struct Client {
     stream: UnixStream,
     peer: Peer,
     framer: Framer,
@@ -44,7 +44,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of fcntl(2), and of asking who it is.
-    pub(crate) fn new(stream: UnixStream, max_request: usize, now: Instant) -> io::Result<Self> {
+    pub fn new(stream: UnixStream, max_request: usize, now: Instant) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let peer = peer::of(&stream)?;
         Ok(Self {
@@ -61,17 +61,17 @@ impl Client {
     }
 
     /// Who it is.
-    pub(super) fn peer(&self) -> Peer {
+    pub fn peer(&self) -> Peer {
         self.peer
     }
 
     /// Its further groups; none where they cannot be learnt.
-    pub(crate) fn groups(&self) -> Vec<u32> {
+    pub fn groups(&self) -> Vec<u32> {
         peer::groups(&self.stream).unwrap_or_default()
     }
 
     /// What to wait for: its going away always, input where it is wanted, room for what waits.
-    pub(crate) fn poll(&self, wants_input: bool) -> PollFd<'_> {
+    pub fn poll(&self, wants_input: bool) -> PollFd<'_> {
         let fd: BorrowedFd<'_> = self.stream.as_fd();
         let input = wants_input && !self.at_end;
         PollFd::hangup(fd)
@@ -80,30 +80,30 @@ impl Client {
     }
 
     /// The next request of those read so far.
-    pub(crate) fn next(&mut self) -> Option<Framed> {
+    pub fn next(&mut self) -> Option<Framed> {
         self.framer.next(self.at_end)
     }
 
     /// Whether no further bytes can come.
-    pub(super) fn at_end(&self) -> bool {
+    pub fn at_end(&self) -> bool {
         self.at_end
     }
 
     /// Whether nobody is there to take a reply.
-    pub(crate) fn gone(&self) -> bool {
+    pub fn gone(&self) -> bool {
         self.gone
     }
 
     /// Notes that the connection is broken, or closed in both directions. What is left unsent is
     /// given up.
-    pub(super) fn hung_up(&mut self) {
+    pub fn hung_up(&mut self) {
         self.gone = true;
         self.output = Vec::new();
         self.written = 0;
     }
 
     /// Reads some of what is there. Tells whether there was something, be it the end.
-    pub(crate) fn read(&mut self) -> bool {
+    pub fn read(&mut self) -> bool {
         if self.at_end {
             return false;
         }
@@ -123,23 +123,23 @@ impl Client {
     }
 
     /// Lets it know that nothing more comes.
-    pub(super) fn finish(&self) {
+    pub fn finish(&self) {
         // Of one that is gone already there is nothing to do.
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
     /// Whether a further reply may be put behind those that wait.
-    pub(super) fn has_room(&self) -> bool {
+    pub fn has_room(&self) -> bool {
         self.output.len() - self.written < OUTPUT_LIMIT
     }
 
     /// Whether replies wait to be taken.
-    pub(super) fn has_output(&self) -> bool {
+    pub fn has_output(&self) -> bool {
         self.written < self.output.len()
     }
 
     /// Puts a reply, or a piece of a stream, behind those that wait.
-    pub(crate) fn push(&mut self, line: &str, now: Instant) {
+    pub fn push(&mut self, line: &str, now: Instant) {
         if self.gone {
             return;
         }
@@ -151,7 +151,7 @@ impl Client {
 
     /// Writes what there is room for. Tells whether a further reply may be put behind the rest now
     /// and could not before: once all is written, nothing else would wake the bridge for it.
-    pub(crate) fn flush(&mut self, now: Instant) -> bool {
+    pub fn flush(&mut self, now: Instant) -> bool {
         let full = !self.has_room();
         while self.has_output() {
             match self.stream.write(&self.output[self.written..]) {
@@ -187,7 +187,7 @@ impl Client {
     /// When its time is over if nothing happens: `idle` after its last answer, or so long after
     /// it began to take too little of the answers that wait. Bytes of a request that is not
     /// complete do not count, or one byte a minute would hold everybody else up for ever.
-    pub(crate) fn patience_ends(&self, idle: Duration) -> Instant {
+    pub fn patience_ends(&self, idle: Duration) -> Instant {
         let since = if self.has_output() {
             self.slow.0
         } else {

@@ -19,10 +19,10 @@ use llama_cpp_bridge::shared::settings::processors;
 const SHOWN_WORD: usize = 64;
 
 /// What a request is called whose verb is none of the table's, or that is no request at all.
-pub(super) const UNKNOWN: &str = "unknown";
+pub const UNKNOWN: &str = "unknown";
 
 /// What is to be done for a request.
-pub(super) enum Action {
+pub enum Action {
     /// Answer it when its turn comes, by what is known then.
     Tell(fn(&Slot, &Options, &Metrics) -> Reply),
     /// Ask the model, at once if there is room, and make a reply of its answer.
@@ -40,13 +40,13 @@ pub(super) enum Action {
 }
 
 /// A question to the model.
-pub(super) struct Question {
-    pub(crate) work: Work,
-    pub(crate) reply: MakeReply,
+pub struct Question {
+    pub work: Work,
+    pub reply: MakeReply,
 }
 
 /// Makes the reply of the model's answer; `None` if it is the answer to another question.
-pub(super) type MakeReply = fn(Answer) -> Option<Reply>;
+pub type MakeReply = fn(Answer) -> Option<Reply>;
 
 /// What follows a verb.
 enum Argument {
@@ -183,17 +183,17 @@ static COMMANDS: &[Command] = &[
 const ALWAYS: [&str; 2] = ["PING", "AUTH"];
 
 /// The names of all verbs, in upper case.
-pub(crate) fn verbs() -> Vec<&'static str> {
+pub fn verbs() -> Vec<&'static str> {
     COMMANDS.iter().map(|command| command.name).collect()
 }
 
 /// The verb of a request, in upper case.
-pub(crate) fn verb(request: &Request) -> &'static str {
+pub fn verb(request: &Request) -> &'static str {
     find(request.split().0).map_or(UNKNOWN, |command| command.name)
 }
 
 /// The names under which requests are counted.
-pub(crate) fn counted() -> impl Iterator<Item = &'static str> {
+pub fn counted() -> impl Iterator<Item = &'static str> {
     verbs().into_iter().chain([UNKNOWN])
 }
 
@@ -201,7 +201,7 @@ pub(crate) fn counted() -> impl Iterator<Item = &'static str> {
 ///
 /// # Errors
 /// The failure that answers it instead.
-pub(crate) fn prepare(
+pub fn prepare(
     request: &Request,
     options: &Options,
     known: bool,

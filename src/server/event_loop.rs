@@ -65,7 +65,7 @@ struct Bridge {
 ///
 /// # Errors
 /// What kept it from serving.
-pub(crate) fn run(mut options: Options) -> Result<(), String> {
+pub fn run(mut options: Options) -> Result<(), String> {
     let passed = activation::take()?;
     let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
     if let Some(path) = &options.chat_template_file {

@@ -17,7 +17,7 @@ use llama_cpp_bridge::sys::systemd::activation::Passed;
 const PATH_LIMIT: usize = if cfg!(target_os = "linux") { 107 } else { 103 };
 
 /// The exclusive right to the path of a socket. The lock file is removed with it.
-pub(super) struct Claim {
+pub struct Claim {
     socket: PathBuf,
     lock_path: PathBuf,
     /// Holds the lock for as long as it is open.
@@ -28,7 +28,7 @@ pub(super) struct Claim {
 const MODE: u32 = 0o600;
 
 /// Where the bridge listens once it can serve.
-pub(super) enum Place {
+pub enum Place {
     /// At a path of its own.
     Path(Claim),
     /// On a socket that is there already.
@@ -40,7 +40,7 @@ impl Place {
     ///
     /// # Errors
     /// Options that are not true of the socket passed in; those of [`Claim::new`].
-    pub(crate) fn find(passed: Option<Passed>, options: &Options) -> Result<Self, String> {
+    pub fn find(passed: Option<Passed>, options: &Options) -> Result<Self, String> {
         match passed {
             Some(passed) => agree(options, &passed).map(|()| Self::Passed(passed)),
             None => Claim::new(&options.socket).map(Self::Path),
@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// What the place is called on this host: an absolute path, or the name of the socket.
-    pub(crate) fn name(&self) -> String {
+    pub fn name(&self) -> String {
         match self {
             Self::Path(claim) => {
                 let given = &claim.socket;
@@ -63,7 +63,7 @@ impl Place {
     ///
     /// # Errors
     /// Those of [`Claim::bind`].
-    pub(super) fn listen(self, options: &Options) -> Result<Socket, String> {
+    pub fn listen(self, options: &Options) -> Result<Socket, String> {
         match self {
             Self::Path(claim) => claim.bind(options),
             Self::Passed(passed) => Ok(Socket {
@@ -76,10 +76,10 @@ impl Place {
 }
 
 /// A listening socket.
-pub(super) struct Socket {
-    pub(crate) listener: UnixListener,
+pub struct Socket {
+    pub listener: UnixListener,
     /// Its path, or another name, for messages.
-    pub(crate) name: String,
+    pub name: String,
     /// Its file, if the bridge made it.
     _file: Option<SocketFile>,
 }

@@ -1,7 +1,7 @@
 //! What is counted from the start of the bridge to its end, for METRICS and `--metrics-file`: here
 //! the numbers, in [`text`] how they are written, in [`file`] the file.
 
-pub(crate) mod file;
+pub mod file;
 mod histogram;
 mod processes;
 mod text;
@@ -14,7 +14,7 @@ use histogram::Histogram;
 use llama_cpp_bridge::shared::failure::Code;
 
 /// The counters of one bridge, and the few things that are only known while they are true.
-pub(super) struct Metrics {
+pub struct Metrics {
     /// What tells the bridges of a host apart.
     socket: String,
     started: SystemTime,
@@ -26,13 +26,13 @@ pub(super) struct Metrics {
     completion_time: Duration,
     first_token: Histogram,
     /// Clients that were served, and those that were not because of who they are.
-    pub(crate) served: u64,
-    pub(crate) refused: u64,
+    pub served: u64,
+    pub refused: u64,
     queue: Queue,
     /// Whether a client is served now.
-    pub(super) connected: bool,
+    pub connected: bool,
     /// Its requests that are, or soon will be, with the model.
-    pub(super) in_flight: usize,
+    pub in_flight: usize,
 }
 
 /// What is counted of a verb.
@@ -80,7 +80,7 @@ impl Verb {
 
 impl Metrics {
     /// Nothing has happened yet on the socket of this name, and none of these verbs was sent.
-    pub(crate) fn new(socket: String, verbs: impl IntoIterator<Item = &'static str>) -> Self {
+    pub fn new(socket: String, verbs: impl IntoIterator<Item = &'static str>) -> Self {
         Self {
             socket,
             started: SystemTime::now(),
@@ -98,7 +98,7 @@ impl Metrics {
     }
 
     /// Counts a request that has ended.
-    pub(crate) fn ended(&mut self, record: &Record) {
+    pub fn ended(&mut self, record: &Record) {
         let Some(verb) = self.verbs.iter_mut().find(|verb| verb.name == record.verb) else {
             return;
         };
@@ -128,24 +128,24 @@ impl Metrics {
 
     /// Notes that a client was taken from the queue of the socket. Whether another one is still
     /// there is told next by [`somebody_waits`](Self::somebody_waits).
-    pub(super) fn queue_moved(&mut self, now: Instant) {
+    pub fn queue_moved(&mut self, now: Instant) {
         if let Some(since) = self.queue.since.take() {
             self.queue.waited += now - since;
         }
     }
 
     /// Notes that somebody is in the queue of the socket.
-    pub(super) fn somebody_waits(&mut self, now: Instant) {
+    pub fn somebody_waits(&mut self, now: Instant) {
         self.queue.since.get_or_insert(now);
     }
 
     /// Whether it is known that somebody is in the queue, so that nobody need look.
-    pub(super) fn knows_who_waits(&self) -> bool {
+    pub fn knows_who_waits(&self) -> bool {
         self.queue.since.is_some()
     }
 
     /// All of it, in the text format of Prometheus.
-    pub(crate) fn text(&self, slot: &Slot) -> String {
+    pub fn text(&self, slot: &Slot) -> String {
         text::of(self, slot)
     }
 }

@@ -18,20 +18,20 @@ use llama_cpp_bridge::shared::message::Work;
 const PIECES_LIMIT: usize = 256;
 
 /// A request under way.
-pub(super) struct PendingRequest {
-    pub(crate) state: State,
+pub struct PendingRequest {
+    pub state: State,
     /// The pieces of a stream that have not left yet.
-    pub(crate) pieces: VecDeque<String>,
+    pub pieces: VecDeque<String>,
     /// When it has to be answered.
-    pub(crate) deadline: Option<Instant>,
+    pub deadline: Option<Instant>,
     /// Whether it has to be alone, from its turn until it is answered.
     alone: bool,
     /// What is noted of it.
-    pub(super) record: Record,
+    pub record: Record,
 }
 
 /// How far a request is.
-pub(crate) enum State {
+pub enum State {
     /// Not begun: a question until the model can take it, anything else until its turn.
     Waiting(Action),
     /// The model works on it, by this number, and this makes a reply of its answer.
@@ -48,7 +48,7 @@ pub(crate) enum State {
 
 impl PendingRequest {
     /// A request that is there, with what is to be done for it.
-    pub(crate) fn new(action: Action, record: Record) -> Self {
+    pub fn new(action: Action, record: Record) -> Self {
         let alone = matches!(
             action,
             Action::AskAlone(_) | Action::Load(_) | Action::Free | Action::Quit | Action::Auth(_)
@@ -63,7 +63,7 @@ impl PendingRequest {
     }
 
     /// A request that is wrong, and so answered already.
-    pub(crate) fn refused(failure: Failure, mut record: Record) -> Self {
+    pub fn refused(failure: Failure, mut record: Record) -> Self {
         let outcome = Err(failure);
         record.answered(&outcome);
         Self {
@@ -76,18 +76,18 @@ impl PendingRequest {
     }
 
     /// Answers it; the line leaves when it is its turn.
-    pub(crate) fn answer(&mut self, outcome: &Result<Reply, Failure>) {
+    pub fn answer(&mut self, outcome: &Result<Reply, Failure>) {
         self.record.answered(outcome);
         self.state = State::Answered(reply::line(outcome));
     }
 
     /// Whether its answer is there.
-    pub(super) fn is_answered(&self) -> bool {
+    pub fn is_answered(&self) -> bool {
         matches!(self.state, State::Answered(_))
     }
 
     /// Whether it is, or soon will be, with the model.
-    pub(super) fn is_question(&self) -> bool {
+    pub fn is_question(&self) -> bool {
         matches!(
             self.state,
             State::Waiting(Action::Ask(_)) | State::Asked(..)
@@ -95,12 +95,12 @@ impl PendingRequest {
     }
 
     /// Whether it waits for all before it, and all behind it wait for it.
-    pub(super) fn is_barrier(&self) -> bool {
+    pub fn is_barrier(&self) -> bool {
         self.alone && !self.is_answered()
     }
 
     /// Whether it is to be given to the model and is not yet.
-    pub(super) fn waits_for_model(&self) -> bool {
+    pub fn waits_for_model(&self) -> bool {
         matches!(
             self.state,
             State::Waiting(Action::Ask(_) | Action::AskAlone(_))
@@ -109,7 +109,7 @@ impl PendingRequest {
 
     /// Why it is not worth bringing a resting model back for it, if that is so: with its process
     /// went all that there was to store.
-    pub(super) fn is_vain(&self, slot: &Slot) -> Option<Failure> {
+    pub fn is_vain(&self, slot: &Slot) -> Option<Failure> {
         match &self.state {
             State::Waiting(Action::AskAlone(question)) if slot.rests() => match question.work {
                 Work::Save(_) => Some(Failure::nothing_to_save()),
@@ -120,7 +120,7 @@ impl PendingRequest {
     }
 
     /// Bytes of it that wait to leave.
-    pub(super) fn held(&self) -> usize {
+    pub fn held(&self) -> usize {
         let answer = match &self.state {
             State::Answered(line) => line.len(),
             _ => 0,
@@ -130,7 +130,7 @@ impl PendingRequest {
 
     /// Keeps a piece until it can leave. A stream that is too far ahead of its reader gets longer
     /// pieces instead of more of them.
-    pub(crate) fn hold(&mut self, piece: String) {
+    pub fn hold(&mut self, piece: String) {
         let many = self.pieces.len() >= PIECES_LIMIT;
         match self.pieces.back_mut() {
             Some(last) if many => last.push_str(&piece),
@@ -139,13 +139,13 @@ impl PendingRequest {
     }
 
     /// Sets when it has to be answered, the first time that something is done for it.
-    pub(crate) fn begin(&mut self, options: &Options, now: Instant) {
+    pub fn begin(&mut self, options: &Options, now: Instant) {
         let limit = options.request_timeout;
         self.deadline = self.deadline.or(limit.map(|limit| now + limit));
     }
 
     /// Gives the question to the model, which is ready for it.
-    pub(crate) fn ask(&mut self, slot: &mut Slot, now: Instant) {
+    pub fn ask(&mut self, slot: &mut Slot, now: Instant) {
         let placeholder = State::Freeing;
         self.state = match std::mem::replace(&mut self.state, placeholder) {
             State::Waiting(
@@ -157,7 +157,7 @@ impl PendingRequest {
 
     /// Does what the request at the head of the queue asks for, or goes on with it; for a client
     /// that is `gone` only what is done at once. Tells whether that was QUIT.
-    pub(super) fn carry_out(
+    pub fn carry_out(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -198,7 +198,7 @@ impl PendingRequest {
     }
 
     /// Has it end, wherever it is.
-    pub(super) fn give_up(&mut self, slot: &mut Slot, now: Instant) {
+    pub fn give_up(&mut self, slot: &mut Slot, now: Instant) {
         match self.state {
             State::Asked(id, _) => slot.cancel(id, now),
             State::Loading => slot.abort_load(),
@@ -208,6 +208,6 @@ impl PendingRequest {
 }
 
 /// What answers a LOAD that succeeded.
-pub(crate) fn loaded() -> Reply {
+pub fn loaded() -> Reply {
     Reply::message("Model loaded successfully")
 }

@@ -17,11 +17,11 @@ const LIMIT: usize = 16;
 
 /// The clients that were refused lately, and until when each is kept.
 #[derive(Default)]
-pub(crate) struct RejectedClients(VecDeque<(Instant, Client)>);
+pub struct RejectedClients(VecDeque<(Instant, Client)>);
 
 impl RejectedClients {
     /// Tells a client that it is not served. It can say nothing that would be heard.
-    pub(super) fn add(&mut self, mut client: Client, now: Instant) {
+    pub fn add(&mut self, mut client: Client, now: Instant) {
         let message = format!("This bridge does not serve user {}", client.peer().uid);
         let denied = Err(Failure::new(Code::Denied, message));
         client.push(&reply::line(&denied), now);
@@ -35,12 +35,12 @@ impl RejectedClients {
     }
 
     /// Lets those go whose time is over.
-    pub(crate) fn turn(&mut self, now: Instant) {
+    pub fn turn(&mut self, now: Instant) {
         self.0.retain(|(until, _)| now < *until);
     }
 
     /// When [`turn`](Self::turn) has to be called again.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         self.0.front().map(|(until, _)| *until)
     }
 }

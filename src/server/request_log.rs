@@ -9,20 +9,20 @@ use llama_cpp_bridge::shared::message::{Answer, Done};
 use llama_cpp_bridge::sys::peer::Peer;
 
 /// What is noted of a request.
-pub(super) struct Record {
+pub struct Record {
     /// In upper case, or [`UNKNOWN`](crate::server::command::UNKNOWN).
-    pub(crate) verb: &'static str,
+    pub verb: &'static str,
     /// When it was taken up.
     taken: Instant,
     /// When its answer was there, and what kind of failure that was.
     answered: Option<(Instant, Option<Code>)>,
     /// What the model did for it.
-    pub(crate) work: Work,
+    pub work: Work,
 }
 
 /// What the model did for a request.
 #[derive(Default)]
-pub(crate) enum Work {
+pub enum Work {
     /// Nothing that is counted.
     #[default]
     Nothing,
@@ -33,20 +33,20 @@ pub(crate) enum Work {
 }
 
 /// The statistics of a text.
-pub(super) struct Generated {
-    pub(super) prompt_tokens: u32,
+pub struct Generated {
+    pub prompt_tokens: u32,
     /// Those of the prompt that were not evaluated again.
-    pub(super) cached_tokens: u32,
-    pub(super) completion_tokens: u32,
+    pub cached_tokens: u32,
+    pub completion_tokens: u32,
     /// Until the whole prompt was evaluated, without the time that it waited for a place.
-    pub(super) prompt: Duration,
+    pub prompt: Duration,
     /// From then on.
-    pub(super) completion: Duration,
+    pub completion: Duration,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Outcome {
+pub enum Outcome {
     Ok,
     Error(Code),
     /// Nobody was there any more to be answered.
@@ -55,7 +55,7 @@ pub(super) enum Outcome {
 
 impl Record {
     /// The record of a request that is taken up now.
-    pub(crate) fn new(verb: &'static str, now: Instant) -> Self {
+    pub fn new(verb: &'static str, now: Instant) -> Self {
         Self {
             verb,
             taken: now,
@@ -65,7 +65,7 @@ impl Record {
     }
 
     /// Notes what the model did.
-    pub(crate) fn worked(&mut self, answer: &Answer) {
+    pub fn worked(&mut self, answer: &Answer) {
         self.work = match answer {
             Answer::Generated(done) => Work::Generated(Generated::of(done)),
             Answer::Embedding(embedding) => Work::Embedded(embedding.prompt_tokens),
@@ -74,13 +74,13 @@ impl Record {
     }
 
     /// Notes that the answer is there. The first one counts.
-    pub(crate) fn answered<T>(&mut self, outcome: &Result<T, Failure>) {
+    pub fn answered<T>(&mut self, outcome: &Result<T, Failure>) {
         let code = outcome.as_ref().err().map(|failure| failure.code);
         self.answered.get_or_insert_with(|| (Instant::now(), code));
     }
 
     /// How it ended; abandoned if its answer is not there.
-    pub(super) fn outcome(&self) -> Outcome {
+    pub fn outcome(&self) -> Outcome {
         match self.answered {
             None => Outcome::Abandoned,
             Some((_, None)) => Outcome::Ok,
@@ -89,13 +89,13 @@ impl Record {
     }
 
     /// From when it was taken up until its answer was there.
-    pub(super) fn duration(&self) -> Option<Duration> {
+    pub fn duration(&self) -> Option<Duration> {
         self.answered.map(|(at, _)| at - self.taken)
     }
 
     /// From when it was taken up until the model had its first token, of a text that has one. It is
     /// chosen in the moment in which the prompt is evaluated, from which `completion` counts.
-    pub(super) fn first_token(&self) -> Option<Duration> {
+    pub fn first_token(&self) -> Option<Duration> {
         match &self.work {
             Work::Generated(done) if done.completion_tokens > 0 => {
                 Some(self.duration()?.saturating_sub(done.completion))
@@ -105,7 +105,7 @@ impl Record {
     }
 
     /// The line of the log.
-    pub(crate) fn line(&self, peer: Peer) -> String {
+    pub fn line(&self, peer: Peer) -> String {
         let mut line = format!("{} uid={}", self.verb, peer.uid);
         if let Some(pid) = peer.pid {
             let _ = write!(line, " pid={pid}");

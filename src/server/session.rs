@@ -31,7 +31,7 @@ const QUEUE_LIMIT: usize = 256;
 const HELD_LIMIT: usize = 1 << 20;
 
 /// A client and its requests.
-pub(super) struct Session {
+pub struct Session {
     client: Client,
     auth: AuthState,
     requests: VecDeque<PendingRequest>,
@@ -45,7 +45,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Welcomes a client. No token of it is looked at before `next_token`.
-    pub(crate) fn new(
+    pub fn new(
         client: Client,
         access: &Rc<Access>,
         next_token: Instant,
@@ -62,28 +62,28 @@ impl Session {
     }
 
     /// When a token may be looked at again.
-    pub(super) fn next_token(&self) -> Instant {
+    pub fn next_token(&self) -> Instant {
         self.auth.next()
     }
 
     /// Who the client is.
-    pub(super) fn peer(&self) -> Peer {
+    pub fn peer(&self) -> Peer {
         self.client.peer()
     }
 
     /// What to wait for.
-    pub(crate) fn poll(&self, options: &Options) -> PollFd<'_> {
+    pub fn poll(&self, options: &Options) -> PollFd<'_> {
         self.client.poll(self.may_take(options))
     }
 
     /// Reads some of what the client sent.
-    pub(crate) fn read(&mut self) {
+    pub fn read(&mut self) {
         self.client.read();
     }
 
     /// Notes that the client is gone for good. What it has sent and can be done at once is still
     /// done: a QUIT needs nobody to read the reply.
-    pub(super) fn hung_up(
+    pub fn hung_up(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -97,28 +97,28 @@ impl Session {
     }
 
     /// Whether a QUIT was carried out.
-    pub(super) fn quit(&self) -> bool {
+    pub fn quit(&self) -> bool {
         self.quit
     }
 
     /// Whether a request waits for the model.
-    pub(super) fn wants_model(&self) -> bool {
+    pub fn wants_model(&self) -> bool {
         self.requests.iter().any(PendingRequest::waits_for_model)
     }
 
     /// How many of its requests the model is to answer, or is at.
-    pub(super) fn questions(&self) -> usize {
+    pub fn questions(&self) -> usize {
         self.requests.iter().filter(|r| r.is_question()).count()
     }
 
     /// Whether nothing is left to be done for the client.
-    pub(crate) fn over(&self) -> bool {
+    pub fn over(&self) -> bool {
         let done = self.requests.is_empty() && !self.client.has_output();
         self.client.gone() || (done && (self.closing || self.client.at_end()))
     }
 
     /// Does what can be done now: takes requests, has the model work on them, sends replies.
-    pub(super) fn advance(
+    pub fn advance(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -256,7 +256,7 @@ impl Session {
     }
 
     /// Takes in what happened to the model. Tells whether a request was concerned.
-    pub(super) fn hear(&mut self, event: Event) -> bool {
+    pub fn hear(&mut self, event: Event) -> bool {
         match event {
             Event::Heard(Heard::Piece(id, piece)) => match self.asked(id) {
                 Some((request, _)) => request.hold(piece),
@@ -325,7 +325,7 @@ impl Session {
     }
 
     /// When [`advance`](Self::advance) has to be called again at the latest.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let open = self.requests.iter().filter(|r| !r.is_answered());
         // Without room for its answer the client's reading is waited for.
         let head = self.requests.front().filter(|_| self.client.has_room());
@@ -335,7 +335,7 @@ impl Session {
     }
 
     /// When the client has to give way to one that waits, if it does nothing until then.
-    pub(super) fn gives_way_at(&self, options: &Options) -> Option<Instant> {
+    pub fn gives_way_at(&self, options: &Options) -> Option<Instant> {
         // One that has shown no token gets no more time by asking again and again.
         let stranger = (!self.auth.is_open()).then_some(options.idle_timeout);
         let limits = options.turn_limit.into_iter().chain(stranger);
@@ -353,7 +353,7 @@ impl Session {
 
     /// Has it give way to a client that waits, if its time is over: at once if it is idle or too
     /// slow, when its requests are answered if its turn was long enough.
-    pub(super) fn give_way(&mut self, options: &Options, now: Instant) {
+    pub fn give_way(&mut self, options: &Options, now: Instant) {
         if self.patience_ends(options).is_some_and(|at| at <= now) {
             self.client.hung_up();
         } else if self.gives_way_at(options).is_some_and(|at| at <= now) {
@@ -362,7 +362,7 @@ impl Session {
     }
 
     /// Has the model give up all that the client asked for: nobody is there to hear it.
-    pub(super) fn abandon(
+    pub fn abandon(
         &mut self,
         slot: &mut Slot,
         options: &Options,
@@ -376,7 +376,7 @@ impl Session {
     }
 
     /// Tells the client, if it waits for an answer, that none will come.
-    pub(super) fn say_goodbye(&mut self, now: Instant) {
+    pub fn say_goodbye(&mut self, now: Instant) {
         let waits = |request: &PendingRequest| !request.is_answered();
         if self.requests.front().is_some_and(waits) {
             let failure = Failure::new(Code::Internal, "The bridge is stopping");

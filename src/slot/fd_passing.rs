@@ -19,25 +19,25 @@ const DESCRIPTORS: &str = if cfg!(target_os = "linux") {
 };
 
 /// Files on their way to the next process that is started.
-pub(super) struct PassedFiles {
+pub struct PassedFiles {
     /// What it inherits.
     inherited: Vec<OwnedFd>,
     links: Option<Links>,
     /// Where it finds the file, or the first part.
-    pub(crate) file: String,
-    pub(super) alias: PathAlias,
+    pub file: String,
+    pub alias: PathAlias,
 }
 
 /// What the model process calls a file, and what it was named by.
 #[derive(Default)]
-pub(super) struct PathAlias {
+pub struct PathAlias {
     inside: String,
     outside: String,
 }
 
 /// A directory in which the parts of a split model have the names that llama.cpp looks for: symbolic
 /// links to the descriptors. It is removed with this.
-pub(super) struct Links(PathBuf);
+pub struct Links(PathBuf);
 
 impl PassedFiles {
     /// Prepares files for being inherited: a model, or the parts of one that is `split`. They were
@@ -45,7 +45,7 @@ impl PassedFiles {
     ///
     /// # Errors
     /// There are too many open files, or the links cannot be made.
-    pub(crate) fn new(files: &[File], paths: &[String], split: bool) -> io::Result<Self> {
+    pub fn new(files: &[File], paths: &[String], split: bool) -> io::Result<Self> {
         let inherited = files
             .iter()
             .map(inheritable)
@@ -87,7 +87,7 @@ impl PassedFiles {
     }
 
     /// That process is started. What is given back has to stay until it has loaded the model.
-    pub(crate) fn done(self) -> Option<Links> {
+    pub fn done(self) -> Option<Links> {
         drop(self.inherited);
         self.links
     }
@@ -95,7 +95,7 @@ impl PassedFiles {
 
 impl PathAlias {
     /// A message of the model process with the name that everybody knows.
-    pub(super) fn undo(&self, message: &str) -> String {
+    pub fn undo(&self, message: &str) -> String {
         if self.inside.is_empty() {
             return message.to_string();
         }

@@ -20,7 +20,7 @@ const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
 /// Who wants a model to be loaded.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Origin {
+pub enum Origin {
     /// Whoever runs the bridge.
     Owner,
     /// A client, whose models may have to lie in a directory.
@@ -28,15 +28,15 @@ pub(crate) enum Origin {
 }
 
 /// A load under way, beside the model before.
-pub(crate) struct Loading {
-    pub(crate) identity: ModelFile,
-    pub(super) origin: Origin,
+pub struct Loading {
+    pub identity: ModelFile,
+    pub origin: Origin,
     alias: PathAlias,
     _links: Option<Links>,
-    pub(crate) process: ModelProcess,
-    pub(crate) since: Instant,
+    pub process: ModelProcess,
+    pub since: Instant,
     /// Whether it is to bring the resting model back, which is lost if it cannot.
-    pub(super) wakes: bool,
+    pub wakes: bool,
     /// Why it is being ended.
     refused: Option<Failure>,
 }
@@ -46,7 +46,7 @@ impl Loading {
     ///
     /// # Errors
     /// `load_failed`: the process could not be started.
-    pub(crate) fn start(
+    pub fn start(
         found: Found,
         origin: Origin,
         wakes: bool,
@@ -91,12 +91,12 @@ impl Loading {
     }
 
     /// What to wait for.
-    pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
+    pub fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.process.polls()
     }
 
     /// When it has to be given up; `limit` is how long it may take.
-    pub(crate) fn deadline(&self, limit: Duration) -> Option<Instant> {
+    pub fn deadline(&self, limit: Duration) -> Option<Instant> {
         self.refused
             .is_none()
             .then_some(self.since + self.limit(limit))
@@ -113,7 +113,7 @@ impl Loading {
     /// Takes in what the process says, if it may have `said` something, and ends it where it has
     /// to be ended. `None` as long as the load is under way; a failure is told once the process is
     /// gone, with its memory.
-    pub(crate) fn turn(
+    pub fn turn(
         &mut self,
         now: Instant,
         said: bool,
@@ -162,6 +162,6 @@ impl Loading {
 }
 
 /// What a request is told whose model cannot be loaded.
-pub(super) fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
+pub fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
     Failure::new(code, format!("Failed to load model: {path}: {reason}"))
 }

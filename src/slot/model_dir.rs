@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use llama_cpp_bridge::sys::files;
 
 /// A directory of models.
-pub(crate) struct ModelDir {
+pub struct ModelDir {
     /// As it was given.
     given: PathBuf,
     /// Without symbolic links.
@@ -16,7 +16,7 @@ pub(crate) struct ModelDir {
 
 /// Why a file in the directory cannot be opened.
 #[derive(Debug)]
-pub(super) enum NotOpened {
+pub enum NotOpened {
     /// It does not lie there, or nobody is to know whether it is there.
     Outside,
     /// It is missing, or cannot be read.
@@ -28,7 +28,7 @@ impl ModelDir {
     ///
     /// # Errors
     /// It is not there, or is no directory.
-    pub(crate) fn open(path: &Path) -> io::Result<Self> {
+    pub fn open(path: &Path) -> io::Result<Self> {
         let real = fs::canonicalize(path)?;
         if !fs::metadata(&real)?.is_dir() {
             return Err(io::Error::from(io::ErrorKind::NotADirectory));
@@ -40,7 +40,7 @@ impl ModelDir {
     }
 
     /// The directory as it was given.
-    pub(crate) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.given
     }
 

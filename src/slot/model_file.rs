@@ -11,7 +11,7 @@ use llama_cpp_bridge::sys::files::special_kind;
 
 /// What tells that a model's file, or each of its parts, is the one that was loaded.
 #[derive(PartialEq, Clone, Debug)]
-pub(super) struct ModelFile {
+pub struct ModelFile {
     path: String,
     /// The file itself, and the further parts of one that is split.
     files: Vec<FileStamp>,
@@ -27,19 +27,19 @@ struct FileStamp {
 }
 
 /// A model file that is there.
-pub(super) struct Found {
-    pub(crate) identity: ModelFile,
+pub struct Found {
+    pub identity: ModelFile,
     /// The file and its further parts, opened, where it had to lie in a directory; else none.
-    pub(crate) files: Vec<File>,
+    pub files: Vec<File>,
     /// The path of each of them.
-    pub(crate) paths: Vec<String>,
+    pub paths: Vec<String>,
 }
 
 /// Why there is no model to be loaded at a path.
-pub(super) struct Refusal {
-    pub(crate) code: Code,
+pub struct Refusal {
+    pub code: Code,
     /// What is wrong with the file, without its path, or with a further part, with its path.
-    pub(crate) reason: String,
+    pub reason: String,
 }
 
 impl From<String> for Refusal {
@@ -57,7 +57,7 @@ impl ModelFile {
     ///
     /// # Errors
     /// What is wrong with the file; `denied` for one that lies elsewhere.
-    pub(crate) fn of(path: &str, directory: Option<&ModelDir>) -> Result<Found, Refusal> {
+    pub fn of(path: &str, directory: Option<&ModelDir>) -> Result<Found, Refusal> {
         let (stamp, file) = first(path, directory)?;
         let mut found = Found {
             identity: Self {
@@ -94,17 +94,17 @@ impl ModelFile {
     }
 
     /// Whether it is, by its name, the first of several files.
-    pub(super) fn is_split(&self) -> bool {
+    pub fn is_split(&self) -> bool {
         further_parts(&self.path).next().is_some()
     }
 
     /// Bytes of all its files.
-    pub(crate) fn size(&self) -> u64 {
+    pub fn size(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
 
     /// The path, as it was given.
-    pub(crate) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         &self.path
     }
 }

@@ -22,8 +22,8 @@ const ALL_WRITE: u32 = 0o002;
 
 /// The model program, opened.
 #[derive(Clone, Debug)]
-pub(crate) struct ModelProgram {
-    pub(super) path: PathBuf,
+pub struct ModelProgram {
+    path: PathBuf,
     pub(super) file: Rc<File>,
     /// What tells that it has been written to since: bytes, and the time of the last change.
     written: (u64, i64, i64),
@@ -37,7 +37,7 @@ impl ModelProgram {
     ///
     /// # Errors
     /// A sentence: there is none, it is not a program, or others could have changed it.
-    pub(crate) fn open(named: Option<&Path>) -> Result<Self, String> {
+    pub fn open(named: Option<&Path>) -> Result<Self, String> {
         if let Some(path) = named {
             return Self::open_file(path)
                 .map_err(|reason| format!("--model-program: {}: {reason}", path.display()));
@@ -116,7 +116,7 @@ impl ModelProgram {
     }
 
     /// Its path, for people: the file that was opened may be gone from there.
-    pub(crate) fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         &self.path
     }
 }

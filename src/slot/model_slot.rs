@@ -19,28 +19,28 @@ use llama_cpp_bridge::sys::poll::PollFd;
 
 /// How long the model process may take.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Limits {
+pub struct Limits {
     /// To load a model.
-    pub(crate) load: Duration,
+    pub load: Duration,
     /// To say anything about the requests that it works on.
-    pub(crate) stall: Duration,
+    pub stall: Duration,
     /// To have nothing to do, before it is ended; `None` is without end.
-    pub(crate) idle: Option<Duration>,
+    pub idle: Option<Duration>,
 }
 
 /// What is known of a model that was loaded.
-pub(crate) struct Model {
+pub struct Model {
     identity: ModelFile,
     origin: Origin,
     /// What it told of itself.
-    pub(crate) ready: Ready,
+    pub ready: Ready,
     /// How long it took to load.
     load_time: Duration,
 }
 
 impl Model {
     /// Its path, as it was given.
-    pub(crate) fn path(&self) -> &str {
+    pub fn path(&self) -> &str {
         self.identity.path()
     }
 }
@@ -54,7 +54,7 @@ enum State {
 
 /// What came of a call of [`Slot::load`].
 #[derive(Debug, PartialEq)]
-pub(crate) enum LoadStatus {
+pub enum LoadStatus {
     /// The very file is loaded already.
     Loaded,
     /// It is under way; [`Event::LoadEnded`] will tell.
@@ -65,7 +65,7 @@ pub(crate) enum LoadStatus {
 
 /// Whether a request can be given to the model.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Readiness {
+pub enum Readiness {
     /// There is no model.
     Empty,
     /// At once.
@@ -76,7 +76,7 @@ pub(crate) enum Readiness {
 
 /// What happened in a turn.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A load ended, that of a LOAD or that which was to bring a resting model back.
     LoadEnded(Result<(), Failure>),
     /// Something was heard of a request.
@@ -84,7 +84,7 @@ pub(crate) enum Event {
 }
 
 /// The one model that is loaded, or none.
-pub(crate) struct Slot {
+pub struct Slot {
     /// How to load models; the path is filled in for each.
     settings: ModelParams,
     program: ModelProgram,
@@ -100,11 +100,11 @@ pub(crate) struct Slot {
 }
 
 /// The states that [`Slot::state`] can tell.
-pub(crate) const STATES: [&str; 4] = ["empty", "loading", "loaded", "resting"];
+pub const STATES: [&str; 4] = ["empty", "loading", "loaded", "resting"];
 
 impl Slot {
     /// An empty slot, whose models will be loaded with these settings.
-    pub(crate) fn new(
+    pub fn new(
         settings: ModelParams,
         program: ModelProgram,
         directory: Option<ModelDir>,
@@ -124,7 +124,7 @@ impl Slot {
     }
 
     /// One of [`STATES`]; a load that is under way hides what was there before.
-    pub(crate) fn state(&self) -> &'static str {
+    pub fn state(&self) -> &'static str {
         match &self.state {
             _ if self.is_loading() => "loading",
             State::Empty => "empty",
@@ -134,12 +134,12 @@ impl Slot {
     }
 
     /// What was counted so far.
-    pub(crate) fn counters(&self) -> &SlotCounters {
+    pub fn counters(&self) -> &SlotCounters {
         &self.counters
     }
 
     /// The process that has the model, else the one that loads it.
-    pub(crate) fn process(&self) -> Option<u32> {
+    pub fn process(&self) -> Option<u32> {
         match (&self.state, &self.loading) {
             (State::Loaded(_, worker), _) => Some(worker.pid()),
             (_, Some(loading)) => Some(loading.process.pid()),
@@ -148,7 +148,7 @@ impl Slot {
     }
 
     /// The model, loaded or resting.
-    pub(crate) fn model(&self) -> Option<&Model> {
+    pub fn model(&self) -> Option<&Model> {
         match &self.state {
             State::Empty => None,
             State::Resting(model) | State::Loaded(model, _) => Some(model),
@@ -156,12 +156,12 @@ impl Slot {
     }
 
     /// Whether there is a model that is not loaded now.
-    pub(crate) fn rests(&self) -> bool {
+    pub fn rests(&self) -> bool {
         matches!(self.state, State::Resting(_))
     }
 
     /// What to wait for.
-    pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
+    pub fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
         let worker = match &self.state {
             State::Loaded(_, worker) => Some(worker.polls()),
             _ => None,
@@ -174,7 +174,7 @@ impl Slot {
     }
 
     /// When [`turn`](Self::turn) has to be called again at the latest.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let worker = match &self.state {
             State::Loaded(_, worker) => worker.deadline(self.limits.stall),
             _ => None,
@@ -211,7 +211,7 @@ impl Slot {
     }
 
     /// The path of the model that is being loaded.
-    pub(crate) fn loads(&self) -> Option<&str> {
+    pub fn loads(&self) -> Option<&str> {
         let loading = self.loading.as_ref()?;
         Some(loading.identity.path())
     }
@@ -219,7 +219,7 @@ impl Slot {
     /// Takes in what the processes say, ends those that have to be ended, and buries those that
     /// are gone. `said` tells whether they may have said something, `wanted` whether a request
     /// waits for the model.
-    pub(crate) fn turn(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
+    pub fn turn(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
         self.ending
             .retain_mut(|process| process.try_reap().is_none());
         let mut events = self.turn_worker(now, said, wanted);
@@ -320,7 +320,7 @@ impl Slot {
     /// # Errors
     /// `load_failed` with what is wrong with the file, or `denied`; the model before is still in
     /// place, unless it was resting and is the one that cannot be loaded.
-    pub(crate) fn load(
+    pub fn load(
         &mut self,
         path: &str,
         origin: Origin,
@@ -374,12 +374,12 @@ impl Slot {
     }
 
     /// Whether a load is under way.
-    pub(crate) fn is_loading(&self) -> bool {
+    pub fn is_loading(&self) -> bool {
         self.loading.is_some()
     }
 
     /// Gives up a load that is under way.
-    pub(crate) fn abort_load(&mut self) {
+    pub fn abort_load(&mut self) {
         if let Some(loading) = self.loading.take() {
             self.end(loading.process);
         }
@@ -389,7 +389,7 @@ impl Slot {
     ///
     /// # Errors
     /// `load_failed`: it cannot be brought back, and the slot is empty now.
-    pub(crate) fn ensure_loaded(&mut self, now: Instant) -> Result<Readiness, Failure> {
+    pub fn ensure_loaded(&mut self, now: Instant) -> Result<Readiness, Failure> {
         let (path, origin) = match &self.state {
             State::Loaded(_, worker) if worker.takes_work() => return Ok(Readiness::Ready),
             State::Empty if self.loading.is_none() => return Ok(Readiness::Empty),
@@ -409,7 +409,7 @@ impl Slot {
 
     /// Gives a request to the model, which has to be [ready](Readiness::Ready); returns the
     /// number by which events speak of it.
-    pub(crate) fn ask(&mut self, work: Work, now: Instant) -> u64 {
+    pub fn ask(&mut self, work: Work, now: Instant) -> u64 {
         self.last_id += 1;
         if let State::Loaded(_, worker) = &mut self.state {
             worker.ask(self.last_id, work, now);
@@ -418,21 +418,21 @@ impl Slot {
     }
 
     /// Has the model give up a request. Nothing more is heard of it.
-    pub(crate) fn cancel(&mut self, id: u64, now: Instant) {
+    pub fn cancel(&mut self, id: u64, now: Instant) {
         if let State::Loaded(_, worker) = &mut self.state {
             worker.cancel(id, now);
         }
     }
 
     /// Takes the model away. Its memory is back once the slot is [free](Self::is_free).
-    pub(crate) fn free(&mut self) {
+    pub fn free(&mut self) {
         self.abort_load();
         let before = mem::replace(&mut self.state, State::Empty);
         self.let_go(before);
     }
 
     /// Whether there is neither a model nor memory of one.
-    pub(crate) fn is_free(&self) -> bool {
+    pub fn is_free(&self) -> bool {
         matches!(self.state, State::Empty) && !self.is_ending()
     }
 }

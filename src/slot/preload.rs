@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 const SPARED: u64 = 16;
 
 /// What is still to be read, and how.
-pub(crate) struct Preload {
+pub struct Preload {
     /// In their order; a directory is replaced by what is in it.
     waiting: Vec<PathBuf>,
     /// The file that is being asked for, and how far.
@@ -41,7 +41,7 @@ struct Current {
 
 impl Preload {
     /// Begins with these files and directories.
-    pub(crate) fn new(paths: &[PathBuf], now: Instant) -> Self {
+    pub fn new(paths: &[PathBuf], now: Instant) -> Self {
         let mut waiting: Vec<PathBuf> = paths.iter().flat_map(|path| files(path)).collect();
         waiting.reverse();
         let budget = Available::now().map(|it| it.bytes - it.bytes / SPARED);
@@ -54,12 +54,12 @@ impl Preload {
     }
 
     /// When [`turn`](Self::turn) has to be called again.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         self.next
     }
 
     /// Asks for the next piece, if it is time.
-    pub(crate) fn turn(&mut self, now: Instant) {
+    pub fn turn(&mut self, now: Instant) {
         if self.next.is_none_or(|at| now < at) {
             return;
         }

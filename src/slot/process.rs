@@ -58,7 +58,7 @@ fn environment() -> Vec<(&'static str, Option<&'static str>)> {
 const GREETING_BYTES: usize = 1024;
 
 /// A model process, running or ending. It is killed when this is dropped.
-pub(super) struct ModelProcess {
+pub struct ModelProcess {
     child: Child,
     /// The path of its program.
     program: String,
@@ -81,7 +81,7 @@ impl ModelProcess {
     ///
     /// # Errors
     /// Those of socketpair(2), fork(2) and execve(2).
-    pub(crate) fn start(program: &ModelProgram, verbose: bool) -> io::Result<Self> {
+    pub fn start(program: &ModelProgram, verbose: bool) -> io::Result<Self> {
         program.expect_unchanged()?;
         let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = UnixStream::pair()?;
@@ -111,13 +111,13 @@ impl ModelProcess {
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What to wait for: its messages, room for those to it, and its standard error. An ending
     /// process is told of by SIGCHLD.
-    pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
+    pub fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
         let link = (!self.ending)
             .then(|| PollFd::readable(self.link.fd()).or_writable(self.link.has_outgoing()));
         let errors = self.errors.as_ref().filter(|_| !self.ending);
@@ -126,14 +126,14 @@ impl ModelProcess {
     }
 
     /// Sends a message, as far as there is room for it now.
-    pub(crate) fn send(&mut self, message: ToModel) {
+    pub fn send(&mut self, message: ToModel) {
         self.link.queue(message);
         // What keeps it from being written is found out by reading, behind what it still said.
         let _ = self.link.flush();
     }
 
     /// Takes in what has come, and keeps what goes to it and its standard error flowing.
-    pub(super) fn pump(&mut self) -> Vec<FromModel> {
+    pub fn pump(&mut self) -> Vec<FromModel> {
         let mut messages = Vec::new();
         self.read_errors();
         while !self.ending {
@@ -186,29 +186,29 @@ impl ModelProcess {
     }
 
     /// Whether it has said that it is of the bridge's own build.
-    pub(super) fn greeted(&self) -> bool {
+    pub fn greeted(&self) -> bool {
         self.greeted
     }
 
     /// The path of its program.
-    pub(super) fn program(&self) -> &str {
+    pub fn program(&self) -> &str {
         &self.program
     }
 
     /// Has it end. Its memory is back once it is [reaped](Self::try_reap).
-    pub(crate) fn end(&mut self) {
+    pub fn end(&mut self) {
         self.ending = true;
         // It fails only for a process that is buried already.
         let _ = self.child.kill();
     }
 
     /// Whether it was told to end, or has ended.
-    pub(super) fn ending(&self) -> bool {
+    pub fn ending(&self) -> bool {
         self.ending
     }
 
     /// What it died of, once it is gone; `None` while it is still there.
-    pub(super) fn try_reap(&mut self) -> Option<String> {
+    pub fn try_reap(&mut self) -> Option<String> {
         if !self.ending {
             return None;
         }
@@ -254,13 +254,13 @@ impl ModelProcess {
     }
 
     /// Forgets what its log said so far, so that it is not taken for the reason of a later death.
-    pub(super) fn forget_log(&mut self) {
+    pub fn forget_log(&mut self) {
         self.log.forget();
     }
 
     /// The first error that llama.cpp logged since [`forget_log`](Self::forget_log); `None` of a
     /// program that is not the model program, or broke the rules of the wire.
-    pub(super) fn first_error(&mut self) -> Option<String> {
+    pub fn first_error(&mut self) -> Option<String> {
         self.read_errors();
         let heard = self.greeted && self.broken.is_none();
         self.log.first_error().filter(|_| heard)

@@ -15,7 +15,7 @@ const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is heard of a request.
 #[derive(Debug)]
-pub(crate) enum Heard {
+pub enum Heard {
     /// The next piece of its text.
     Piece(u64, String),
     /// The last that is said of it.
@@ -23,7 +23,7 @@ pub(crate) enum Heard {
 }
 
 /// The process of a loaded model.
-pub(super) struct Worker {
+pub struct Worker {
     process: ModelProcess,
     /// The requests that it works on.
     live: Vec<u64>,
@@ -41,7 +41,7 @@ pub(super) struct Worker {
 
 impl Worker {
     /// Puts a process that has loaded its model to work.
-    pub(crate) fn new(process: ModelProcess, now: Instant) -> Self {
+    pub fn new(process: ModelProcess, now: Instant) -> Self {
         Self {
             process,
             live: Vec::new(),
@@ -54,23 +54,23 @@ impl Worker {
     }
 
     /// What to wait for.
-    pub(crate) fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
+    pub fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
         self.process.polls()
     }
 
     /// Whether a request that it is sent now is worked on at once. One that has still to give up
     /// an earlier one might have to be ended for that.
-    pub(super) fn takes_work(&self) -> bool {
+    pub fn takes_work(&self) -> bool {
         self.cancelled.is_empty() && !self.process.ending()
     }
 
     /// Whether it was told to end, or has ended, and is not buried yet.
-    pub(super) fn ending(&self) -> bool {
+    pub fn ending(&self) -> bool {
         self.process.ending()
     }
 
     /// Sends it a request.
-    pub(crate) fn ask(&mut self, id: u64, work: Work, now: Instant) {
+    pub fn ask(&mut self, id: u64, work: Work, now: Instant) {
         if self.live.is_empty() {
             self.heard = now;
             self.process.forget_log();
@@ -80,7 +80,7 @@ impl Worker {
     }
 
     /// Has it give up a request.
-    pub(crate) fn cancel(&mut self, id: u64, now: Instant) {
+    pub fn cancel(&mut self, id: u64, now: Instant) {
         let before = self.live.len();
         self.live.retain(|live| *live != id);
         if self.live.len() == before {
@@ -92,7 +92,7 @@ impl Worker {
     }
 
     /// Takes in what it says.
-    pub(super) fn pump(&mut self, now: Instant) -> Vec<Heard> {
+    pub fn pump(&mut self, now: Instant) -> Vec<Heard> {
         let mut heard = Vec::new();
         for message in self.process.pump() {
             self.heard = now;
@@ -121,7 +121,7 @@ impl Worker {
     /// cancelled: that is so if somebody waits for it (`wanted`) and it takes less time to load
     /// the model again (`reload`) than it will be busy. `stall` is how long it may say nothing,
     /// beyond the step that it announced, while it has requests.
-    pub(crate) fn check(&mut self, now: Instant, wanted: bool, reload: Duration, stall: Duration) {
+    pub fn check(&mut self, now: Instant, wanted: bool, reload: Duration, stall: Duration) {
         if self.process.ending() {
             return;
         }
@@ -141,13 +141,13 @@ impl Worker {
     }
 
     /// Since when it has had nothing to do; `None` while it has.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
+    pub fn idle_since(&self) -> Option<Instant> {
         let idle = self.live.is_empty() && self.cancelled.is_empty() && !self.process.ending();
         idle.then_some(self.heard)
     }
 
     /// When [`check`](Self::check) has to be called again at the latest.
-    pub(crate) fn deadline(&self, stall: Duration) -> Option<Instant> {
+    pub fn deadline(&self, stall: Duration) -> Option<Instant> {
         if self.process.ending() {
             return None;
         }
@@ -172,7 +172,7 @@ impl Worker {
 
     /// Once the process is gone: what it died of, the requests that it had, and what they are to
     /// be told.
-    pub(super) fn try_reap(&mut self) -> Option<Exit> {
+    pub fn try_reap(&mut self) -> Option<Exit> {
         let reason = self.process.try_reap()?;
         let requests = std::mem::take(&mut self.live);
         let told = self.verdict.take().unwrap_or_else(|| {
@@ -187,22 +187,22 @@ impl Worker {
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.process.pid()
     }
 
     /// Gives up the model: what is left to be ended and buried.
-    pub(super) fn into_process(self) -> ModelProcess {
+    pub fn into_process(self) -> ModelProcess {
         self.process
     }
 }
 
 /// The end of a worker.
-pub(super) struct Exit {
+pub struct Exit {
     /// For whoever runs the bridge.
-    pub(crate) reason: String,
+    pub reason: String,
     /// The requests that it had.
-    pub(crate) requests: Vec<u64>,
+    pub requests: Vec<u64>,
     /// What they are answered.
-    pub(crate) told: Failure,
+    pub told: Failure,
 }

@@ -8,14 +8,14 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Answer, Work};
 
 /// What answers both without an argument.
-pub(super) const NO_NAME: &str = "No name provided";
+pub const NO_NAME: &str = "No name provided";
 
 /// Characters of the name of a saved state at the most: so its file has a name that every file
 /// system takes.
 const LONGEST_NAME: usize = 64;
 
 /// SAVE: the model stores what it evaluated last.
-pub(super) fn save(name: &str, options: &Options) -> Result<Action, Failure> {
+pub fn save(name: &str, options: &Options) -> Result<Action, Failure> {
     state_name(name, options)?;
     Ok(Action::AskAlone(Question {
         work: Work::Save(name.to_string()),
@@ -27,7 +27,7 @@ pub(super) fn save(name: &str, options: &Options) -> Result<Action, Failure> {
 }
 
 /// RESTORE: the model brings a stored text back.
-pub(super) fn restore(name: &str, options: &Options) -> Result<Action, Failure> {
+pub fn restore(name: &str, options: &Options) -> Result<Action, Failure> {
     state_name(name, options)?;
     Ok(Action::AskAlone(Question {
         work: Work::Restore(name.to_string()),

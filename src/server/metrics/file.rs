@@ -21,7 +21,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
 /// The file. It is removed with this.
-pub(in crate::server) struct MetricsFile {
+pub struct MetricsFile {
     path: PathBuf,
     temporary: PathBuf,
     /// When it was written last, or that was tried.
@@ -37,7 +37,7 @@ impl MetricsFile {
     ///
     /// # Errors
     /// A sentence: that it cannot be written, or that there is something else than a file.
-    pub(crate) fn new(path: &Path, text: &str, now: Instant) -> Result<Self, String> {
+    pub fn new(path: &Path, text: &str, now: Instant) -> Result<Self, String> {
         let failed = |reason: String| format!("--metrics-file: {}: {reason}", path.display());
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (),
@@ -65,17 +65,17 @@ impl MetricsFile {
     }
 
     /// Notes that something has happened.
-    pub(in crate::server) fn touch(&mut self) {
+    pub fn touch(&mut self) {
         self.stale = true;
     }
 
     /// When [`turn`](Self::turn) has to be called again at the latest.
-    pub(crate) fn deadline(&self) -> Instant {
+    pub fn deadline(&self) -> Instant {
         self.written + if self.stale { SHORTEST } else { LONGEST }
     }
 
     /// Writes it anew if it is time. A failure is told once in a while; it is tried again.
-    pub(crate) fn turn(&mut self, text: impl FnOnce() -> String, now: Instant) {
+    pub fn turn(&mut self, text: impl FnOnce() -> String, now: Instant) {
         if now < self.deadline() {
             return;
         }

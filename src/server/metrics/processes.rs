@@ -4,16 +4,16 @@ use std::fs;
 
 /// What a process takes.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Process {
+pub struct Process {
     /// Bytes of memory that it has resident, shared ones included: those of a mapped model file
     /// too. Pss would share them out among their users, but makes the system walk through all pages
     /// of the model each time.
-    pub(super) resident: u64,
-    pub(super) threads: u64,
+    pub resident: u64,
+    pub threads: u64,
 }
 
 /// What a process takes; `None` if it is not there, or the system does not tell.
-pub(super) fn look(pid: u32) -> Option<Process> {
+pub fn look(pid: u32) -> Option<Process> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let number = |name: &str| -> Option<u64> {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -13,7 +13,7 @@ use llama_cpp_bridge::shared::failure::Code;
 const PREFIX: &str = "llama_cpp_bridge_";
 
 /// All metrics of a bridge.
-pub(super) fn of(metrics: &Metrics, slot: &Slot) -> String {
+pub fn of(metrics: &Metrics, slot: &Slot) -> String {
     let mut page = Page::new(&metrics.socket);
     about(&mut page, metrics);
     model(&mut page, slot);

@@ -28,7 +28,7 @@ const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     let result = match cli::parse(&server::verbs()) {
-        Ok(Invocation::Serve(options)) => server::run(*options),
+        Ok(Invocation::Serve(options)) => server::run(&options),
         Ok(Invocation::Print(text)) => {
             let printed = io::stdout().write_all(text.as_bytes());
             printed.map_err(|error| format!("standard output: {error}"))

@@ -16,7 +16,7 @@ fn id(option: &str) -> String {
 
 /// What a client is told that is not served.
 fn refusal(user: &str) -> String {
-    failure("denied", &format!("This bridge does not serve user {user}"))
+    failure("denied", &format!("Access denied for uid {user}"))
 }
 
 #[test]

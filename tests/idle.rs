@@ -31,7 +31,7 @@ fn a_bridge_that_nobody_uses_ends() {
     bridge.expect_stop(&[child]);
     assert_eq!(
         bridge.errors(),
-        "llama-cpp-bridge: ends: no client for 1 s\n"
+        "llama-cpp-bridge: exiting: no client for 1 s (--exit-idle)\n"
     );
 }
 
@@ -81,7 +81,7 @@ fn a_model_that_no_request_needs_rests_and_the_next_one_wakes_it() {
         });
     }
     let line = format!(
-        "llama-cpp-bridge: {}: rests: not needed for 1 s\n",
+        "llama-cpp-bridge: {}: unloaded after 1 s idle\n",
         home.join("tiny.gguf").display()
     );
     assert_eq!(bridge.errors(), line.repeat(2));
@@ -103,7 +103,9 @@ fn a_model_at_work_does_not_rest() {
     }
     assert_eq!(bridge.model_process(), child);
     client.vanish();
-    wait_until("the model rests", || bridge.errors().contains("rests"));
+    wait_until("the model is unloaded", || {
+        bridge.errors().contains("unloaded")
+    });
 }
 
 #[test]
@@ -116,8 +118,11 @@ fn both_together_give_back_first_the_memory_and_then_the_rest() {
     assert_eq!(bridge.wait().code(), Some(0));
     let lines: Vec<String> = bridge.errors().lines().map(String::from).collect();
     assert_eq!(lines.len(), 2, "{lines:?}");
-    assert!(lines[0].ends_with("rests: not needed for 1 s"), "{lines:?}");
-    assert!(lines[1].ends_with("ends: no client for 2 s"), "{lines:?}");
+    assert!(lines[0].ends_with("unloaded after 1 s idle"), "{lines:?}");
+    assert!(
+        lines[1].ends_with("exiting: no client for 2 s (--exit-idle)"),
+        "{lines:?}"
+    );
 }
 
 #[test]
@@ -140,7 +145,9 @@ fn without_the_options_nothing_rests_or_ends() {
 fn a_model_that_was_taken_away_meanwhile_is_told_when_it_is_needed() {
     let home = Directory::new();
     let bridge = with_limit(&home, "--idle-unload");
-    wait_until("the model rests", || bridge.errors().contains("rests"));
+    wait_until("the model is unloaded", || {
+        bridge.errors().contains("unloaded")
+    });
     fs::remove_file(home.join("tiny.gguf")).expect("it is there");
     let mut client = bridge.connect();
     client.exchange("STATUS", &told(&home));

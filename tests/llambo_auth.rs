@@ -89,7 +89,7 @@ fn without_the_token_or_with_a_wrong_one_llambo_says_so() {
         (&["map"], "w\n"),
     ] {
         let wrong = feed(&mut with_token(&home, "open-barley", arguments), input);
-        expect_failure(&wrong, 1, "Wrong token: it is not in the bridge's file");
+        expect_failure(&wrong, 1, "Invalid token");
         assert!(!wrong.errors.contains("open-barley"), "{wrong:?}");
     }
 }

@@ -290,7 +290,9 @@ fn a_model_that_rests_because_nobody_needs_it_is_counted() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
     let bridge = Bridge::with_model(&home, &model, &["--idle-unload", "1"]);
-    wait_until("the model rests", || bridge.errors().contains("rests"));
+    wait_until("the model is unloaded", || {
+        bridge.errors().contains("unloaded")
+    });
     let text = metrics(&mut bridge.connect());
     expect(
         &text,

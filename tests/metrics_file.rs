@@ -157,7 +157,7 @@ fn a_later_failure_is_told_once_and_does_not_last() {
         bridge.all_errors(),
         format!(
             "llama-cpp-bridge: --metrics-file: {}: No such file or directory (os error 2); \
-             it is tried again\n",
+             will retry\n",
             file.display()
         )
     );

@@ -132,8 +132,8 @@ fn a_program_that_never_says_what_it_is_is_given_up() {
         let mut client = bridge.connect();
         client.ask(&format!("LOAD {}", model.display()));
         let expected = format!(
-            "Failed to load model: {}: {} has not said within 1 s that it is a \
-             llama-cpp-bridge-model",
+            "Failed to load model: {}: {} did not identify itself as a \
+             llama-cpp-bridge-model within 1 s",
             model.display(),
             path.display()
         );

@@ -52,8 +52,8 @@ impl Manager {
     }
 }
 
-/// A command that starts a bridge with a model, and the line of its status.
-fn with_manager(home: &Directory, model: &Path, options: &[&str]) -> (Command, Manager, String) {
+/// A command that starts a bridge with a model.
+fn with_manager(home: &Directory, model: &Path, options: &[&str]) -> (Command, Manager) {
     let manager = Manager::at(&home.join("notify"));
     let named = model.to_str().expect("test paths are UTF-8");
     let options = [&["--temp", "0", "--model", named], options].concat();
@@ -62,7 +62,7 @@ fn with_manager(home: &Directory, model: &Path, options: &[&str]) -> (Command, M
         .env("NOTIFY_SOCKET", home.join("notify"))
         .env_remove("WATCHDOG_USEC")
         .env_remove("WATCHDOG_PID");
-    (command, manager, format!("STATUS={named}: "))
+    (command, manager)
 }
 
 #[test]
@@ -70,10 +70,9 @@ fn a_manager_is_told_when_the_bridge_serves_and_when_it_ends() {
     for end in ["QUIT", "TERM"] {
         let home = Directory::new();
         let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-        let (mut command, mut manager, status) = with_manager(&home, &model, &[]);
+        let (mut command, mut manager) = with_manager(&home, &model, &[]);
         let mut bridge = Bridge::spawn(&mut command, home.socket());
-        assert_eq!(manager.hear(), format!("{status}loading\n"));
-        assert_eq!(manager.hear(), format!("READY=1\n{status}idle\n"));
+        assert_eq!(manager.hear(), "READY=1\n");
         // It was not said before it was true.
         let mut client = bridge.connect();
         client.exchange("PING", &ok("pong"));
@@ -81,7 +80,7 @@ fn a_manager_is_told_when_the_bridge_serves_and_when_it_ends() {
             "QUIT" => client.exchange("QUIT", &ok("Goodbye")),
             _ => process::signal(bridge.pid(), "TERM"),
         }
-        assert_eq!(manager.hear(), "STOPPING=1\nSTATUS=stopping\n");
+        assert_eq!(manager.hear(), "STOPPING=1\n");
         client.vanish();
         bridge.expect_stop(&[]);
     }
@@ -97,38 +96,14 @@ fn a_manager_with_an_abstract_name_is_told() {
     let mut command = command(&home, &[]);
     command.env("NOTIFY_SOCKET", format!("@{name}"));
     let _bridge = Bridge::start_command(&mut command, home.socket());
-    assert_eq!(manager.hear(), "READY=1\nSTATUS=no model loaded\n");
-}
-
-#[test]
-fn a_manager_is_told_what_the_bridge_does_once_a_second_at_most() {
-    let home = Directory::new();
-    let model = Tiny::endless().write(home.join("endless.gguf"));
-    let options = ["--idle-unload", "3", "-n", "-1", "-c", "0"];
-    let (mut command, mut manager, status) = with_manager(&home, &model, &options);
-    let bridge = Bridge::start_command(&mut command, home.socket());
-    manager.wait_for("READY=1");
-    let mut last = Instant::now();
-    let mut client = bridge.connect();
-    client.send("STREAM w\nSTREAM w\n");
-    for doing in ["answering 2 requests", "idle", "resting"] {
-        assert_eq!(manager.hear(), format!("{status}{doing}\n"));
-        // Between the two clocks lies what it took to hear of it.
-        assert!(last.elapsed() > Duration::from_millis(900), "{doing}");
-        last = Instant::now();
-        if doing == "answering 2 requests" {
-            client.vanish();
-            client = bridge.connect();
-        }
-    }
-    client.exchange("PING", &ok("pong"));
+    assert_eq!(manager.hear(), "READY=1\n");
 }
 
 #[test]
 fn a_watchdog_gets_a_sign_of_life_twice_in_its_interval_also_under_a_request() {
     let home = Directory::new();
     let model = Tiny::endless().write(home.join("endless.gguf"));
-    let (mut command, mut manager, _) = with_manager(&home, &model, &["-n", "-1", "-c", "0"]);
+    let (mut command, mut manager) = with_manager(&home, &model, &["-n", "-1", "-c", "0"]);
     command.env("WATCHDOG_USEC", "400000");
     let bridge = Bridge::start_command(&mut command, home.socket());
     manager.wait_for("READY=1");
@@ -150,7 +125,7 @@ fn a_watchdog_gets_a_sign_of_life_twice_in_its_interval_also_under_a_request() {
 fn a_watchdog_gets_signs_of_life_until_the_last_reply_is_taken() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let (mut command, mut manager, _) = with_manager(&home, &model, &[]);
+    let (mut command, mut manager) = with_manager(&home, &model, &[]);
     command.env("WATCHDOG_USEC", "400000");
     let mut bridge = Bridge::start_command(&mut command, home.socket());
     let mut client = bridge.connect();
@@ -171,7 +146,7 @@ fn a_watchdog_gets_signs_of_life_until_the_last_reply_is_taken() {
 fn a_watchdog_of_another_process_gets_no_sign_of_life() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let (mut command, mut manager, _) = with_manager(&home, &model, &[]);
+    let (mut command, mut manager) = with_manager(&home, &model, &[]);
     command
         .env("WATCHDOG_USEC", "1000")
         .env("WATCHDOG_PID", "1");
@@ -187,7 +162,7 @@ fn a_watchdog_of_another_process_gets_no_sign_of_life() {
 fn the_model_process_is_told_nothing_of_the_manager() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let (mut command, _manager, _) = with_manager(&home, &model, &[]);
+    let (mut command, _manager) = with_manager(&home, &model, &[]);
     command.env("WATCHDOG_USEC", "60000000").env("STAYS", "1");
     let bridge = Bridge::start_command(&mut command, home.socket());
     let environment = std::fs::read(format!("/proc/{}/environ", bridge.model_process()));
@@ -203,7 +178,7 @@ fn the_model_process_is_told_nothing_of_the_manager() {
 fn a_manager_that_does_not_listen_or_read_is_no_error() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let (mut command, manager, _) = with_manager(&home, &model, &[]);
+    let (mut command, manager) = with_manager(&home, &model, &[]);
     // Thousands of messages that nobody reads: the queue is soon full.
     command.env("WATCHDOG_USEC", "2000");
     let bridge = Bridge::start_command(&mut command, home.socket());

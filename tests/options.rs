@@ -313,3 +313,15 @@ fn a_context_that_the_model_cannot_have_is_said_on_standard_error() {
     assert!(said.starts_with("llama-cpp-bridge: "), "{said}");
     assert!(said.contains("1000") && said.contains("512"), "{said}");
 }
+
+#[test]
+fn preload_is_ignored_with_a_warning() {
+    let home = Directory::new();
+    let bridge = Bridge::start(&home, &["--preload", "/nowhere"]);
+    bridge.connect().exchange("PING", &ok("pong"));
+    assert_eq!(
+        bridge.all_errors(),
+        "llama-cpp-bridge: --preload is ignored since 0.2.0; read the file before the start, with \
+         cat(1)\n"
+    );
+}

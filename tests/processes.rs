@@ -238,7 +238,7 @@ fn a_model_process_that_takes_nothing_is_ended_and_told_to_the_client() {
     let (_bridge, child, mut client) = sending_in_vain(&home);
     client.expect(&failure(
         "timeout",
-        "The model process gave no sign of life for 2 s",
+        "The model process was unresponsive for 2 s",
     ));
     process::wait_for_end(child);
     client.exchange("INFER w", &completed("xyz"));

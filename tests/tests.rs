@@ -58,7 +58,6 @@ mod model_program;
 mod notify;
 mod options;
 mod packages;
-mod preload;
 mod processes;
 mod prompt_cache;
 mod protocol;

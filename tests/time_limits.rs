@@ -121,7 +121,7 @@ fn a_model_process_that_stops_at_work_is_ended_and_the_request_told() {
     process::signal(child, "STOP");
     client.expect(&failure(
         "timeout",
-        "The model process gave no sign of life for 2 s",
+        "The model process was unresponsive for 2 s",
     ));
     process::wait_for_end(child);
     client.exchange("INFER !", &completed(""));

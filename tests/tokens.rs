@@ -207,7 +207,7 @@ fn words_of_a_bert_are_tokens() {
 }
 
 /// Every key of `INFO`, in the protocol's order.
-const INFO: [&str; 15] = [
+const INFO: [&str; 16] = [
     "status",
     "message",
     "version",
@@ -223,6 +223,7 @@ const INFO: [&str; 15] = [
     "chat_template",
     "threads",
     "parallel",
+    "loaded",
 ];
 
 /// The keys and values of `INFO`, as they are written.
@@ -269,6 +270,7 @@ fn info_tells_all_about_a_loaded_model() {
         "false".to_string(),
         "1".to_string(),
         "8".to_string(),
+        "true".to_string(),
     ];
     let values: Vec<&String> = found.iter().map(|(_, value)| value).collect();
     assert_eq!(values, expected.iter().collect::<Vec<_>>());
@@ -284,7 +286,9 @@ fn info_without_a_model_tells_the_version() {
     let bridge = Bridge::start(&home, &[]);
     let mut client = bridge.connect();
     let version = env!("CARGO_PKG_VERSION");
-    let none = format!(r#"{{"status":"ok","message":"No model loaded","version":"{version}"}}"#);
+    let none = format!(
+        r#"{{"status":"ok","message":"No model loaded","version":"{version}","loaded":false}}"#
+    );
     client.exchange("INFO", &none);
     client.load(&model);
     assert_eq!(info(&mut client).len(), INFO.len());
@@ -330,11 +334,8 @@ fn help_has_a_line_for_every_command_of_the_program() {
         .filter_map(|line| line.split([' ', ':']).next())
         .collect();
     assert_eq!(verbs.len(), lines.len(), "one line each");
-    let source = include_str!("../src/server/command.rs");
-    let named = source
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("name: \"")?.strip_suffix("\","));
-    assert_eq!(verbs, named.collect());
+    let all = crate::harness::verbs();
+    assert_eq!(verbs, all.iter().map(String::as_str).collect());
     for (verb, line) in verbs.iter().map(|verb| (verb, line_of(&lines, verb))) {
         // Each says what it does, and is a command indeed.
         assert!(

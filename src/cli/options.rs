@@ -77,8 +77,8 @@ pub struct Options {
     pub allow_gid: Vec<String>,
     /// A file that holds the tokens of clients.
     pub auth_file: Option<PathBuf>,
-    /// Model files, and directories of them, to be read into the system's cache.
-    pub preload: Vec<PathBuf>,
+    /// Whether the command line has `--preload`, which does nothing any more.
+    pub preload: bool,
     /// The program that runs llama.cpp; `None` finds it.
     pub model_program: Option<PathBuf>,
     /// The directory that models have to lie in which clients load.
@@ -201,7 +201,7 @@ impl Options {
             allow_uid: Vec::new(),
             allow_gid: Vec::new(),
             auth_file: None,
-            preload: Vec::new(),
+            preload: false,
             model_program: None,
             model_dir: None,
             allow: None,
@@ -280,7 +280,10 @@ pub fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("allow-uid") => options.allow_uid.extend(list(&mut input, &option)?),
             Long("allow-gid") => options.allow_gid.extend(list(&mut input, &option)?),
             Long("auth-file") => options.auth_file = Some(path(&mut input, &option)?.into()),
-            Long("preload") => options.preload.push(path(&mut input, &option)?.into()),
+            Long("preload") => {
+                path(&mut input, &option)?;
+                options.preload = true;
+            }
             Long("model-program") => {
                 options.model_program = Some(path(&mut input, &option)?.into());
             }

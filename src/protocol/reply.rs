@@ -3,14 +3,14 @@
 use miniserde::{Serialize, json};
 
 use crate::shared::failure::{Code, Failure};
-use crate::shared::message::{Done, Embedding, FinishReason, Ready, State};
+use crate::shared::message::{Answer, Done, Embedding, FinishReason, Ready, State};
 
 /// What is said of a text that was generated.
 pub const COMPLETED: &str = "Inference completed";
 /// What is said where a model is needed or asked for and there is none.
 pub const NO_MODEL: &str = "No model loaded";
 
-/// What a handler gives back when all went well.
+/// What answers a request when all went well.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {
     /// Only a sentence.
@@ -41,9 +41,9 @@ pub struct Info {
     pub model: String,
     /// Threads that generate.
     pub threads: u32,
-    /// Requests that are worked on together at the most.
+    /// Requests that are worked on together at most.
     pub parallel: u32,
-    /// What the model process told.
+    /// What the model process reported.
     pub ready: Ready,
 }
 
@@ -52,6 +52,28 @@ impl Reply {
     pub fn message(message: impl Into<String>) -> Self {
         Self::Message(message.into())
     }
+}
+
+/// The reply to a request of this verb, of what the model answered to each of its jobs; `None` if
+/// those are answers to something else.
+pub fn from_answers(verb: &str, answers: Vec<Answer>) -> Option<Reply> {
+    let [answer] = <[Answer; 1]>::try_from(answers).ok()?;
+    Some(match (verb, answer) {
+        ("INFER", Answer::Generated(done)) => Reply::Data {
+            message: COMPLETED,
+            data: done.text,
+        },
+        ("STREAM" | "CHAT" | "GENERATE", Answer::Generated(done)) => Reply::Completion(*done),
+        ("EMBED", Answer::Embedding(embedding)) => Reply::Embedding(embedding),
+        ("TOKENIZE", Answer::Tokens(tokens)) => Reply::Tokens(tokens),
+        ("DETOKENIZE", Answer::Text(data)) => Reply::Data {
+            message: "Detokenization completed",
+            data,
+        },
+        ("SAVE", Answer::State(state)) => Reply::State("State saved", state),
+        ("RESTORE", Answer::State(state)) => Reply::State("State restored", state),
+        _ => return None,
+    })
 }
 
 #[derive(Serialize)]
@@ -119,6 +141,7 @@ struct VersionLine<'a> {
     status: Status,
     message: &'a str,
     version: &'a str,
+    loaded: bool,
 }
 
 #[derive(Serialize)]
@@ -138,6 +161,7 @@ struct InfoLine<'a> {
     chat_template: bool,
     threads: u32,
     parallel: u32,
+    loaded: bool,
 }
 
 #[derive(Serialize)]
@@ -203,6 +227,7 @@ fn success(reply: &Reply) -> String {
             status,
             message: NO_MODEL,
             version: env!("CARGO_PKG_VERSION"),
+            loaded: false,
         }),
         Reply::Info(Some(about)) => info(about),
     }
@@ -241,5 +266,6 @@ fn info(about: &Info) -> String {
         chat_template: ready.chat_template,
         threads: about.threads,
         parallel: about.parallel,
+        loaded: true,
     })
 }

@@ -1,13 +1,9 @@
-//! The gate between a client and the verbs: AUTH opens it. Nothing here waits.
+//! Whether a client has shown that it may use the bridge: AUTH. Nothing here waits.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::server::access::Access;
-use crate::server::command::Action;
-use crate::server::pending_request::{PendingRequest, State};
-use llama_cpp_bridge::protocol::reply::Reply;
-use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::sys::log::{self, Level};
 use llama_cpp_bridge::sys::peer::Peer;
 
@@ -15,27 +11,37 @@ use llama_cpp_bridge::sys::peer::Peer;
 /// hanging up does not save the wait.
 const PENALTY: Duration = Duration::from_secs(1);
 
-/// The gate of one client.
+/// How far one client is.
 pub struct AuthState {
     access: Rc<Access>,
-    open: bool,
+    authenticated: bool,
     /// When the next token is looked at.
     next: Instant,
 }
 
+/// What a token is worth.
+pub enum Verdict {
+    /// The bridge takes no tokens.
+    NotNeeded,
+    /// It is one of the bridge's.
+    Valid,
+    /// It is not; the client is told so then.
+    Invalid(Instant),
+}
+
 impl AuthState {
-    /// The gate of a client that has said nothing yet. No token is looked at before `next`.
+    /// A client that has sent nothing yet. No token is looked at before `next`.
     pub fn new(access: &Rc<Access>, next: Instant) -> Self {
         Self {
             access: Rc::clone(access),
-            open: !access.needs_token(),
+            authenticated: !access.needs_token(),
             next,
         }
     }
 
-    /// Whether the client may use more than PING and AUTH.
-    pub fn is_open(&self) -> bool {
-        self.open
+    /// Whether the client may use all verbs.
+    pub fn is_authenticated(&self) -> bool {
+        self.authenticated
     }
 
     /// When the next token is looked at.
@@ -43,43 +49,23 @@ impl AuthState {
         self.next
     }
 
-    /// Answers an AUTH whose turn it is, if its time has come.
-    pub fn answer(&mut self, head: &mut PendingRequest, peer: Peer, now: Instant) {
-        if now < self.next {
-            return;
+    /// Looks at a token, when [`next`](Self::next) has come.
+    pub fn check(&mut self, token: &str, peer: Peer, now: Instant) -> Verdict {
+        if !self.access.needs_token() {
+            return Verdict::NotNeeded;
         }
-        match &head.state {
-            State::Waiting(Action::Auth(_)) if !self.access.needs_token() => {
-                head.answer(&Ok(Reply::message("No token is needed here")));
-            }
-            State::Waiting(Action::Auth(token)) if self.access.knows(token) => {
-                self.open = true;
-                head.answer(&Ok(Reply::message("Authenticated")));
-            }
-            State::Waiting(Action::Auth(_)) => {
-                let pid = peer.pid.map(|pid| format!(", process {pid}"));
-                let whose = format!("user {}{}", peer.uid, pid.unwrap_or_default());
-                log::write(
-                    Level::Warning,
-                    &format!("AUTH: a wrong token, from {whose}"),
-                );
-                self.next = now + PENALTY;
-                head.state = State::RejectedClients;
-            }
-            State::RejectedClients => {
-                let message = "Wrong token: it is not in the bridge's file";
-                head.answer(&Err(Failure::new(Code::Denied, message)));
-            }
-            _ => (),
+        if self.access.knows(token) {
+            self.authenticated = true;
+            return Verdict::Valid;
         }
-    }
-
-    /// When [`answer`](Self::answer) has to be called again for the request whose turn it is.
-    pub fn deadline(&self, head: &PendingRequest) -> Option<Instant> {
-        let waits = matches!(
-            head.state,
-            State::Waiting(Action::Auth(_)) | State::RejectedClients
+        let pid = peer.pid.map(|pid| format!(" pid={pid}"));
+        let message = format!(
+            "AUTH: invalid token from uid={}{}",
+            peer.uid,
+            pid.unwrap_or_default()
         );
-        waits.then_some(self.next)
+        log::write(Level::Warning, &message);
+        self.next = now + PENALTY;
+        Verdict::Invalid(self.next)
     }
 }

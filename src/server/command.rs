@@ -1,18 +1,15 @@
-//! The commands: a table of verbs, and for each a handler that says what is to be done.
-
-mod states;
+//! The commands: a table with a row for each verb, from which HELP, `--allow` and METRICS have their
+//! lists, and for each a handler that says what is to be done.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
-use crate::cli::Options;
-use crate::server::metrics::Metrics;
-use crate::slot::Slot;
+use crate::server::settings::{Context, Settings};
 use llama_cpp_bridge::protocol::framing::Request;
 use llama_cpp_bridge::protocol::generate;
-use llama_cpp_bridge::protocol::reply::{COMPLETED, Info, NO_MODEL, Reply};
+use llama_cpp_bridge::protocol::reply::{Info, NO_MODEL, Reply};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
-use llama_cpp_bridge::shared::message::{Answer, Generate, Turn, Work};
+use llama_cpp_bridge::shared::message::{Generate, Turn, Work};
 use llama_cpp_bridge::shared::settings::processors;
 
 /// Characters of an unknown verb that its error reply repeats.
@@ -21,32 +18,25 @@ const SHOWN_WORD: usize = 64;
 /// What a request is called whose verb is none of the table's, or that is no request at all.
 pub const UNKNOWN: &str = "unknown";
 
+/// Characters of the name of a saved state at most: so its file has a name that every file
+/// system takes.
+const LONGEST_NAME: usize = 64;
+
 /// What is to be done for a request.
 pub enum Action {
     /// Answer it when its turn comes, by what is known then.
-    Tell(fn(&Slot, &Options, &Metrics) -> Reply),
-    /// Ask the model, at once if there is room, and make a reply of its answer.
-    Ask(Question),
-    /// Ask the model, when all requests before are answered; those behind wait for it.
-    AskAlone(Question),
-    /// Load this file, when all requests before are answered.
+    Tell(fn(&Context) -> Reply),
+    /// Give these jobs to the model, and answer it when all are done.
+    Ask(Vec<Work>),
+    /// Load this file.
     Load(String),
-    /// Unload the model, likewise.
+    /// Unload the model.
     Free,
-    /// Stop the bridge, likewise.
+    /// Stop the bridge.
     Quit,
-    /// Look whether this token is one of those that the bridge knows, likewise.
+    /// Look whether this token is one of those that the bridge knows.
     Auth(String),
 }
-
-/// A question to the model.
-pub struct Question {
-    pub work: Work,
-    pub reply: MakeReply,
-}
-
-/// Makes the reply of the model's answer; `None` if it is the answer to another question.
-pub type MakeReply = fn(Answer) -> Option<Reply>;
 
 /// What follows a verb.
 enum Argument {
@@ -57,139 +47,116 @@ enum Argument {
 }
 
 /// A verb.
-struct Command {
+pub struct Command {
     /// In upper case.
     name: &'static str,
     argument: Argument,
     /// Its line in the reply of HELP.
     usage: &'static str,
-    handler: fn(&str, &Options) -> Result<Action, Failure>,
+    handler: fn(&str, &Settings) -> Result<Action, Failure>,
+    /// Whether it waits for all requests before it, and those after it wait for it.
+    alone: bool,
+    /// Whether everybody may use it who is served at all, without a token and whatever `--allow`
+    /// says: to see that the bridge is there, and to get at the other verbs.
+    always: bool,
 }
 
 /// All verbs, as in llama-cpp-bridge(7).
 static COMMANDS: &[Command] = &[
-    Command {
-        name: "PING",
-        argument: Argument::None,
-        usage: "PING: test the connection",
-        handler: ping,
-    },
-    Command {
-        name: "STATUS",
-        argument: Argument::None,
-        usage: "STATUS: tell which model is loaded",
-        handler: status,
-    },
-    Command {
-        name: "INFO",
-        argument: Argument::None,
-        usage: "INFO: tell all about the bridge and its model",
-        handler: info,
-    },
-    Command {
-        name: "HELP",
-        argument: Argument::None,
-        usage: "HELP: list the commands",
-        handler: help,
-    },
-    Command {
-        name: "METRICS",
-        argument: Argument::None,
-        usage: "METRICS: tell what was counted, for Prometheus",
-        handler: metrics,
-    },
-    Command {
-        name: "LOAD",
-        argument: Argument::Needed("No model path provided"),
-        usage: "LOAD PATH: load a GGUF file",
-        handler: load,
-    },
-    Command {
-        name: "INFER",
-        argument: Argument::Needed("No prompt provided"),
-        usage: "INFER PROMPT: generate text after a prompt",
-        handler: infer,
-    },
-    Command {
-        name: "STREAM",
-        argument: Argument::Needed("No prompt provided"),
-        usage: "STREAM PROMPT: the same, piece by piece",
-        handler: stream,
-    },
-    Command {
-        name: "CHAT",
-        argument: Argument::Needed("No message provided"),
-        usage: "CHAT MESSAGE: answer a message",
-        handler: chat,
-    },
-    Command {
-        name: "GENERATE",
-        argument: Argument::Needed("No request object provided"),
-        usage: "GENERATE OBJECT: generate as a JSON object says",
-        handler: generate,
-    },
-    Command {
-        name: "EMBED",
-        argument: Argument::Needed("No text provided"),
-        usage: "EMBED TEXT: compute the embedding of a text",
-        handler: embed,
-    },
-    Command {
-        name: "TOKENIZE",
-        argument: Argument::Needed("No text provided"),
-        usage: "TOKENIZE TEXT: turn text into tokens",
-        handler: tokenize,
-    },
-    Command {
-        name: "DETOKENIZE",
-        argument: Argument::Needed("No tokens provided"),
-        usage: "DETOKENIZE ID...: turn tokens into text",
-        handler: detokenize,
-    },
-    Command {
-        name: "SAVE",
-        argument: Argument::Needed(states::NO_NAME),
-        usage: "SAVE NAME: store the evaluated text under a name",
-        handler: states::save,
-    },
-    Command {
-        name: "RESTORE",
-        argument: Argument::Needed(states::NO_NAME),
-        usage: "RESTORE NAME: bring a stored text back",
-        handler: states::restore,
-    },
-    Command {
-        name: "FREE",
-        argument: Argument::None,
-        usage: "FREE: unload the model",
-        handler: free,
-    },
-    Command {
-        name: "QUIT",
-        argument: Argument::None,
-        usage: "QUIT: stop the bridge",
-        handler: quit,
-    },
-    Command {
-        name: "AUTH",
-        argument: Argument::Needed("No token provided"),
-        usage: "AUTH TOKEN: show that the bridge may be used",
-        handler: auth,
-    },
+    row("PING", "PING: test the connection", ping).always(),
+    row("STATUS", "STATUS: tell which model is loaded", status),
+    row("INFO", "INFO: describe the bridge and its model", info),
+    row("HELP", "HELP: list the commands", help),
+    row(
+        "METRICS",
+        "METRICS: report counters for Prometheus",
+        metrics,
+    ),
+    row("LOAD", "LOAD PATH: load a GGUF file", load)
+        .needs("No model path provided")
+        .alone(),
+    row("INFER", "INFER PROMPT: generate text after a prompt", infer).needs("No prompt provided"),
+    row("STREAM", "STREAM PROMPT: the same, piece by piece", stream).needs("No prompt provided"),
+    row("CHAT", "CHAT MESSAGE: answer a message", chat).needs("No message provided"),
+    row(
+        "GENERATE",
+        "GENERATE OBJECT: generate as a JSON object says",
+        generate,
+    )
+    .needs("No request object provided"),
+    row(
+        "EMBED",
+        "EMBED TEXT: compute the embedding of a text",
+        embed,
+    )
+    .needs("No text provided"),
+    row("TOKENIZE", "TOKENIZE TEXT: turn text into tokens", tokenize).needs("No text provided"),
+    row(
+        "DETOKENIZE",
+        "DETOKENIZE ID...: turn tokens into text",
+        detokenize,
+    )
+    .needs("No tokens provided"),
+    row(
+        "SAVE",
+        "SAVE NAME: store the evaluated text under a name",
+        save,
+    )
+    .needs("No name provided")
+    .alone(),
+    row("RESTORE", "RESTORE NAME: bring a stored text back", restore)
+        .needs("No name provided")
+        .alone(),
+    row("FREE", "FREE: unload the model", free).alone(),
+    row("QUIT", "QUIT: stop the bridge", quit).alone(),
+    row("AUTH", "AUTH TOKEN: authenticate the client", auth)
+        .needs("No token provided")
+        .alone()
+        .always(),
 ];
 
-/// The verbs that every client may use that is served at all: to see that the bridge is there, and
-/// to get at the others.
-const ALWAYS: [&str; 2] = ["PING", "AUTH"];
+/// A verb without an argument, which is answered beside others.
+const fn row(
+    name: &'static str,
+    usage: &'static str,
+    handler: fn(&str, &Settings) -> Result<Action, Failure>,
+) -> Command {
+    Command {
+        name,
+        argument: Argument::None,
+        usage,
+        handler,
+        alone: false,
+        always: false,
+    }
+}
+
+impl Command {
+    const fn needs(mut self, missing: &'static str) -> Self {
+        self.argument = Argument::Needed(missing);
+        self
+    }
+
+    const fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    const fn always(mut self) -> Self {
+        self.always = true;
+        self
+    }
+
+    /// Whether the bridge was started with this verb allowed.
+    fn is_allowed(&self, settings: &Settings) -> bool {
+        let listed = |allowed: &Vec<String>| allowed.iter().any(|verb| verb == self.name);
+        self.always || settings.allow.as_ref().is_none_or(listed)
+    }
+}
 
 /// The names of all verbs, in upper case.
 pub fn verbs() -> Vec<&'static str> {
     COMMANDS.iter().map(|command| command.name).collect()
-}
-
-/// The verb of a request, in upper case.
-pub fn verb(request: &Request) -> &'static str {
-    find(request.split().0).map_or(UNKNOWN, |command| command.name)
 }
 
 /// The names under which requests are counted.
@@ -197,42 +164,44 @@ pub fn counted() -> impl Iterator<Item = &'static str> {
     verbs().into_iter().chain([UNKNOWN])
 }
 
-/// What is to be done for a request of a client that has shown a token, or needs none, if `known`.
-///
-/// # Errors
-/// The failure that answers it instead.
-pub fn prepare(
-    request: &Request,
-    options: &Options,
-    known: bool,
-) -> Result<Action, Failure> {
+/// A request, taken apart.
+pub struct Prepared {
+    /// Its verb in upper case, or [`UNKNOWN`].
+    pub verb: &'static str,
+    /// Whether it has to be worked on alone.
+    pub alone: bool,
+    /// What is to be done for it, or the failure that answers it instead.
+    pub action: Result<Action, Failure>,
+}
+
+/// Finds out what is to be done for a request of a client that has shown a token, or needs none, if
+/// `authenticated`.
+pub fn prepare(request: &Request, settings: &Settings, authenticated: bool) -> Prepared {
     let (verb, argument) = request.split();
-    if !known && !ALWAYS.iter().any(|name| name.eq_ignore_ascii_case(verb)) {
-        let message = "Not authenticated: this bridge needs AUTH TOKEN first";
-        return Err(Failure::new(Code::Unauthenticated, message));
-    }
-    let command = lookup(verb, argument, options)?;
-    (command.handler)(argument, options)
-}
-
-/// Whether the bridge was started with this verb allowed.
-fn is_allowed(name: &str, options: &Options) -> bool {
-    let listed = |allowed: &Vec<String>| allowed.iter().any(|verb| verb == name);
-    ALWAYS.contains(&name) || options.allow.as_ref().is_none_or(listed)
-}
-
-fn find(verb: &str) -> Option<&'static Command> {
     let mut commands = COMMANDS.iter();
-    commands.find(|command| command.name.eq_ignore_ascii_case(verb))
+    let command = commands.find(|command| command.name.eq_ignore_ascii_case(verb));
+    let action = if authenticated || command.is_some_and(|command| command.always) {
+        command
+            .ok_or_else(|| unknown(verb))
+            .and_then(|command| action(command, argument, settings))
+    } else {
+        let message = "Not authenticated: this bridge needs AUTH TOKEN first";
+        Err(Failure::new(Code::Unauthenticated, message))
+    };
+    Prepared {
+        verb: command.map_or(UNKNOWN, |command| command.name),
+        alone: command.is_some_and(|command| command.alone),
+        action,
+    }
 }
 
-fn lookup(verb: &str, argument: &str, options: &Options) -> Result<&'static Command, Failure> {
-    let Some(command) = find(verb) else {
-        let word: String = verb.chars().take(SHOWN_WORD).collect();
-        let message = format!("Unknown command: {word}");
-        return Err(Failure::new(Code::UnknownCommand, message));
-    };
-    if !is_allowed(command.name, options) {
+fn unknown(verb: &str) -> Failure {
+    let word: String = verb.chars().take(SHOWN_WORD).collect();
+    Failure::new(Code::UnknownCommand, format!("Unknown command: {word}"))
+}
+
+fn action(command: &Command, argument: &str, settings: &Settings) -> Result<Action, Failure> {
+    if !command.is_allowed(settings) {
         let message = format!("{} is not allowed on this bridge", command.name);
         return Err(Failure::new(Code::Denied, message));
     }
@@ -242,30 +211,31 @@ fn lookup(verb: &str, argument: &str, options: &Options) -> Result<&'static Comm
             Err(Failure::bad_request(message))
         }
         Argument::Needed(missing) if argument.is_empty() => Err(Failure::bad_request(missing)),
-        _ => Ok(command),
+        _ => (command.handler)(argument, settings),
     }
 }
 
-fn ping(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|_, _, _| Reply::message("pong")))
+fn ping(_: &str, _: &Settings) -> Result<Action, Failure> {
+    Ok(Action::Tell(|_| Reply::message("pong")))
 }
 
-fn status(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|slot, _, _| {
-        Reply::message(match slot.model() {
+fn status(_: &str, _: &Settings) -> Result<Action, Failure> {
+    Ok(Action::Tell(|context| {
+        Reply::message(match context.slot.model() {
             Some(model) => format!("Model loaded: {}", model.path()),
             None => NO_MODEL.to_string(),
         })
     }))
 }
 
-fn info(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|slot, options, _| {
-        let about = slot.model().map(|model| {
+fn info(_: &str, _: &Settings) -> Result<Action, Failure> {
+    Ok(Action::Tell(|context| {
+        let params = &context.settings.params;
+        let about = context.slot.model().map(|model| {
             Box::new(Info {
                 model: model.path().to_string(),
-                threads: options.load.threads.unwrap_or_else(processors),
-                parallel: options.load.parallel,
+                threads: params.threads.unwrap_or_else(processors),
+                parallel: params.parallel,
                 ready: model.ready.clone(),
             })
         });
@@ -273,10 +243,11 @@ fn info(_: &str, _: &Options) -> Result<Action, Failure> {
     }))
 }
 
-fn help(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|_, options, _| {
-        let allowed = COMMANDS.iter().filter(|row| is_allowed(row.name, options));
-        let usages: Vec<&str> = allowed.map(|command| command.usage).collect();
+fn help(_: &str, _: &Settings) -> Result<Action, Failure> {
+    Ok(Action::Tell(|context| {
+        let mut allowed = COMMANDS.iter().collect::<Vec<_>>();
+        allowed.retain(|command| command.is_allowed(&context.settings));
+        let usages: Vec<&str> = allowed.iter().map(|command| command.usage).collect();
         Reply::Data {
             message: "Commands",
             data: usages.join("\n"),
@@ -284,79 +255,69 @@ fn help(_: &str, _: &Options) -> Result<Action, Failure> {
     }))
 }
 
-fn metrics(_: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Tell(|slot, _, metrics| Reply::Data {
+fn metrics(_: &str, _: &Settings) -> Result<Action, Failure> {
+    Ok(Action::Tell(|context| Reply::Data {
         message: "Metrics",
-        data: metrics.text(slot),
+        data: context.metrics_text(),
     }))
 }
 
-fn load(path: &str, _: &Options) -> Result<Action, Failure> {
+fn load(path: &str, _: &Settings) -> Result<Action, Failure> {
     Ok(Action::Load(path.to_string()))
 }
 
-fn free(_: &str, _: &Options) -> Result<Action, Failure> {
+fn free(_: &str, _: &Settings) -> Result<Action, Failure> {
     Ok(Action::Free)
 }
 
-fn quit(_: &str, _: &Options) -> Result<Action, Failure> {
+fn quit(_: &str, _: &Settings) -> Result<Action, Failure> {
     Ok(Action::Quit)
 }
 
-fn auth(token: &str, _: &Options) -> Result<Action, Failure> {
+fn auth(token: &str, _: &Settings) -> Result<Action, Failure> {
     Ok(Action::Auth(token.to_string()))
 }
 
-fn infer(prompt: &str, options: &Options) -> Result<Action, Failure> {
-    let request = Generate {
+fn infer(prompt: &str, settings: &Settings) -> Result<Action, Failure> {
+    Ok(generation(Generate {
         prompt: Some(prompt.to_string()),
-        ..defaults(options)
-    };
-    Ok(Action::Ask(Question {
-        work: Work::Generate(Box::new(request)),
-        reply: |answer| match answer {
-            Answer::Generated(done) => Some(Reply::Data {
-                message: COMPLETED,
-                data: done.text,
-            }),
-            _ => None,
-        },
+        ..defaults(settings)
     }))
 }
 
-fn stream(prompt: &str, options: &Options) -> Result<Action, Failure> {
-    Ok(completion(Generate {
+fn stream(prompt: &str, settings: &Settings) -> Result<Action, Failure> {
+    Ok(generation(Generate {
         prompt: Some(prompt.to_string()),
         stream: true,
-        ..defaults(options)
+        ..defaults(settings)
     }))
 }
 
-fn chat(message: &str, options: &Options) -> Result<Action, Failure> {
+fn chat(message: &str, settings: &Settings) -> Result<Action, Failure> {
     let turn = Turn {
         role: "user".to_string(),
         content: message.to_string(),
     };
-    Ok(completion(Generate {
+    Ok(generation(Generate {
         messages: Some(vec![turn]),
-        ..defaults(options)
+        ..defaults(settings)
     }))
 }
 
-fn generate(object: &str, options: &Options) -> Result<Action, Failure> {
-    generate::parse(object, defaults(options)).map(completion)
+fn generate(object: &str, settings: &Settings) -> Result<Action, Failure> {
+    generate::parse(object, defaults(settings)).map(generation)
 }
 
 /// A request with everything as the command line sets it, and yet without a prompt.
-fn defaults(options: &Options) -> Generate {
+fn defaults(settings: &Settings) -> Generate {
     // The standard library's source of randomness.
-    let drawn = || RandomState::new().build_hasher().finish() as u32;
+    let random = || RandomState::new().build_hasher().finish() as u32;
     Generate {
         prompt: None,
         messages: None,
-        max_tokens: options.max_tokens,
-        sampling: options.sampling.clone(),
-        seed: options.seed.unwrap_or_else(drawn),
+        max_tokens: settings.max_tokens,
+        sampling: settings.sampling.clone(),
+        seed: settings.seed.unwrap_or_else(random),
         stop: Vec::new(),
         grammar: None,
         json_schema: None,
@@ -366,37 +327,19 @@ fn defaults(options: &Options) -> Generate {
     }
 }
 
-fn completion(request: Generate) -> Action {
-    Action::Ask(Question {
-        work: Work::Generate(Box::new(request)),
-        reply: |answer| match answer {
-            Answer::Generated(done) => Some(Reply::Completion(*done)),
-            _ => None,
-        },
-    })
+fn generation(request: Generate) -> Action {
+    Action::Ask(vec![Work::Generate(Box::new(request))])
 }
 
-fn embed(text: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Ask(Question {
-        work: Work::Embed(text.to_string()),
-        reply: |answer| match answer {
-            Answer::Embedding(embedding) => Some(Reply::Embedding(embedding)),
-            _ => None,
-        },
-    }))
+fn embed(text: &str, _: &Settings) -> Result<Action, Failure> {
+    Ok(Action::Ask(vec![Work::Embed(text.to_string())]))
 }
 
-fn tokenize(text: &str, _: &Options) -> Result<Action, Failure> {
-    Ok(Action::Ask(Question {
-        work: Work::Tokenize(text.to_string()),
-        reply: |answer| match answer {
-            Answer::Tokens(tokens) => Some(Reply::Tokens(tokens)),
-            _ => None,
-        },
-    }))
+fn tokenize(text: &str, _: &Settings) -> Result<Action, Failure> {
+    Ok(Action::Ask(vec![Work::Tokenize(text.to_string())]))
 }
 
-fn detokenize(ids: &str, _: &Options) -> Result<Action, Failure> {
+fn detokenize(ids: &str, _: &Settings) -> Result<Action, Failure> {
     let ids = ids
         .split_ascii_whitespace()
         .map(|id| {
@@ -408,14 +351,33 @@ fn detokenize(ids: &str, _: &Options) -> Result<Action, Failure> {
     if ids.is_empty() {
         return Err(Failure::bad_request("No tokens provided"));
     }
-    Ok(Action::Ask(Question {
-        work: Work::Detokenize(ids),
-        reply: |answer| match answer {
-            Answer::Text(data) => Some(Reply::Data {
-                message: "Detokenization completed",
-                data,
-            }),
-            _ => None,
-        },
-    }))
+    Ok(Action::Ask(vec![Work::Detokenize(ids)]))
+}
+
+/// The model stores what it evaluated last.
+fn save(name: &str, settings: &Settings) -> Result<Action, Failure> {
+    expect_state_name(name, settings)?;
+    Ok(Action::Ask(vec![Work::Save(name.to_string())]))
+}
+
+/// The model brings a stored text back.
+fn restore(name: &str, settings: &Settings) -> Result<Action, Failure> {
+    expect_state_name(name, settings)?;
+    Ok(Action::Ask(vec![Work::Restore(name.to_string())]))
+}
+
+/// Looks whether this is the name of a saved state, and whether there can be any.
+fn expect_state_name(name: &str, settings: &Settings) -> Result<(), Failure> {
+    if settings.params.state_dir.is_none() {
+        let message = "The bridge was started without --state-dir and keeps no states";
+        return Err(Failure::new(Code::Denied, message));
+    }
+    let takes = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    if name.len() <= LONGEST_NAME && name.bytes().all(takes) && name != "." && name != ".." {
+        return Ok(());
+    }
+    Err(Failure::bad_request(format!(
+        "A name of a state is 1 to {LONGEST_NAME} of the characters A-Z a-z 0-9 . _ -, and not \
+         '.' or '..'"
+    )))
 }

@@ -8,7 +8,7 @@ mod text;
 
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::server::request_log::{Outcome, Record, Work};
+use crate::server::request_log::{Outcome, Record, Usage};
 use crate::slot::Slot;
 use histogram::Histogram;
 use llama_cpp_bridge::shared::failure::Code;
@@ -113,16 +113,16 @@ impl Metrics {
         if let Some(time) = record.first_token() {
             self.first_token.observe(time);
         }
-        match &record.work {
-            Work::Nothing => (),
-            Work::Generated(done) => {
+        match &record.usage {
+            Usage::Nothing => (),
+            Usage::Generated(done) => {
                 self.tokens.prompt += u64::from(done.prompt_tokens);
                 self.tokens.cached += u64::from(done.cached_tokens);
                 self.tokens.generated += u64::from(done.completion_tokens);
                 self.prompt_time += done.prompt;
                 self.completion_time += done.completion;
             }
-            Work::Embedded(tokens) => self.tokens.embedded += u64::from(*tokens),
+            Usage::Embedded(tokens) => self.tokens.embedded += u64::from(*tokens),
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod access;
 mod auth;
+mod carry_out;
 mod client;
 mod command;
 mod event_loop;
@@ -13,6 +14,7 @@ mod pending_request;
 mod rejected;
 mod request_log;
 mod session;
+mod settings;
 
 pub(crate) use command::verbs;
 pub(crate) use event_loop::run;

@@ -1,18 +1,15 @@
-//! A request under way: where it is, what is still to leave of it, and how it goes on when it is its
-//! turn. Nothing here waits.
+//! A request that is not answered yet, or whose answer has not left: all that is known of it. What
+//! is done for it is the session's business.
 
 use std::collections::VecDeque;
-use std::time::Instant;
+use std::mem;
+use std::time::{Duration, Instant};
 
-use crate::cli::Options;
-use crate::server::command::{Action, MakeReply, Question};
-use crate::server::metrics::Metrics;
+use crate::server::command::Action;
 use crate::server::request_log::Record;
-use crate::slot::Origin;
-use crate::slot::{LoadStatus, Slot};
 use llama_cpp_bridge::protocol::reply::{self, Reply};
-use llama_cpp_bridge::shared::failure::Failure;
-use llama_cpp_bridge::shared::message::Work;
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::Answer;
 
 /// Pieces of a stream that are kept apart while they wait.
 const PIECES_LIMIT: usize = 256;
@@ -24,7 +21,7 @@ pub struct PendingRequest {
     pub pieces: VecDeque<String>,
     /// When it has to be answered.
     pub deadline: Option<Instant>,
-    /// Whether it has to be alone, from its turn until it is answered.
+    /// Whether it is worked on alone, from its turn until it is answered.
     alone: bool,
     /// What is noted of it.
     pub record: Record,
@@ -32,27 +29,31 @@ pub struct PendingRequest {
 
 /// How far a request is.
 pub enum State {
-    /// Not begun: a question until the model can take it, anything else until its turn.
+    /// Nothing is done for it yet: the model cannot take it, or its turn has not come.
     Waiting(Action),
-    /// The model works on it, by this number, and this makes a reply of its answer.
-    Asked(u64, MakeReply),
+    /// The model works on it.
+    Asked(Vec<Job>),
     /// Its LOAD is under way.
     Loading,
     /// Its FREE is under way.
     Freeing,
-    /// It was an AUTH with a wrong token, and is told so a little later.
-    RejectedClients,
+    /// This will answer it, not before that time.
+    Delayed(Instant, Failure),
     /// Answered by this line.
     Answered(String),
 }
 
+/// What the model does for a request, a part of it or the whole.
+pub struct Job {
+    /// Its number in the slot.
+    pub id: u64,
+    /// `None` as long as the model is at work on it.
+    pub answer: Option<Answer>,
+}
+
 impl PendingRequest {
     /// A request that is there, with what is to be done for it.
-    pub fn new(action: Action, record: Record) -> Self {
-        let alone = matches!(
-            action,
-            Action::AskAlone(_) | Action::Load(_) | Action::Free | Action::Quit | Action::Auth(_)
-        );
+    pub fn new(action: Action, alone: bool, record: Record) -> Self {
         Self {
             state: State::Waiting(action),
             pieces: VecDeque::new(),
@@ -86,37 +87,23 @@ impl PendingRequest {
         matches!(self.state, State::Answered(_))
     }
 
-    /// Whether it is, or soon will be, with the model.
+    /// Whether it is with the model, or soon will be; one that has to be alone counts once it is.
     pub fn is_question(&self) -> bool {
-        matches!(
-            self.state,
-            State::Waiting(Action::Ask(_)) | State::Asked(..)
-        )
+        match self.state {
+            State::Waiting(Action::Ask(_)) => !self.alone,
+            State::Asked(_) => true,
+            _ => false,
+        }
     }
 
-    /// Whether it waits for all before it, and all behind it wait for it.
+    /// Whether it waits for all before it, and all after it wait for it.
     pub fn is_barrier(&self) -> bool {
         self.alone && !self.is_answered()
     }
 
     /// Whether it is to be given to the model and is not yet.
     pub fn waits_for_model(&self) -> bool {
-        matches!(
-            self.state,
-            State::Waiting(Action::Ask(_) | Action::AskAlone(_))
-        )
-    }
-
-    /// Why it is not worth bringing a resting model back for it, if that is so: with its process
-    /// went all that there was to store.
-    pub fn is_vain(&self, slot: &Slot) -> Option<Failure> {
-        match &self.state {
-            State::Waiting(Action::AskAlone(question)) if slot.rests() => match question.work {
-                Work::Save(_) => Some(Failure::nothing_to_save()),
-                _ => None,
-            },
-            _ => None,
-        }
+        matches!(self.state, State::Waiting(Action::Ask(_)))
     }
 
     /// Bytes of it that wait to leave.
@@ -130,7 +117,7 @@ impl PendingRequest {
 
     /// Keeps a piece until it can leave. A stream that is too far ahead of its reader gets longer
     /// pieces instead of more of them.
-    pub fn hold(&mut self, piece: String) {
+    pub fn push_piece(&mut self, piece: String) {
         let many = self.pieces.len() >= PIECES_LIMIT;
         match self.pieces.back_mut() {
             Some(last) if many => last.push_str(&piece),
@@ -139,75 +126,38 @@ impl PendingRequest {
     }
 
     /// Sets when it has to be answered, the first time that something is done for it.
-    pub fn begin(&mut self, options: &Options, now: Instant) {
-        let limit = options.request_timeout;
+    pub fn start_clock(&mut self, limit: Option<Duration>, now: Instant) {
         self.deadline = self.deadline.or(limit.map(|limit| now + limit));
     }
 
-    /// Gives the question to the model, which is ready for it.
-    pub fn ask(&mut self, slot: &mut Slot, now: Instant) {
-        let placeholder = State::Freeing;
-        self.state = match std::mem::replace(&mut self.state, placeholder) {
-            State::Waiting(
-                Action::Ask(Question { work, reply }) | Action::AskAlone(Question { work, reply }),
-            ) => State::Asked(slot.ask(work, now), reply),
-            other => other,
+    /// The jobs that the model still has of it.
+    pub fn open_jobs(&self) -> impl Iterator<Item = u64> {
+        let jobs = match &self.state {
+            State::Asked(jobs) => jobs.as_slice(),
+            _ => &[],
         };
+        let open = jobs.iter().filter(|job| job.answer.is_none());
+        open.map(|job| job.id)
     }
 
-    /// Does what the request at the head of the queue asks for, or goes on with it; for a client
-    /// that is `gone` only what is done at once. Tells whether that was QUIT.
-    pub fn carry_out(
-        &mut self,
-        slot: &mut Slot,
-        options: &Options,
-        metrics: &Metrics,
-        now: Instant,
-        gone: bool,
-    ) -> bool {
-        match &self.state {
-            State::Waiting(Action::Tell(tell)) => {
-                let reply = tell(slot, options, metrics);
-                self.answer(&Ok(reply));
-            }
-            State::Waiting(Action::Load(_)) if gone => (),
-            State::Waiting(Action::Load(path)) => match slot.load(path, Origin::Client, now) {
-                Ok(LoadStatus::Loaded) => self.answer(&Ok(loaded())),
-                Ok(LoadStatus::UnderWay) => {
-                    self.begin(options, now);
-                    self.state = State::Loading;
-                }
-                Ok(LoadStatus::NotYet) => (),
-                Err(failure) => self.answer(&Err(failure)),
-            },
-            State::Waiting(Action::Free) => {
-                slot.free();
-                self.state = State::Freeing;
-            }
-            State::Waiting(Action::Quit) => {
-                slot.free();
-                self.answer(&Ok(Reply::message("Goodbye")));
-                return true;
-            }
-            _ => (),
+    /// Takes the answer to one of its jobs; the last one answers the request.
+    pub fn job_done(&mut self, id: u64, answer: Answer) {
+        let State::Asked(jobs) = &mut self.state else {
+            return;
+        };
+        self.record.worked(&answer);
+        if let Some(job) = jobs.iter_mut().find(|job| job.id == id) {
+            job.answer = Some(answer);
         }
-        if matches!(self.state, State::Freeing) && slot.is_free() {
-            self.answer(&Ok(Reply::message("Resources freed")));
+        if jobs.iter().any(|job| job.answer.is_none()) {
+            return;
         }
-        false
+        let answers = mem::take(jobs).into_iter().filter_map(|job| job.answer);
+        let reply = reply::from_answers(self.record.verb, answers.collect());
+        self.answer(&reply.ok_or_else(|| {
+            let message =
+                "The model process gave another kind of answer than was asked for".to_string();
+            Failure::new(Code::Internal, message)
+        }));
     }
-
-    /// Has it end, wherever it is.
-    pub fn give_up(&mut self, slot: &mut Slot, now: Instant) {
-        match self.state {
-            State::Asked(id, _) => slot.cancel(id, now),
-            State::Loading => slot.abort_load(),
-            _ => (),
-        }
-    }
-}
-
-/// What answers a LOAD that succeeded.
-pub fn loaded() -> Reply {
-    Reply::message("Model loaded successfully")
 }

@@ -17,12 +17,12 @@ pub struct Record {
     /// When its answer was there, and what kind of failure that was.
     answered: Option<(Instant, Option<Code>)>,
     /// What the model did for it.
-    pub work: Work,
+    pub usage: Usage,
 }
 
 /// What the model did for a request.
 #[derive(Default)]
-pub enum Work {
+pub enum Usage {
     /// Nothing that is counted.
     #[default]
     Nothing,
@@ -60,16 +60,16 @@ impl Record {
             verb,
             taken: now,
             answered: None,
-            work: Work::Nothing,
+            usage: Usage::Nothing,
         }
     }
 
     /// Notes what the model did.
     pub fn worked(&mut self, answer: &Answer) {
-        self.work = match answer {
-            Answer::Generated(done) => Work::Generated(Generated::of(done)),
-            Answer::Embedding(embedding) => Work::Embedded(embedding.prompt_tokens),
-            Answer::Tokens(_) | Answer::Text(_) | Answer::State(_) => Work::Nothing,
+        self.usage = match answer {
+            Answer::Generated(done) => Usage::Generated(Generated::of(done)),
+            Answer::Embedding(embedding) => Usage::Embedded(embedding.prompt_tokens),
+            Answer::Tokens(_) | Answer::Text(_) | Answer::State(_) => Usage::Nothing,
         };
     }
 
@@ -96,8 +96,8 @@ impl Record {
     /// From when it was taken up until the model had its first token, of a text that has one. It is
     /// chosen in the moment in which the prompt is evaluated, from which `completion` counts.
     pub fn first_token(&self) -> Option<Duration> {
-        match &self.work {
-            Work::Generated(done) if done.completion_tokens > 0 => {
+        match &self.usage {
+            Usage::Generated(done) if done.completion_tokens > 0 => {
                 Some(self.duration()?.saturating_sub(done.completion))
             }
             _ => None,
@@ -115,14 +115,14 @@ impl Record {
             Outcome::Error(code) => write!(line, " code={}", code.name()),
             Outcome::Abandoned => write!(line, " code=abandoned"),
         };
-        let _ = match &self.work {
-            Work::Nothing => Ok(()),
-            Work::Generated(done) => write!(
+        let _ = match &self.usage {
+            Usage::Nothing => Ok(()),
+            Usage::Generated(done) => write!(
                 line,
                 " prompt_tokens={} cached_tokens={} completion_tokens={}",
                 done.prompt_tokens, done.cached_tokens, done.completion_tokens
             ),
-            Work::Embedded(tokens) => write!(line, " prompt_tokens={tokens}"),
+            Usage::Embedded(tokens) => write!(line, " prompt_tokens={tokens}"),
         };
         if let Some(time) = self.first_token() {
             let _ = write!(line, " first_token_ms={}", milliseconds(time));

@@ -2,29 +2,25 @@
 //! model at once, their replies leave in the order of the requests. Nothing here waits.
 
 use std::collections::VecDeque;
-use std::rc::Rc;
 use std::time::Instant;
 
-use crate::cli::Options;
-use crate::server::access::Access;
 use crate::server::auth::AuthState;
+use crate::server::carry_out::{carry_out, loaded};
 use crate::server::client::Client;
-use crate::server::command::{self, MakeReply};
-use crate::server::metrics::Metrics;
-use crate::server::pending_request::{PendingRequest, State, loaded};
+use crate::server::command::{self, Action, Prepared};
+use crate::server::pending_request::{Job, PendingRequest, State};
 use crate::server::request_log::Record;
-use crate::slot::Heard;
-use crate::slot::{Event, Readiness, Slot};
+use crate::server::settings::{Context, Settings};
+use crate::slot::{Event, Readiness};
 use llama_cpp_bridge::protocol::framing::Framed;
 use llama_cpp_bridge::protocol::reply;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::message::{Answer, Work};
 use llama_cpp_bridge::sys::log::{self, Level};
-use llama_cpp_bridge::sys::peer::Peer;
 use llama_cpp_bridge::sys::poll::PollFd;
 
-/// Requests of one client that are under way at the most, answered ones that wait for their turn
-/// included. More than can be worked on together, so that a slow request does not leave the
-/// model idle behind it.
+/// Most requests of one client that are under way, answered ones that wait for their turn included.
+/// More than can be worked on together, so that a slow request does not leave the model idle.
 const QUEUE_LIMIT: usize = 256;
 
 /// Bytes of answers that may wait for their turn before no further request is taken.
@@ -45,17 +41,12 @@ pub struct Session {
 
 impl Session {
     /// Welcomes a client. No token of it is looked at before `next_token`.
-    pub fn new(
-        client: Client,
-        access: &Rc<Access>,
-        next_token: Instant,
-        now: Instant,
-    ) -> Self {
+    pub fn new(client: Client, next_token: Instant, context: &Context) -> Self {
         Self {
-            auth: AuthState::new(access, next_token),
+            auth: AuthState::new(&context.settings.access, next_token),
             client,
             requests: VecDeque::new(),
-            began: now,
+            began: context.now,
             closing: false,
             quit: false,
         }
@@ -66,14 +57,9 @@ impl Session {
         self.auth.next()
     }
 
-    /// Who the client is.
-    pub fn peer(&self) -> Peer {
-        self.client.peer()
-    }
-
     /// What to wait for.
-    pub fn poll(&self, options: &Options) -> PollFd<'_> {
-        self.client.poll(self.may_take(options))
+    pub fn poll(&self, settings: &Settings) -> PollFd<'_> {
+        self.client.poll(self.may_take(settings))
     }
 
     /// Reads some of what the client sent.
@@ -83,16 +69,10 @@ impl Session {
 
     /// Notes that the client is gone for good. What it has sent and can be done at once is still
     /// done: a QUIT needs nobody to read the reply.
-    pub fn hung_up(
-        &mut self,
-        slot: &mut Slot,
-        options: &Options,
-        metrics: &mut Metrics,
-        now: Instant,
-    ) {
+    pub fn hung_up(&mut self, context: &mut Context) {
         self.client.hung_up();
-        while self.may_take(options) && self.client.read() {
-            self.advance(slot, options, metrics, now);
+        while self.may_take(&context.settings) && self.client.read() {
+            self.advance(context);
         }
     }
 
@@ -107,7 +87,7 @@ impl Session {
     }
 
     /// How many of its requests the model is to answer, or is at.
-    pub fn questions(&self) -> usize {
+    fn questions(&self) -> usize {
         self.requests.iter().filter(|r| r.is_question()).count()
     }
 
@@ -117,66 +97,78 @@ impl Session {
         self.client.gone() || (done && (self.closing || self.client.at_end()))
     }
 
-    /// Does what can be done now: takes requests, has the model work on them, sends replies.
-    pub fn advance(
-        &mut self,
-        slot: &mut Slot,
-        options: &Options,
-        metrics: &mut Metrics,
-        now: Instant,
-    ) {
-        self.end_late_requests(slot, options, now);
+    /// Does what can be done now; returns when to call this again, if nothing happens before.
+    pub fn tick(&mut self, context: &mut Context) -> Option<Instant> {
+        self.end_late_requests(context);
+        self.advance(context);
+        let open = self.requests.iter().filter(|r| !r.is_answered());
+        // Without room for its answer the client's reading is waited for.
+        let head = self.requests.front().filter(|_| self.client.has_room());
+        let head = head.and_then(|head| match &head.state {
+            State::Waiting(Action::Auth(_)) => Some(self.auth.next()),
+            State::Delayed(until, _) => Some(*until),
+            _ => None,
+        });
+        let deadlines = open.filter_map(|request| request.deadline).chain(head);
+        let yields = self.yields_at(&context.settings);
+        deadlines.chain(yields.filter(|at| *at > context.now)).min()
+    }
+
+    /// Takes requests, has the model work on them, sends replies, as far as each goes.
+    fn advance(&mut self, context: &mut Context) {
         loop {
-            let mut moved = self.take_requests(options, now);
-            metrics.in_flight = self.questions();
-            // Before the model is asked: what is told at the head of the queue is not to show
-            // what a request behind it has changed.
-            moved |= self.give_answers(slot, options, metrics, now);
+            let mut moved = self.take_requests(context);
+            context.metrics.in_flight = self.questions();
+            // Before the model is asked: what answers the head of the queue is not to show what a
+            // request after it has changed.
+            moved |= self.send_answers(context);
             if !self.client.gone() {
-                moved |= self.ask_model(slot, options, now);
+                moved |= self.ask_model(context);
             }
-            moved |= self.client.flush(now);
+            moved |= self.client.flush(context.now);
             if !moved {
-                metrics.in_flight = self.questions();
+                context.metrics.in_flight = self.questions();
                 return;
             }
         }
     }
 
-    fn may_take(&self, options: &Options) -> bool {
+    fn may_take(&self, settings: &Settings) -> bool {
         let held: usize = self.requests.iter().map(PendingRequest::held).sum();
         !self.closing
             && self.requests.len() < QUEUE_LIMIT
-            && self.questions() < options.load.parallel as usize
+            && self.questions() < settings.params.parallel as usize
             && held < HELD_LIMIT
             && !self.requests.back().is_some_and(PendingRequest::is_barrier)
     }
 
-    fn take_requests(&mut self, options: &Options, now: Instant) -> bool {
+    fn take_requests(&mut self, context: &Context) -> bool {
+        let (settings, now) = (&context.settings, context.now);
         let mut moved = false;
-        while self.may_take(options)
+        while self.may_take(settings)
             && let Some(framed) = self.client.next()
         {
             moved = true;
-            let (verb, prepared) = match framed {
-                Framed::Request(request) => (
-                    command::verb(&request),
-                    command::prepare(&request, options, self.auth.is_open()),
-                ),
-                Framed::Rejected(failure) => (command::UNKNOWN, Err(failure)),
-                Framed::Broken(failure) => {
-                    self.closing = true;
-                    (command::UNKNOWN, Err(failure))
-                }
+            let malformed = |failure| Prepared {
+                verb: command::UNKNOWN,
+                alone: false,
+                action: Err(failure),
             };
-            let record = Record::new(verb, now);
-            let mut request = match prepared {
-                Ok(action) => PendingRequest::new(action, record),
+            self.closing |= matches!(framed, Framed::Broken(_));
+            let prepared = match framed {
+                Framed::Request(request) => {
+                    command::prepare(&request, settings, self.auth.is_authenticated())
+                }
+                Framed::Rejected(failure) | Framed::Broken(failure) => malformed(failure),
+            };
+            let record = Record::new(prepared.verb, now);
+            let mut request = match prepared.action {
+                Ok(action) => PendingRequest::new(action, prepared.alone, record),
                 Err(failure) => PendingRequest::refused(failure, record),
             };
             if request.is_question() {
-                // Its time runs even if one before it has to wake the model first.
-                request.begin(options, now);
+                // Its time runs even if one before it has to load the model first.
+                request.start_clock(settings.request_timeout, now);
             }
             self.requests.push_back(request);
         }
@@ -185,23 +177,37 @@ impl Session {
 
     /// Gives the model all questions that wait for it, if it can take them; one that has to be
     /// alone only when it is its turn.
-    fn ask_model(&mut self, slot: &mut Slot, options: &Options, now: Instant) -> bool {
+    fn ask_model(&mut self, context: &mut Context) -> bool {
+        let (slot, now) = (&mut context.slot, context.now);
         let mut moved = false;
         for (at, request) in self.requests.iter_mut().enumerate() {
-            if !request.waits_for_model() || (request.is_barrier() && at > 0) {
+            if request.is_barrier() && at > 0 {
                 continue;
             }
-            request.begin(options, now);
-            if let Some(failure) = request.is_vain(slot) {
-                request.answer(&Err(failure));
-                moved = true;
+            let State::Waiting(Action::Ask(jobs)) = &mut request.state else {
                 continue;
-            }
-            match slot.ensure_loaded(now) {
-                Ok(Readiness::NotYet) => break,
-                Ok(Readiness::Ready) => request.ask(slot, now),
+            };
+            // With an unloaded model's process went all that there was to store.
+            let cannot_succeed = slot.is_unloaded() && matches!(jobs[..], [Work::Save(_)]);
+            let readiness = match cannot_succeed {
+                true => Err(Failure::nothing_to_save()),
+                false => slot.ensure_loaded(now),
+            };
+            match readiness {
+                Ok(Readiness::Ready) => {
+                    let jobs = std::mem::take(jobs).into_iter().map(|work| Job {
+                        id: slot.ask(work, now),
+                        answer: None,
+                    });
+                    request.state = State::Asked(jobs.collect());
+                }
+                Ok(Readiness::NotYet) => (),
                 Ok(Readiness::Empty) => request.answer(&Err(Failure::no_model())),
                 Err(failure) => request.answer(&Err(failure)),
+            }
+            request.start_clock(context.settings.request_timeout, now);
+            if request.waits_for_model() {
+                break;
             }
             moved = true;
         }
@@ -209,35 +215,28 @@ impl Session {
     }
 
     /// Moves what is ready at the head of the queue to the client, as far as it takes it.
-    fn give_answers(
-        &mut self,
-        slot: &mut Slot,
-        options: &Options,
-        metrics: &mut Metrics,
-        now: Instant,
-    ) -> bool {
+    fn send_answers(&mut self, context: &mut Context) -> bool {
         let mut moved = false;
-        let peer = self.peer();
-        while self.client.has_room()
-            && let Some(head) = self.requests.front_mut()
-        {
-            self.auth.answer(head, peer, now);
-            self.quit |= head.carry_out(slot, options, metrics, now, self.client.gone());
+        while self.client.has_room() {
+            let Some(head) = self.requests.front_mut() else {
+                break;
+            };
+            self.quit |= carry_out(head, &self.client, &mut self.auth, context);
             if let Some(piece) = head.pieces.pop_front() {
-                self.client.push(&reply::partial_line(&piece), now);
+                self.client.push(&reply::partial_line(&piece), context.now);
                 moved = true;
                 continue;
             }
             let State::Answered(line) = &head.state else {
                 break;
             };
-            self.client.push(line, now);
-            self.ended(options, metrics);
+            self.client.push(line, context.now);
+            self.ended(context);
             moved = true;
             if self.quit {
                 self.closing = true;
                 while !self.requests.is_empty() {
-                    self.ended(options, metrics);
+                    self.ended(context);
                 }
             }
         }
@@ -245,55 +244,60 @@ impl Session {
     }
 
     /// Takes the request at the head out of the queue, answered or not: it is counted, and logged.
-    fn ended(&mut self, options: &Options, metrics: &mut Metrics) {
+    fn ended(&mut self, context: &mut Context) {
         let Some(PendingRequest { record, .. }) = self.requests.pop_front() else {
             return;
         };
-        metrics.ended(&record);
-        if options.load.verbose {
+        context.metrics.ended(&record);
+        if context.settings.params.verbose {
             log::write(Level::Info, &record.line(self.client.peer()));
         }
     }
 
-    /// Takes in what happened to the model. Tells whether a request was concerned.
-    pub fn hear(&mut self, event: Event) -> bool {
+    /// Takes in what happened to the model. Returns whether a request was concerned.
+    pub fn on_event(&mut self, event: Event, context: &mut Context) -> bool {
         match event {
-            Event::Heard(Heard::Piece(id, piece)) => match self.asked(id) {
-                Some((request, _)) => request.hold(piece),
-                None => return false,
-            },
-            Event::Heard(Heard::Answer(id, outcome)) => match self.asked(id) {
-                Some((request, reply)) => {
-                    let other = || {
-                        Failure::new(
-                            Code::Internal,
-                            "The model process gave another kind of answer than was asked for",
-                        )
-                    };
-                    if let Ok(answer) = &outcome {
-                        request.record.worked(answer);
-                    }
-                    let outcome = outcome.and_then(|answer| reply(answer).ok_or_else(other));
-                    request.answer(&outcome);
+            Event::LoadEnded(outcome) => self.load_ended(outcome),
+            Event::Piece(id, piece) => match self.asked(id) {
+                Some(request) => {
+                    request.push_piece(piece);
+                    true
                 }
-                None => return false,
+                None => false,
             },
-            Event::LoadEnded(outcome) => return self.load_ended(outcome),
+            Event::Answer(id, outcome) => self.job_done(id, outcome, context),
+        }
+    }
+
+    fn asked(&mut self, id: u64) -> Option<&mut PendingRequest> {
+        let mut requests = self.requests.iter_mut();
+        requests.find(|request| request.open_jobs().any(|job| job == id))
+    }
+
+    /// A request is answered by the answers to all its jobs, or by the first failure.
+    fn job_done(
+        &mut self,
+        id: u64,
+        outcome: Result<Answer, Failure>,
+        context: &mut Context,
+    ) -> bool {
+        let Some(request) = self.asked(id) else {
+            return false;
+        };
+        match outcome {
+            Ok(answer) => request.job_done(id, answer),
+            Err(failure) => {
+                for other in request.open_jobs().filter(|other| *other != id) {
+                    context.slot.cancel(other, context.now);
+                }
+                request.answer(&Err(failure));
+            }
         }
         true
     }
 
-    fn asked(&mut self, id: u64) -> Option<(&mut PendingRequest, MakeReply)> {
-        self.requests
-            .iter_mut()
-            .find_map(|request| match request.state {
-                State::Asked(this, reply) if this == id => Some((request, reply)),
-                _ => None,
-            })
-    }
-
-    /// A LOAD is answered. Where the model could not be brought back, the request that needed it
-    /// first is; those behind find the slot empty.
+    /// A LOAD is answered. Where an unloaded model could not be loaded again, the request that
+    /// needed it first is; those after it find the slot empty.
     fn load_ended(&mut self, outcome: Result<(), Failure>) -> bool {
         let loads = |r: &&mut PendingRequest| matches!(r.state, State::Loading);
         if let Some(request) = self.requests.iter_mut().find(loads) {
@@ -310,68 +314,54 @@ impl Session {
     }
 
     /// Answers those whose time is over, and has the model give them up.
-    fn end_late_requests(&mut self, slot: &mut Slot, options: &Options, now: Instant) {
-        let Some(limit) = options.request_timeout else {
+    fn end_late_requests(&mut self, context: &mut Context) {
+        let Some(limit) = context.settings.request_timeout else {
             return;
         };
         for request in &mut self.requests {
-            if request.is_answered() || request.deadline.is_none_or(|deadline| now < deadline) {
-                continue;
+            let late = request.deadline.is_some_and(|at| at <= context.now);
+            if late && !request.is_answered() {
+                give_up(request, context);
+                let message = format!("Not answered within {} s", limit.as_secs());
+                request.answer(&Err(Failure::new(Code::Timeout, message)));
             }
-            request.give_up(slot, now);
-            let message = format!("Not answered within {} s", limit.as_secs());
-            request.answer(&Err(Failure::new(Code::Timeout, message)));
         }
     }
 
-    /// When [`advance`](Self::advance) has to be called again at the latest.
-    pub fn deadline(&self) -> Option<Instant> {
-        let open = self.requests.iter().filter(|r| !r.is_answered());
-        // Without room for its answer the client's reading is waited for.
-        let head = self.requests.front().filter(|_| self.client.has_room());
-        let token = head.and_then(|head| self.auth.deadline(head));
-        let deadlines = open.filter_map(|request| request.deadline);
-        deadlines.chain(token).min()
-    }
-
-    /// When the client has to give way to one that waits, if it does nothing until then.
-    pub fn gives_way_at(&self, options: &Options) -> Option<Instant> {
+    /// When the client is to be disconnected in favour of one that waits, if it does nothing until
+    /// then.
+    pub fn yields_at(&self, settings: &Settings) -> Option<Instant> {
         // One that has shown no token gets no more time by asking again and again.
-        let stranger = (!self.auth.is_open()).then_some(options.idle_timeout);
-        let limits = options.turn_limit.into_iter().chain(stranger);
-        // One that is closing gives way already, and only its answers are waited for.
+        let stranger = (!self.auth.is_authenticated()).then_some(settings.idle_timeout);
+        let limits = settings.turn_limit.into_iter().chain(stranger);
+        // Of one that is closing already only its answers are waited for.
         let turn = limits.min().filter(|_| !self.closing);
         let turn = turn.map(|limit| self.began + limit);
-        turn.into_iter().chain(self.patience_ends(options)).min()
+        turn.into_iter().chain(self.patience_ends(settings)).min()
     }
 
     /// When it has been idle, or too slow, for too long.
-    fn patience_ends(&self, options: &Options) -> Option<Instant> {
+    fn patience_ends(&self, settings: &Settings) -> Option<Instant> {
         let passive = self.requests.is_empty() || self.client.has_output();
-        passive.then(|| self.client.patience_ends(options.idle_timeout))
+        passive.then(|| self.client.patience_ends(settings.idle_timeout))
     }
 
-    /// Has it give way to a client that waits, if its time is over: at once if it is idle or too
+    /// Makes room for a client that waits, if this one's time is over: at once if it is idle or too
     /// slow, when its requests are answered if its turn was long enough.
-    pub fn give_way(&mut self, options: &Options, now: Instant) {
-        if self.patience_ends(options).is_some_and(|at| at <= now) {
+    pub fn yield_if_due(&mut self, context: &Context) {
+        let (settings, now) = (&context.settings, context.now);
+        if self.patience_ends(settings).is_some_and(|at| at <= now) {
             self.client.hung_up();
-        } else if self.gives_way_at(options).is_some_and(|at| at <= now) {
+        } else if self.yields_at(settings).is_some_and(|at| at <= now) {
             self.closing = true;
         }
     }
 
-    /// Has the model give up all that the client asked for: nobody is there to hear it.
-    pub fn abandon(
-        &mut self,
-        slot: &mut Slot,
-        options: &Options,
-        metrics: &mut Metrics,
-        now: Instant,
-    ) {
+    /// Has the model give up all that the client asked for: nobody is there to read the answers.
+    pub fn abandon(&mut self, context: &mut Context) {
         while let Some(request) = self.requests.front_mut() {
-            request.give_up(slot, now);
-            self.ended(options, metrics);
+            give_up(request, context);
+            self.ended(context);
         }
     }
 
@@ -383,5 +373,15 @@ impl Session {
             self.client.push(&reply::line(&Err(failure)), now);
         }
         self.client.flush(now);
+    }
+}
+
+/// Has the slot stop whatever it does for a request.
+fn give_up(request: &PendingRequest, context: &mut Context) {
+    if matches!(request.state, State::Loading) {
+        context.slot.abort_load();
+    }
+    for id in request.open_jobs() {
+        context.slot.cancel(id, context.now);
     }
 }

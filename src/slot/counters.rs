@@ -12,5 +12,5 @@ pub struct SlotCounters {
     /// Ends of the process of a loaded model that was not told to let it go.
     pub deaths: u64,
     /// Times that a model was left without a process.
-    pub rests: u64,
+    pub unloads: u64,
 }

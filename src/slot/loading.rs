@@ -29,16 +29,16 @@ pub enum Origin {
 
 /// A load under way, beside the model before.
 pub struct Loading {
-    pub identity: ModelFile,
+    pub file: ModelFile,
     pub origin: Origin,
     alias: PathAlias,
     _links: Option<Links>,
     pub process: ModelProcess,
     pub since: Instant,
-    /// Whether it is to bring the resting model back, which is lost if it cannot.
-    pub wakes: bool,
+    /// Whether it reloads a model that was unloaded, which is lost if it fails.
+    pub reloads: bool,
     /// Why it is being ended.
-    refused: Option<Failure>,
+    failed: Option<Failure>,
 }
 
 impl Loading {
@@ -49,18 +49,18 @@ impl Loading {
     pub fn start(
         found: Found,
         origin: Origin,
-        wakes: bool,
+        reloads: bool,
         program: &ModelProgram,
         settings: &ModelParams,
         now: Instant,
     ) -> Result<Self, Failure> {
-        let path = found.identity.path().to_string();
+        let path = found.file.path().to_string();
         let failed = |error: io::Error| {
             let reason = format!("cannot start the model process: {error}");
             failed_to_load(&path, Code::LoadFailed, &reason)
         };
-        let split = found.identity.is_split();
-        let mut passed = match found.files.as_slice() {
+        let split = found.file.is_split();
+        let mut passed = match found.opened.as_slice() {
             [] => None,
             files => Some(PassedFiles::new(files, &found.paths, split).map_err(failed)?),
         };
@@ -74,19 +74,19 @@ impl Loading {
         let load = ModelParams {
             path,
             file,
-            size: found.identity.size(),
+            size: found.file.size(),
             ..settings.clone()
         };
         process.send(ToModel::Load(Box::new(load)));
         Ok(Self {
-            identity: found.identity,
+            file: found.file,
             origin,
             alias,
             _links: links,
             process,
             since: now,
-            wakes,
-            refused: None,
+            reloads,
+            failed: None,
         })
     }
 
@@ -95,32 +95,10 @@ impl Loading {
         self.process.polls()
     }
 
-    /// When it has to be given up; `limit` is how long it may take.
-    pub fn deadline(&self, limit: Duration) -> Option<Instant> {
-        self.refused
-            .is_none()
-            .then_some(self.since + self.limit(limit))
-    }
-
-    /// How long it may take to get on from here.
-    fn limit(&self, limit: Duration) -> Duration {
-        match self.process.greeted() {
-            true => limit,
-            false => limit.min(GREETING_LIMIT),
-        }
-    }
-
-    /// Takes in what the process says, if it may have `said` something, and ends it where it has
-    /// to be ended. `None` as long as the load is under way; a failure is told once the process is
-    /// gone, with its memory.
-    pub fn turn(
-        &mut self,
-        now: Instant,
-        said: bool,
-        limit: Duration,
-    ) -> Option<Result<Box<Ready>, Failure>> {
-        let late = self.deadline(limit).is_some_and(|at| now >= at);
-        let messages = if said {
+    /// Reads what the process sent, if that is `readable`. `None` as long as the load is under way;
+    /// a failure is returned once the process is gone, with its memory.
+    pub fn receive(&mut self, readable: bool) -> Option<Result<Box<Ready>, Failure>> {
+        let messages = if readable {
             self.process.pump()
         } else {
             Vec::new()
@@ -130,38 +108,53 @@ impl Loading {
                 FromModel::Ready(ready) => return Some(Ok(ready)),
                 FromModel::Refused(reason) => {
                     let reason = self.process.first_error().unwrap_or(reason);
-                    self.refuse(Code::LoadFailed, &reason);
+                    self.fail(Code::LoadFailed, &reason);
                 }
                 _ => (),
             }
         }
-        if late {
-            let seconds = self.limit(limit).as_secs();
-            let reason = match self.process.greeted() {
-                true => format!("not loaded within {seconds} s"),
-                false => format!(
-                    "{} has not said within {seconds} s that it is a llama-cpp-bridge-model",
-                    self.process.program()
-                ),
-            };
-            self.refuse(Code::Timeout, &reason);
-        }
         let died = self.process.try_reap()?;
         let reason = self.process.first_error().unwrap_or(died);
-        self.refuse(Code::LoadFailed, &reason);
-        self.refused.take().map(Err)
+        self.fail(Code::LoadFailed, &reason);
+        self.failed.take().map(Err)
+    }
+
+    /// Ends the process if it has taken longer than `limit`; returns when that will be.
+    pub fn tick(&mut self, now: Instant, limit: Duration) -> Option<Instant> {
+        if self.failed.is_some() {
+            return None;
+        }
+        let greeted = self.process.greeted();
+        let limit = if greeted {
+            limit
+        } else {
+            limit.min(GREETING_LIMIT)
+        };
+        if now < self.since + limit {
+            return Some(self.since + limit);
+        }
+        let seconds = limit.as_secs();
+        let reason = match greeted {
+            true => format!("not loaded within {seconds} s"),
+            false => format!(
+                "{} did not identify itself as a llama-cpp-bridge-model within {seconds} s",
+                self.process.program()
+            ),
+        };
+        self.fail(Code::Timeout, &reason);
+        None
     }
 
     /// Has the process end. The first reason counts.
-    fn refuse(&mut self, code: Code, reason: &str) {
-        let path = self.identity.path();
+    fn fail(&mut self, code: Code, reason: &str) {
+        let path = self.file.path();
         let failure = failed_to_load(path, code, &self.alias.undo(reason));
-        self.refused.get_or_insert(failure);
+        self.failed.get_or_insert(failure);
         self.process.end();
     }
 }
 
-/// What a request is told whose model cannot be loaded.
+/// What answers a request whose model cannot be loaded.
 pub fn failed_to_load(path: &str, code: Code, reason: &str) -> Failure {
     Failure::new(code, format!("Failed to load model: {path}: {reason}"))
 }

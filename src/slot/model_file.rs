@@ -28,9 +28,9 @@ struct FileStamp {
 
 /// A model file that is there.
 pub struct Found {
-    pub identity: ModelFile,
+    pub file: ModelFile,
     /// The file and its further parts, opened, where it had to lie in a directory; else none.
-    pub files: Vec<File>,
+    pub opened: Vec<File>,
     /// The path of each of them.
     pub paths: Vec<String>,
 }
@@ -60,11 +60,11 @@ impl ModelFile {
     pub fn of(path: &str, directory: Option<&ModelDir>) -> Result<Found, Refusal> {
         let (stamp, file) = first(path, directory)?;
         let mut found = Found {
-            identity: Self {
+            file: Self {
                 path: path.to_string(),
                 files: vec![stamp],
             },
-            files: file.into_iter().collect(),
+            opened: file.into_iter().collect(),
             paths: vec![path.to_string()],
         };
         for part in further_parts(path) {
@@ -80,8 +80,8 @@ impl ModelFile {
             match opened {
                 Ok((metadata, file)) => {
                     expect_regular(&metadata).map_err(|reason| named(format!(" {reason}")))?;
-                    found.identity.files.push(FileStamp::of(&metadata));
-                    found.files.extend(file);
+                    found.file.files.push(FileStamp::of(&metadata));
+                    found.opened.extend(file);
                     found.paths.push(part);
                 }
                 // The name may mislead. llama.cpp goes by what stands in the first part, and names

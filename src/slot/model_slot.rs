@@ -1,16 +1,17 @@
 //! The model slot: at most one model, and the process that holds it while there is one. Nothing
-//! here waits: what is under way goes on with each [`turn`](Slot::turn).
+//! here waits: what is under way goes on with [`receive`](Slot::receive) and [`tick`](Slot::tick).
 
 use std::mem;
 use std::time::{Duration, Instant};
 
 use super::counters::SlotCounters;
+use super::events::{Event, LoadStatus, Readiness};
 use super::loading::{Loading, Origin, failed_to_load};
 use super::model_dir::ModelDir;
 use super::model_file::ModelFile;
 use super::model_program::ModelProgram;
 use super::process::ModelProcess;
-use super::worker::{Heard, Worker};
+use super::worker::Worker;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Ready, Work};
 use llama_cpp_bridge::shared::settings::ModelParams;
@@ -22,17 +23,17 @@ use llama_cpp_bridge::sys::poll::PollFd;
 pub struct Limits {
     /// To load a model.
     pub load: Duration,
-    /// To say anything about the requests that it works on.
+    /// To be silent while it has requests.
     pub stall: Duration,
-    /// To have nothing to do, before it is ended; `None` is without end.
+    /// To be idle, before the model is unloaded; `None` is without end.
     pub idle: Option<Duration>,
 }
 
 /// What is known of a model that was loaded.
 pub struct Model {
-    identity: ModelFile,
+    file: ModelFile,
     origin: Origin,
-    /// What it told of itself.
+    /// What its process reported of it.
     pub ready: Ready,
     /// How long it took to load.
     load_time: Duration,
@@ -41,46 +42,15 @@ pub struct Model {
 impl Model {
     /// Its path, as it was given.
     pub fn path(&self) -> &str {
-        self.identity.path()
+        self.file.path()
     }
 }
 
 enum State {
     Empty,
-    /// There is a model, and no process: the next request that needs it brings it back.
-    Resting(Model),
+    /// There is a model, and no process: the next request that needs it loads it again.
+    Unloaded(Model),
     Loaded(Model, Box<Worker>),
-}
-
-/// What came of a call of [`Slot::load`].
-#[derive(Debug, PartialEq)]
-pub enum LoadStatus {
-    /// The very file is loaded already.
-    Loaded,
-    /// It is under way; [`Event::LoadEnded`] will tell.
-    UnderWay,
-    /// A process that is ending has to be gone first: try again in the next turn.
-    NotYet,
-}
-
-/// Whether a request can be given to the model.
-#[derive(Debug, PartialEq)]
-pub enum Readiness {
-    /// There is no model.
-    Empty,
-    /// At once.
-    Ready,
-    /// When the model is back, or its process free.
-    NotYet,
-}
-
-/// What happened in a turn.
-#[derive(Debug)]
-pub enum Event {
-    /// A load ended, that of a LOAD or that which was to bring a resting model back.
-    LoadEnded(Result<(), Failure>),
-    /// Something was heard of a request.
-    Heard(Heard),
 }
 
 /// The one model that is loaded, or none.
@@ -99,7 +69,8 @@ pub struct Slot {
     counters: SlotCounters,
 }
 
-/// The states that [`Slot::state`] can tell.
+/// The states that [`Slot::state`] returns, by their names in METRICS, which stay: an unloaded
+/// model is `resting` there.
 pub const STATES: [&str; 4] = ["empty", "loading", "loaded", "resting"];
 
 impl Slot {
@@ -129,7 +100,7 @@ impl Slot {
             _ if self.is_loading() => "loading",
             State::Empty => "empty",
             State::Loaded(..) => "loaded",
-            State::Resting(_) => "resting",
+            State::Unloaded(_) => "resting",
         }
     }
 
@@ -147,17 +118,17 @@ impl Slot {
         }
     }
 
-    /// The model, loaded or resting.
+    /// The model, loaded or unloaded.
     pub fn model(&self) -> Option<&Model> {
         match &self.state {
             State::Empty => None,
-            State::Resting(model) | State::Loaded(model, _) => Some(model),
+            State::Unloaded(model) | State::Loaded(model, _) => Some(model),
         }
     }
 
-    /// Whether there is a model that is not loaded now.
-    pub fn rests(&self) -> bool {
-        matches!(self.state, State::Resting(_))
+    /// Whether there is a model that has to be loaded again when it is needed.
+    pub fn is_unloaded(&self) -> bool {
+        matches!(self.state, State::Unloaded(_))
     }
 
     /// What to wait for.
@@ -173,112 +144,100 @@ impl Slot {
             .chain(loading.into_iter().flatten())
     }
 
-    /// When [`turn`](Self::turn) has to be called again at the latest.
-    pub fn deadline(&self) -> Option<Instant> {
-        let worker = match &self.state {
-            State::Loaded(_, worker) => worker.deadline(self.limits.stall),
-            _ => None,
-        };
-        let loading = self.loading.as_ref();
-        let loading = loading.and_then(|loading| loading.deadline(self.limits.load));
-        let times = worker.into_iter().chain(loading);
-        times.chain(self.rests_at()).min()
-    }
-
-    /// When the model is to rest, if nothing needs it until then.
-    fn rests_at(&self) -> Option<Instant> {
-        let limit = self.limits.idle.filter(|_| self.loading.is_none())?;
-        match &self.state {
-            State::Loaded(_, worker) => worker.idle_since().map(|since| since + limit),
-            _ => None,
-        }
-    }
-
-    /// Ends the process of a model that nothing has needed for long enough.
-    fn rest_if_idle(&mut self, now: Instant) {
-        let due = self.rests_at().is_some_and(|at| at <= now);
-        let Some(limit) = self.limits.idle.filter(|_| due) else {
-            return;
-        };
-        if let Some(model) = self.model() {
-            let (path, seconds) = (model.path(), limit.as_secs());
-            let message = format!("{path}: rests: not needed for {seconds} s");
-            log::write(Level::Info, &message);
-        }
-        if let Some(worker) = self.rest() {
-            self.end(worker.into_process());
-        }
-    }
-
-    /// The path of the model that is being loaded.
-    pub fn loads(&self) -> Option<&str> {
-        let loading = self.loading.as_ref()?;
-        Some(loading.identity.path())
-    }
-
-    /// Takes in what the processes say, ends those that have to be ended, and buries those that
-    /// are gone. `said` tells whether they may have said something, `wanted` whether a request
-    /// waits for the model.
-    pub fn turn(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
+    /// Reads what the processes sent, if that is `readable`, and reaps those that are gone.
+    pub fn receive(&mut self, now: Instant, readable: bool) -> Vec<Event> {
         self.ending
             .retain_mut(|process| process.try_reap().is_none());
-        let mut events = self.turn_worker(now, said, wanted);
-        if !wanted {
-            self.rest_if_idle(now);
-        }
-        let ended = self.turn_loading(now, said);
+        let mut events = self.receive_answers(now, readable);
+        let ended = self.receive_load(now, readable);
         self.counters.failed_loads += u64::from(matches!(ended, Some(Err(_))));
         events.extend(ended.map(Event::LoadEnded));
         events
     }
 
-    fn turn_worker(&mut self, now: Instant, said: bool, wanted: bool) -> Vec<Event> {
+    fn receive_answers(&mut self, now: Instant, readable: bool) -> Vec<Event> {
         let State::Loaded(model, worker) = &mut self.state else {
             return Vec::new();
         };
-        let heard = if said { worker.pump(now) } else { Vec::new() };
-        let mut events: Vec<Event> = heard.into_iter().map(Event::Heard).collect();
-        worker.check(now, wanted, model.load_time, self.limits.stall);
-        if let Some(death) = worker.try_reap() {
+        let mut events = if readable {
+            worker.receive(now)
+        } else {
+            Vec::new()
+        };
+        if let Some(exit) = worker.try_reap() {
             let path = model.path();
-            let message = format!("{path}: model process died: {}", death.reason);
+            let message = format!("{path}: model process died: {}", exit.reason);
             log::write(Level::Error, &message);
             self.counters.deaths += 1;
-            self.rest();
-            let told = |id| Event::Heard(Heard::Answer(id, Err(death.told.clone())));
-            events.extend(death.requests.into_iter().map(told));
+            self.unload();
+            let failed = |id| Event::Answer(id, Err(exit.failure.clone()));
+            events.extend(exit.requests.into_iter().map(failed));
         }
         events
     }
 
-    /// Leaves a loaded model without its process, which it gives back.
-    fn rest(&mut self) -> Option<Box<Worker>> {
-        match mem::replace(&mut self.state, State::Empty) {
-            State::Loaded(model, worker) => {
-                self.counters.rests += 1;
-                self.state = State::Resting(model);
-                Some(worker)
-            }
-            other => {
-                self.state = other;
-                None
-            }
-        }
-    }
-
-    fn turn_loading(&mut self, now: Instant, said: bool) -> Option<Result<(), Failure>> {
+    fn receive_load(&mut self, now: Instant, readable: bool) -> Option<Result<(), Failure>> {
         let loading = self.loading.as_mut()?;
-        match loading.turn(now, said, self.limits.load)? {
+        match loading.receive(readable)? {
             Ok(ready) => {
                 self.install(*ready, now);
                 Some(Ok(()))
             }
             Err(failure) => {
-                if loading.wakes {
+                if loading.reloads {
                     self.state = State::Empty;
                 }
                 self.loading = None;
                 Some(Err(failure))
+            }
+        }
+    }
+
+    /// Ends processes that are stuck or have been idle for too long; `wanted` says whether a
+    /// request waits for the model. Returns when to call this again.
+    pub fn tick(&mut self, now: Instant, wanted: bool) -> Option<Instant> {
+        let load = self.loading.as_mut();
+        let load = load.and_then(|loading| loading.tick(now, self.limits.load));
+        let work = match &mut self.state {
+            State::Loaded(model, worker) => {
+                worker.tick(now, wanted, model.load_time, self.limits.stall)
+            }
+            _ => None,
+        };
+        let idle = self.unload_if_idle(now, wanted);
+        load.into_iter().chain(work).chain(idle).min()
+    }
+
+    /// Unloads a model that nothing has needed for long enough; returns when that will be.
+    fn unload_if_idle(&mut self, now: Instant, wanted: bool) -> Option<Instant> {
+        let limit = self.limits.idle.filter(|_| self.loading.is_none())?;
+        let State::Loaded(model, worker) = &self.state else {
+            return None;
+        };
+        let at = worker.idle_since()? + limit;
+        if wanted || now < at {
+            return Some(at).filter(|_| !wanted);
+        }
+        let (path, seconds) = (model.path(), limit.as_secs());
+        let message = format!("{path}: unloaded after {seconds} s idle");
+        log::write(Level::Info, &message);
+        if let Some(worker) = self.unload() {
+            self.end(worker.into_process());
+        }
+        None
+    }
+
+    /// Leaves a loaded model without its process, which it gives back.
+    fn unload(&mut self) -> Option<Box<Worker>> {
+        match mem::replace(&mut self.state, State::Empty) {
+            State::Loaded(model, worker) => {
+                self.counters.unloads += 1;
+                self.state = State::Unloaded(model);
+                Some(worker)
+            }
+            other => {
+                self.state = other;
+                None
             }
         }
     }
@@ -289,7 +248,7 @@ impl Slot {
             return;
         };
         let model = Model {
-            identity: loading.identity,
+            file: loading.file,
             origin: loading.origin,
             ready,
             load_time: now - loading.since,
@@ -298,10 +257,10 @@ impl Slot {
         self.counters.load_time += model.load_time;
         let worker = Box::new(Worker::new(loading.process, now));
         let before = mem::replace(&mut self.state, State::Loaded(model, worker));
-        self.let_go(before);
+        self.end_worker(before);
     }
 
-    fn let_go(&mut self, state: State) {
+    fn end_worker(&mut self, state: State) {
         if let State::Loaded(_, worker) = state {
             self.end(worker.into_process());
         }
@@ -314,12 +273,12 @@ impl Slot {
         }
     }
 
-    /// Begins to load a model in a new process; the one before is let go of when that is done. A
-    /// load that is under way for a resting model gives way, or is taken over.
+    /// Begins to load a model in a new process; the one before is ended when that is done. A reload
+    /// that is under way is given up, or taken over if it is of the same file.
     ///
     /// # Errors
     /// `load_failed` with what is wrong with the file, or `denied`; the model before is still in
-    /// place, unless it was resting and is the one that cannot be loaded.
+    /// place, unless it was unloaded and is the one that cannot be loaded.
     pub fn load(
         &mut self,
         path: &str,
@@ -335,39 +294,36 @@ impl Slot {
         if self.is_ending() {
             return Ok(LoadStatus::NotYet);
         }
-        let wakes = matches!(&self.state, State::Resting(model) if model.path() == path);
+        let reloads = matches!(&self.state, State::Unloaded(model) if model.path() == path);
         let directory = self.directory.as_ref();
         let found = match ModelFile::of(path, directory.filter(|_| origin == Origin::Client)) {
             Ok(found) => found,
             Err(refusal) => {
                 // Who may not load it cannot take it away by trying.
-                if wakes && refusal.code != Code::Denied {
+                if reloads && refusal.code != Code::Denied {
                     self.abort_load();
                     self.state = State::Empty;
                 }
                 return Err(failed_to_load(path, refusal.code, &refusal.reason));
             }
         };
-        let identity = &found.identity;
         match &self.state {
-            State::Loaded(model, _) if model.identity == *identity => {
-                return Ok(LoadStatus::Loaded);
-            }
+            State::Loaded(model, _) if model.file == found.file => return Ok(LoadStatus::Loaded),
             _ => (),
         }
         match &self.loading {
-            Some(loading) if loading.identity == *identity => return Ok(LoadStatus::UnderWay),
+            Some(loading) if loading.file == found.file => return Ok(LoadStatus::UnderWay),
             _ => self.abort_load(),
         }
         let (program, settings) = (&self.program, &self.settings);
         self.loading = Some(Loading::start(
-            found, origin, wakes, program, settings, now,
+            found, origin, reloads, program, settings, now,
         )?);
         Ok(LoadStatus::UnderWay)
     }
 
     /// Whether the process of the loaded model, or one that was told to end, is still to be
-    /// buried: its memory is not back yet.
+    /// reaped: its memory is not back yet.
     fn is_ending(&self) -> bool {
         let worker = matches!(&self.state, State::Loaded(_, worker) if worker.ending());
         worker || !self.ending.is_empty()
@@ -385,15 +341,15 @@ impl Slot {
         }
     }
 
-    /// Whether a request can be given to the model; begins to bring back one that rests.
+    /// Whether a request can be given to the model; begins to load one that was unloaded.
     ///
     /// # Errors
-    /// `load_failed`: it cannot be brought back, and the slot is empty now.
+    /// `load_failed`: it cannot be loaded again, and the slot is empty now.
     pub fn ensure_loaded(&mut self, now: Instant) -> Result<Readiness, Failure> {
         let (path, origin) = match &self.state {
             State::Loaded(_, worker) if worker.takes_work() => return Ok(Readiness::Ready),
             State::Empty if self.loading.is_none() => return Ok(Readiness::Empty),
-            State::Resting(model) if self.loading.is_none() => {
+            State::Unloaded(model) if self.loading.is_none() => {
                 (model.path().to_string(), model.origin)
             }
             _ => return Ok(Readiness::NotYet),
@@ -417,7 +373,7 @@ impl Slot {
         self.last_id
     }
 
-    /// Has the model give up a request. Nothing more is heard of it.
+    /// Has the model give up a request. No further event is about it.
     pub fn cancel(&mut self, id: u64, now: Instant) {
         if let State::Loaded(_, worker) = &mut self.state {
             worker.cancel(id, now);
@@ -428,7 +384,7 @@ impl Slot {
     pub fn free(&mut self) {
         self.abort_load();
         let before = mem::replace(&mut self.state, State::Empty);
-        self.let_go(before);
+        self.end_worker(before);
     }
 
     /// Whether there is neither a model nor memory of one.

@@ -1,4 +1,4 @@
-//! The model process from outside: started, spoken to, listened to, and buried. Nothing here
+//! The model process from outside: started, written to, read from, and reaped. Nothing here
 //! waits.
 
 use std::env;
@@ -116,7 +116,7 @@ impl ModelProcess {
     }
 
     /// What to wait for: its messages, room for those to it, and its standard error. An ending
-    /// process is told of by SIGCHLD.
+    /// process is reported by SIGCHLD.
     pub fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
         let link = (!self.ending)
             .then(|| PollFd::readable(self.link.fd()).or_writable(self.link.has_outgoing()));
@@ -128,7 +128,7 @@ impl ModelProcess {
     /// Sends a message, as far as there is room for it now.
     pub fn send(&mut self, message: ToModel) {
         self.link.queue(message);
-        // What keeps it from being written is found out by reading, behind what it still said.
+        // What keeps it from being written is found out by reading, after what it still sent.
         let _ = self.link.flush();
     }
 
@@ -141,7 +141,7 @@ impl ModelProcess {
                 Ok(Received::Message(FromModel::Hello(build))) if !self.greeted => {
                     self.greet(&build);
                 }
-                Ok(Received::Message(_)) if !self.greeted => self.is_foreign(),
+                Ok(Received::Message(_)) if !self.greeted => self.reject_foreign(),
                 Ok(Received::Message(FromModel::Notice(notice))) => {
                     log::write(Level::Warning, &notice);
                 }
@@ -150,7 +150,7 @@ impl ModelProcess {
                 // It ends, or is ended when its time to greet is over: what it dies of tells more.
                 Ok(Received::End) if !self.greeted => self.ending = true,
                 Ok(Received::End) => self.end(),
-                Err(_) if !self.greeted => self.is_foreign(),
+                Err(_) if !self.greeted => self.reject_foreign(),
                 Err(error) => {
                     self.broken = Some(error.to_string());
                     self.end();
@@ -179,8 +179,8 @@ impl ModelProcess {
         self.end();
     }
 
-    /// Ends a program that does not say which build it is of.
-    fn is_foreign(&mut self) {
+    /// Ends a program that does not identify itself.
+    fn reject_foreign(&mut self) {
         self.broken = Some(format!("{} is not a llama-cpp-bridge-model", self.program));
         self.end();
     }
@@ -198,7 +198,7 @@ impl ModelProcess {
     /// Has it end. Its memory is back once it is [reaped](Self::try_reap).
     pub fn end(&mut self) {
         self.ending = true;
-        // It fails only for a process that is buried already.
+        // It fails only for a process that is reaped already.
         let _ = self.child.kill();
     }
 
@@ -262,8 +262,8 @@ impl ModelProcess {
     /// program that is not the model program, or broke the rules of the wire.
     pub fn first_error(&mut self) -> Option<String> {
         self.read_errors();
-        let heard = self.greeted && self.broken.is_none();
-        self.log.first_error().filter(|_| heard)
+        let trusted = self.greeted && self.broken.is_none();
+        self.log.first_error().filter(|_| trusted)
     }
 
     fn read_errors(&mut self) {
@@ -284,7 +284,7 @@ impl ModelProcess {
 
 impl Drop for ModelProcess {
     fn drop(&mut self) {
-        // Only the end of the bridge drops one that is not buried yet.
+        // Only the end of the bridge drops one that is not reaped yet.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -1,5 +1,6 @@
 //! Starts the real program, in a directory and with a socket of its own.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -13,6 +14,16 @@ use super::{Client, Directory, LIMIT, STOP_LIMIT, lines_of, ok, process, wait_un
 /// The program under test.
 pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_llama-cpp-bridge"))
+}
+
+/// All verbs, as the program lists them for who allows another.
+pub(crate) fn verbs() -> BTreeSet<String> {
+    let wrong = run(Command::new(program()).args(["--allow", "NOTHING"])).errors;
+    let list = wrong
+        .split_once("is not one of ")
+        .and_then(|(_, list)| list.split(" (").next());
+    let list = list.unwrap_or_else(|| panic!("no verbs: {wrong}"));
+    list.split(", ").map(String::from).collect()
 }
 
 /// A command that starts the program with `options`, on the directory's socket.

@@ -20,7 +20,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use answer::{Answer, carousel, expect_refusals, quoted};
-pub(crate) use bridge::{Bridge, Ended, command, program, run};
+pub(crate) use bridge::{Bridge, Ended, command, program, run, verbs};
 pub(crate) use client::{Client, completed, failure, loaded, ok};
 pub(crate) use directory::Directory;
 pub(crate) use smollm2::smollm2_or_skip;

@@ -10,15 +10,15 @@ use std::time::{Duration, Instant};
 use llama_cpp_bridge::sys::files;
 use llama_cpp_bridge::sys::log::{self, Level};
 
-/// How often it is written at the most.
+/// How often it is written at most.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How often it is written at the least, so that the age of the file tells that a bridge is gone
+/// How often it is written at least, so that the age of the file tells that a bridge is gone
 /// which nobody was using.
 const LONGEST: Duration = Duration::from_secs(60);
 
-/// How often a failure is told at the most.
-const TOLD_AGAIN: Duration = Duration::from_secs(3600);
+/// How often a failure is logged at most.
+const LOGGED_AGAIN: Duration = Duration::from_secs(3600);
 
 /// The file. It is removed with this.
 pub struct MetricsFile {
@@ -28,8 +28,8 @@ pub struct MetricsFile {
     written: Instant,
     /// Whether something has happened since.
     stale: bool,
-    /// When a failure was told last.
-    told: Option<Instant>,
+    /// When a failure was last logged.
+    logged: Option<Instant>,
 }
 
 impl MetricsFile {
@@ -56,7 +56,7 @@ impl MetricsFile {
             temporary: temporary.into(),
             written: now,
             stale: false,
-            told: None,
+            logged: None,
         };
         match file.write(text) {
             Ok(()) => Ok(file),
@@ -69,28 +69,32 @@ impl MetricsFile {
         self.stale = true;
     }
 
-    /// When [`turn`](Self::turn) has to be called again at the latest.
-    pub fn deadline(&self) -> Instant {
+    /// When it is to be written again.
+    fn due(&self) -> Instant {
         self.written + if self.stale { SHORTEST } else { LONGEST }
     }
 
-    /// Writes it anew if it is time. A failure is told once in a while; it is tried again.
-    pub fn turn(&mut self, text: impl FnOnce() -> String, now: Instant) {
-        if now < self.deadline() {
-            return;
+    /// Writes it anew if it is time, and returns when it will be again. A failure is logged once in
+    /// a while; it is tried again.
+    pub fn tick(&mut self, text: impl FnOnce() -> String, now: Instant) -> Instant {
+        if now < self.due() {
+            return self.due();
         }
         self.written = now;
         self.stale = false;
         if let Err(error) = self.write(&text())
-            && self.told.is_none_or(|told| now >= told + TOLD_AGAIN)
+            && self
+                .logged
+                .is_none_or(|logged| now >= logged + LOGGED_AGAIN)
         {
             let message = format!(
-                "--metrics-file: {}: {error}; it is tried again",
+                "--metrics-file: {}: {error}; will retry",
                 self.path.display()
             );
             log::write(Level::Error, &message);
-            self.told = Some(now);
+            self.logged = Some(now);
         }
+        self.due()
     }
 
     /// Puts a new file in the place of the old one, so that nobody reads half of it. It need not be

@@ -72,7 +72,7 @@ fn model(page: &mut Page, slot: &Slot) {
         "model_rests_total",
         "Times that the model was left without a process, to come back when it is needed.",
     );
-    page.sample(&[], counters.rests);
+    page.sample(&[], counters.unloads);
 }
 
 fn clients(page: &mut Page, metrics: &Metrics) {

@@ -1,5 +1,5 @@
 //! What a service manager is told: the protocol of sd_notify(3), by which systemd learns that the
-//! bridge serves, what it does, and that it is alive. Nothing here waits, and nothing is an error:
+//! bridge serves, that it ends, and that it is alive. Nothing here waits, and nothing is an error:
 //! a manager that does not listen is no reason to stop serving.
 
 use std::env;
@@ -20,9 +20,6 @@ const PID_VARIABLE: &str = "WATCHDOG_PID";
 /// All of them. The model process gets none.
 pub const VARIABLES: [&str; 3] = [SOCKET_VARIABLE, INTERVAL_VARIABLE, PID_VARIABLE];
 
-/// Shortest time between two sentences on what the bridge does.
-const STATUS_PAUSE: Duration = Duration::from_secs(1);
-
 /// How long to wait where the manager's queue is full.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
@@ -36,10 +33,6 @@ pub struct Notifier {
     /// The change of state that was not told yet.
     news: Option<&'static str>,
     stopping: bool,
-    /// What the bridge does.
-    status: String,
-    /// What it was last told to do, and when.
-    told: Option<(String, Instant)>,
     /// Until when the manager's queue is taken for full.
     retry_at: Option<Instant>,
 }
@@ -63,82 +56,48 @@ impl Notifier {
             alive_at: now,
             news: None,
             stopping: false,
-            status: String::new(),
-            told: None,
             retry_at: None,
         }
     }
 
-    /// Tells that the bridge serves, with the next [`turn`](Self::turn).
+    /// Tells, with the next [`tick`](Self::tick), that the bridge serves.
     pub fn ready(&mut self) {
         self.news = Some("READY=1\n");
     }
 
-    /// Tells, once, that the bridge is about to end, and that it is alive until then.
-    pub fn stopping(&mut self, now: Instant) {
+    /// Tells, with the next [`tick`](Self::tick) and once, that the bridge is about to end.
+    pub fn stopping(&mut self) {
         if !self.stopping {
             self.stopping = true;
             self.news = Some("STOPPING=1\n");
         }
-        self.turn(now, || "stopping".to_string());
     }
 
-    /// Tells what is due. `status` says what the bridge does.
-    pub fn turn(&mut self, now: Instant, status: impl FnOnce() -> String) {
-        let Some(manager) = &self.manager else {
-            return;
-        };
-        // A line of its own would be a word to the manager.
-        self.status = status().replace(char::is_control, "?");
+    /// Sends what is due; returns when something will be again.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        let manager = self.manager.as_ref()?;
         if self.retry_at.is_some_and(|at| now < at) {
-            return;
+            return self.retry_at;
         }
+        self.retry_at = None;
         let mut text = self.news.unwrap_or_default().to_string();
-        let tells = self.news.is_some() || self.status_at(now).is_some_and(|at| at <= now);
-        if tells {
-            text.push_str(&format!("STATUS={}\n", self.status));
-        }
         let alive = self.every.filter(|_| self.alive_at <= now);
         if alive.is_some() {
             text.push_str("WATCHDOG=1\n");
         }
-        if text.is_empty() {
-            return;
-        }
-        let sent = manager
-            .socket
-            .send_to_addr(text.as_bytes(), &manager.address);
-        let full = sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
-        self.retry_at = full.then(|| now + RETRY_PAUSE);
-        if full {
-            return;
-        }
-        self.news = None;
-        if tells {
-            self.told = Some((self.status.clone(), now));
+        if !text.is_empty() {
+            let (socket, address) = (&manager.socket, &manager.address);
+            let sent = socket.send_to_addr(text.as_bytes(), address);
+            if sent.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock) {
+                self.retry_at = Some(now + RETRY_PAUSE);
+                return self.retry_at;
+            }
+            self.news = None;
         }
         if let Some(every) = alive {
             self.alive_at = now + every;
         }
-    }
-
-    /// When [`turn`](Self::turn) has to be called again at the latest.
-    pub fn deadline(&self, now: Instant) -> Option<Instant> {
-        self.manager.as_ref()?;
-        if self.retry_at.is_some() {
-            return self.retry_at;
-        }
-        let alive = self.every.map(|_| self.alive_at);
-        alive.into_iter().chain(self.status_at(now)).min()
-    }
-
-    /// When what the bridge does is to be told, if it is something else than was told.
-    fn status_at(&self, now: Instant) -> Option<Instant> {
-        match &self.told {
-            None => Some(now),
-            Some((told, _)) if *told == self.status => None,
-            Some((_, at)) => Some(*at + STATUS_PAUSE),
-        }
+        self.every.map(|_| self.alive_at)
     }
 }
 

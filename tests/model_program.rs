@@ -109,7 +109,7 @@ fn a_program_that_is_no_model_program_is_named() {
     assert_eq!(load_failure("echo no such luck >&2; exit 3"), expected);
     let wrong = [
         "echo hello >&0; read _",
-        r#"echo '{"id":0,"busy":1}' >&0; read _"#,
+        "echo busy 0 1 >&0; read _",
         "cat >&0",
         // One byte more than a greeting may have, and no newline.
         "printf '%1025s' '' >&0; read _",
@@ -200,7 +200,7 @@ fn the_bridge_itself_is_no_model_program() {
 
 #[test]
 fn a_model_program_of_another_build_is_refused_with_both() {
-    let hello = r#"{"id":0,"hello":{"version":"0.1.9","build":"0123456789abcdef"}}"#;
+    let hello = r#"hello 0 {"version":"0.1.9","build":"0123456789abcdef"}"#;
     let reason = load_failure(&format!("echo '{hello}' >&0; read _; read _"));
     let version = env!("CARGO_PKG_VERSION");
     let expected =
@@ -283,7 +283,7 @@ fn a_bridge_of_another_build_is_refused_by_the_model_program() {
     use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     let (mut ours, theirs) = UnixStream::pair().expect("a pair can be made");
-    let hello = r#"{"id":0,"bridge":{"version":"9.0.0","build":"0123456789abcdef"}}"#;
+    let hello = r#"bridge 0 {"version":"9.0.0","build":"0123456789abcdef"}"#;
     writeln!(ours, "{hello}").expect("it can be written");
     let mut command = Command::new(model_program());
     let ended = command.stdin(OwnedFd::from(theirs)).output();
@@ -298,5 +298,5 @@ fn a_bridge_of_another_build_is_refused_by_the_model_program() {
     BufReader::new(ours)
         .read_line(&mut line)
         .expect("it said which it is");
-    assert!(line.contains(r#""hello":{"version":""#), "{line}");
+    assert!(line.starts_with(r#"hello 0 {"version":""#), "{line}");
 }

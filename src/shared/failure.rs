@@ -71,7 +71,7 @@ impl Code {
 }
 
 /// Why a request failed: the word and the sentence of its error reply.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Failure {
     /// The word for programs.
     pub code: Code,

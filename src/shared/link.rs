@@ -1,11 +1,9 @@
-//! One end of the socket pair that joins the bridge and its model process: messages as lines of
-//! JSON. Both ends are the same program, so this is no protocol of its own.
+//! One end of the socket pair that joins the bridge and its model process: messages as lines. Both
+//! ends are of the same build, so this is not a protocol for others.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-
-use miniserde::json;
 
 use crate::shared::wire::Message;
 use crate::sys::poll::{PollFd, poll};
@@ -62,15 +60,14 @@ impl Link {
     }
 
     /// Puts a message behind those that are still to be written.
-    pub fn queue<M: Message>(&mut self, message: M) {
+    pub fn queue(&mut self, message: impl Message) {
         // What is written goes even if there is always something left; not before it is the larger
         // part, so that no byte is moved more than once or twice.
         if self.written > self.outgoing.len() / 2 {
             self.outgoing.drain(..self.written);
             self.written = 0;
         }
-        self.outgoing
-            .extend_from_slice(json::to_string(&message.write()).as_bytes());
+        self.outgoing.extend_from_slice(message.write().as_bytes());
         self.outgoing.push(b'\n');
     }
 
@@ -104,7 +101,7 @@ impl Link {
     ///
     /// # Errors
     /// Those of write(2) and poll(2); the other process is gone.
-    pub fn send<M: Message>(&mut self, message: M) -> io::Result<()> {
+    pub fn send(&mut self, message: impl Message) -> io::Result<()> {
         self.queue(message);
         loop {
             self.flush()?;
@@ -150,14 +147,15 @@ impl Link {
             self.searched = self.received.len();
             return Ok(None);
         };
-        let line: Vec<u8> = self.received.drain(..=self.searched + at).collect();
+        let end = self.searched + at;
+        let line = std::str::from_utf8(&self.received[..end]).ok();
+        let message = line.and_then(M::read);
+        self.received.drain(..=end);
         self.searched = 0;
         if self.received.is_empty() {
             self.received = Vec::new();
         }
         let invalid = || io::Error::new(io::ErrorKind::InvalidData, "not a message");
-        let text = std::str::from_utf8(&line).map_err(io::Error::other)?;
-        let written = json::from_str(text).map_err(|_| invalid())?;
-        M::read(written).map(Some).ok_or_else(invalid)
+        message.map(Some).ok_or_else(invalid)
     }
 }

@@ -1,4 +1,4 @@
-//! What the bridge and its model process say to each other. How it is written stands in wire.rs.
+//! The messages between the bridge and its model process; wire.rs writes and reads them.
 
 use std::time::Duration;
 

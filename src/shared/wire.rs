@@ -1,166 +1,103 @@
-//! How messages are written: as JSON, for which miniserde wants structs where the code has enums.
+//! How messages are written: a line each, of what it is, the number of its request or 0, and its
+//! content in JSON.
 
-use miniserde::{Deserialize, Serialize};
+use miniserde::{Deserialize, Serialize, json};
 
-use crate::shared::build::Build;
-use crate::shared::failure::{Code, Failure};
-use crate::shared::message::{
-    Answer, Done, Embedding, FromModel, Generate, Ready, State, ToModel, Work,
-};
-use crate::shared::settings::ModelParams;
+use crate::shared::message::{Answer, FromModel, ToModel, Work};
 
 /// What can be sent over the socket pair.
 pub trait Message: Sized {
-    /// The form in which it is written.
-    type Written: Serialize + Deserialize;
+    /// The message as a line, without its LF.
+    fn write(&self) -> String;
 
-    /// Puts it into that form.
-    fn write(self) -> Self::Written;
-
-    /// Takes it out of that form; `None` if no part is there.
-    fn read(written: Self::Written) -> Option<Self>;
+    /// The message that such a line holds; `None` if it is not one.
+    fn read(line: &str) -> Option<Self>;
 }
 
-/// [`ToModel`] as it is written. Exactly one part is there.
-#[derive(Serialize, Deserialize, Default)]
-pub struct WrittenToModel {
-    id: u64,
-    // Another name than the model's: a program that sends back what it gets is none.
-    bridge: Option<Build>,
-    load: Option<ModelParams>,
-    generate: Option<Generate>,
-    embed: Option<String>,
-    tokenize: Option<String>,
-    detokenize: Option<Vec<i32>>,
-    save: Option<String>,
-    restore: Option<String>,
-    cancel: Option<bool>,
+fn line(kind: &str, id: u64, content: &impl Serialize) -> String {
+    format!("{kind} {id} {}", json::to_string(content))
 }
 
-/// [`FromModel`] as it is written. Exactly one part is there.
-#[derive(Serialize, Deserialize, Default)]
-pub struct WrittenFromModel {
-    id: u64,
-    hello: Option<Build>,
-    ready: Option<Ready>,
-    refused: Option<String>,
-    notice: Option<String>,
-    busy: Option<u64>,
-    piece: Option<String>,
-    done: Option<Done>,
-    embedding: Option<Embedding>,
-    tokens: Option<Vec<i32>>,
-    text: Option<String>,
-    state: Option<State>,
-    failed: Option<WrittenFailure>,
+/// What a line says that it is, the number of its request, and its content.
+fn split(line: &str) -> Option<(&str, u64, &str)> {
+    let (kind, rest) = line.split_once(' ')?;
+    let (id, content) = rest.split_once(' ')?;
+    Some((kind, id.parse().ok()?, content))
 }
 
-#[derive(Serialize, Deserialize)]
-struct WrittenFailure {
-    code: Code,
-    message: String,
+fn value<T: Deserialize>(content: &str) -> Option<T> {
+    json::from_str(content).ok()
 }
 
 impl Message for ToModel {
-    type Written = WrittenToModel;
-
-    fn write(self) -> WrittenToModel {
-        let mut written: WrittenToModel = Default::default();
+    fn write(&self) -> String {
         match self {
-            Self::Hello(build) => written.bridge = Some(build),
-            Self::Load(load) => written.load = Some(*load),
-            Self::Cancel(id) => {
-                written.id = id;
-                written.cancel = Some(true);
-            }
-            Self::Work(id, work) => {
-                written.id = id;
-                match work {
-                    Work::Generate(request) => written.generate = Some(*request),
-                    Work::Embed(text) => written.embed = Some(text),
-                    Work::Tokenize(text) => written.tokenize = Some(text),
-                    Work::Detokenize(ids) => written.detokenize = Some(ids),
-                    Work::Save(name) => written.save = Some(name),
-                    Work::Restore(name) => written.restore = Some(name),
-                }
-            }
+            // Another name than the model's: a program that sends back what it gets is none.
+            Self::Hello(build) => line("bridge", 0, build),
+            Self::Load(params) => line("load", 0, &**params),
+            Self::Cancel(id) => line("cancel", *id, &()),
+            Self::Work(id, Work::Generate(request)) => line("generate", *id, &**request),
+            Self::Work(id, Work::Embed(text)) => line("embed", *id, text),
+            Self::Work(id, Work::Tokenize(text)) => line("tokenize", *id, text),
+            Self::Work(id, Work::Detokenize(tokens)) => line("detokenize", *id, tokens),
+            Self::Work(id, Work::Save(name)) => line("save", *id, name),
+            Self::Work(id, Work::Restore(name)) => line("restore", *id, name),
         }
-        written
     }
 
-    fn read(written: WrittenToModel) -> Option<Self> {
-        let id = written.id;
-        let work = written
-            .generate
-            .map(|request| Work::Generate(Box::new(request)))
-            .or(written.embed.map(Work::Embed))
-            .or(written.tokenize.map(Work::Tokenize))
-            .or(written.detokenize.map(Work::Detokenize))
-            .or(written.save.map(Work::Save))
-            .or(written.restore.map(Work::Restore));
-        let load = written.load.map(|load| Self::Load(Box::new(load)));
-        let cancel = written.cancel.map(|_| Self::Cancel(id));
-        let hello = written.bridge.map(Self::Hello);
-        hello
-            .or(load)
-            .or(cancel)
-            .or(work.map(|work| Self::Work(id, work)))
+    fn read(line: &str) -> Option<Self> {
+        let (kind, id, content) = split(line)?;
+        let work = match kind {
+            "bridge" => return value(content).map(Self::Hello),
+            "load" => return value(content).map(|params| Self::Load(Box::new(params))),
+            "cancel" => return Some(Self::Cancel(id)),
+            "generate" => Work::Generate(Box::new(value(content)?)),
+            "embed" => Work::Embed(value(content)?),
+            "tokenize" => Work::Tokenize(value(content)?),
+            "detokenize" => Work::Detokenize(value(content)?),
+            "save" => Work::Save(value(content)?),
+            "restore" => Work::Restore(value(content)?),
+            _ => return None,
+        };
+        Some(Self::Work(id, work))
     }
 }
 
 impl Message for FromModel {
-    type Written = WrittenFromModel;
-
-    fn write(self) -> WrittenFromModel {
-        let mut written: WrittenFromModel = Default::default();
+    fn write(&self) -> String {
         match self {
-            Self::Hello(build) => written.hello = Some(build),
-            Self::Ready(ready) => written.ready = Some(*ready),
-            Self::Refused(reason) => written.refused = Some(reason),
-            Self::Notice(notice) => written.notice = Some(notice),
-            Self::Busy(milliseconds) => written.busy = Some(milliseconds),
-            Self::Piece(id, piece) => {
-                written.id = id;
-                written.piece = Some(piece);
-            }
-            Self::Answer(id, outcome) => {
-                written.id = id;
-                match outcome {
-                    Ok(Answer::Generated(done)) => written.done = Some(*done),
-                    Ok(Answer::Embedding(embedding)) => written.embedding = Some(embedding),
-                    Ok(Answer::Tokens(tokens)) => written.tokens = Some(tokens),
-                    Ok(Answer::Text(text)) => written.text = Some(text),
-                    Ok(Answer::State(state)) => written.state = Some(state),
-                    Err(Failure { code, message }) => {
-                        written.failed = Some(WrittenFailure { code, message });
-                    }
-                }
-            }
+            Self::Hello(build) => line("hello", 0, build),
+            Self::Ready(ready) => line("ready", 0, &**ready),
+            Self::Refused(reason) => line("refused", 0, reason),
+            Self::Notice(notice) => line("notice", 0, notice),
+            Self::Busy(milliseconds) => line("busy", 0, milliseconds),
+            Self::Piece(id, piece) => line("piece", *id, piece),
+            Self::Answer(id, Ok(Answer::Generated(done))) => line("done", *id, &**done),
+            Self::Answer(id, Ok(Answer::Embedding(embedding))) => line("embedding", *id, embedding),
+            Self::Answer(id, Ok(Answer::Tokens(tokens))) => line("tokens", *id, tokens),
+            Self::Answer(id, Ok(Answer::Text(text))) => line("text", *id, text),
+            Self::Answer(id, Ok(Answer::State(state))) => line("state", *id, state),
+            Self::Answer(id, Err(failure)) => line("failed", *id, failure),
         }
-        written
     }
 
-    fn read(written: WrittenFromModel) -> Option<Self> {
-        let id = written.id;
-        let answer = written
-            .done
-            .map(|done| Answer::Generated(Box::new(done)))
-            .or(written.embedding.map(Answer::Embedding))
-            .or(written.tokens.map(Answer::Tokens))
-            .or(written.text.map(Answer::Text))
-            .or(written.state.map(Answer::State));
-        let failed = written
-            .failed
-            .map(|failed| Failure::new(failed.code, failed.message));
-        let ready = written.ready.map(|ready| Self::Ready(Box::new(ready)));
-        let hello = written.hello.map(Self::Hello);
-        hello
-            .or(ready)
-            .or(written.refused.map(Self::Refused))
-            .or(written.notice.map(Self::Notice))
-            .or(written.busy.map(Self::Busy))
-            .or(written.piece.map(|piece| Self::Piece(id, piece)))
-            .or(failed.map(|failure| Self::Answer(id, Err(failure))))
-            .or(answer.map(|answer| Self::Answer(id, Ok(answer))))
+    fn read(line: &str) -> Option<Self> {
+        let (kind, id, content) = split(line)?;
+        let answer = match kind {
+            "hello" => return value(content).map(Self::Hello),
+            "ready" => return value(content).map(|ready| Self::Ready(Box::new(ready))),
+            "refused" => return value(content).map(Self::Refused),
+            "notice" => return value(content).map(Self::Notice),
+            "busy" => return value(content).map(Self::Busy),
+            "piece" => return value(content).map(|piece| Self::Piece(id, piece)),
+            "done" => Ok(Answer::Generated(Box::new(value(content)?))),
+            "embedding" => Ok(Answer::Embedding(value(content)?)),
+            "tokens" => Ok(Answer::Tokens(value(content)?)),
+            "text" => Ok(Answer::Text(value(content)?)),
+            "state" => Ok(Answer::State(value(content)?)),
+            "failed" => Err(value(content)?),
+            _ => return None,
+        };
+        Some(Self::Answer(id, answer))
     }
 }

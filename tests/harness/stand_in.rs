@@ -30,8 +30,8 @@ pub(crate) fn stand_in(home: &Directory, text: &str) -> PathBuf {
     // As in `llama-cpp-bridge-model 0.2.0 (build 0123456789abcdef)`.
     let words: Vec<&str> = version.split_whitespace().collect();
     let (version, build) = (words[1], words[3].trim_end_matches(')'));
-    let hello = format!(r#"{{"id":0,"hello":{{"version":"{version}","build":"{build}"}}}}"#);
-    let ready = r#"{"id":0,"ready":{"description":"none","architecture":"none","parameters":1,"size_bytes":1,"context_size":8,"training_context_size":8,"embedding_size":1,"vocabulary_size":1,"chat_template":false}}"#;
+    let hello = format!(r#"hello 0 {{"version":"{version}","build":"{build}"}}"#);
+    let ready = r#"ready 0 {"description":"none","architecture":"none","parameters":1,"size_bytes":1,"context_size":8,"training_context_size":8,"embedding_size":1,"vocabulary_size":1,"chat_template":false}"#;
     let start = format!("echo '{hello}' >&0; read -r bridge; read -r load; echo '{ready}' >&0");
     script(home.join("stand-in"), &format!("{start}\n{text}"))
 }

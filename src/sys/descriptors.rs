@@ -58,25 +58,3 @@ pub fn inheritable(file: &File) -> io::Result<OwnedFd> {
         }
     }
 }
-
-/// Asks the system to read a part of a file into its cache soon; `offset` and `length` are bytes.
-///
-/// # Errors
-/// Those of posix_fadvise(2); `Unsupported` where there is no such call.
-pub fn will_need(file: &File, offset: u64, length: u64) -> io::Result<()> {
-    #[cfg(any(target_os = "linux", target_os = "freebsd"))]
-    {
-        let (offset, length) = (offset as libc::off_t, length as libc::off_t);
-        let advice = libc::POSIX_FADV_WILLNEED;
-        // SAFETY: the call takes numbers and a descriptor that is open, and returns an error.
-        match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset, length, advice) } {
-            0 => Ok(()),
-            error => Err(io::Error::from_raw_os_error(error)),
-        }
-    }
-    #[cfg(not(any(target_os = "linux", target_os = "freebsd")))]
-    {
-        let _ = (file, offset, length);
-        Err(io::Error::from(io::ErrorKind::Unsupported))
-    }
-}

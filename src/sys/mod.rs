@@ -5,6 +5,7 @@
 
 pub mod cgroup;
 pub mod descriptors;
+pub mod exec;
 pub mod files;
 pub mod log;
 pub mod memory;

@@ -2,10 +2,10 @@
 //!
 //! The way of a request: [`server`] has the loop, which waits in one place and hands what happens
 //! to the state that it belongs to. A client's bytes are cut into requests by
-//! [`protocol`](llama_cpp_bridge::protocol), a table of commands says for each what is to be done, and
-//! the session has it done, in order, beside others: for a model through [`slot`]. Behind a socket pair
-//! runs llama.cpp, as a program of its own (`src/bin/llama-cpp-bridge-model/`). [`cli`] is the command
-//! line.
+//! [`protocol`](llama_cpp_bridge::protocol), a table of commands decides what is to be done for
+//! each, and the session has it done, in order, along with others: for a model through [`slot`]. At
+//! the other end of a socket pair runs llama.cpp, as a program of its own
+//! (`src/bin/llama-cpp-bridge-model/`). [`cli`] is the command line.
 //!
 //! A room (a folder) shows others what its `mod.rs` names and nothing else: its files are private
 //! modules, in which `pub` is for the room, and for the members of what is shown.

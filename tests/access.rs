@@ -95,17 +95,13 @@ fn further_groups_of_a_client_count() {
 #[test]
 fn a_user_or_group_that_does_not_exist_is_an_error() {
     for (option, name, error) in [
-        (
-            "--allow-uid",
-            "no-such-user",
-            "there is no user 'no-such-user'",
-        ),
+        ("--allow-uid", "no-such-user", "unknown user 'no-such-user'"),
         (
             "--allow-gid",
             "no-such-group",
-            "there is no group 'no-such-group'",
+            "unknown group 'no-such-group'",
         ),
-        ("--allow-uid", "4294967295", "there is no user 4294967295"),
+        ("--allow-uid", "4294967295", "unknown user 4294967295"),
     ] {
         let home = Directory::new();
         let ended = run(&mut command(&home, &[option, name]));

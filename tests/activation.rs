@@ -143,15 +143,15 @@ fn what_cannot_be_served_is_refused_with_what_would_be_right() {
     for (lines, reason) in [
         (
             "socketpair(S, T, AF_UNIX, SOCK_STREAM, 0) or die",
-            "it is a connection and does not listen; in a systemd.socket unit Accept=no is right",
+            "it is a connection, not a listening socket; set Accept=no in the systemd.socket unit",
         ),
         (
             "socket(S, AF_UNIX, SOCK_DGRAM, 0) && bind(S, pack_sockaddr_un($path)) or die",
-            "it is no Unix stream socket; in a systemd.socket unit ListenStream=/PATH is right",
+            "it is not a Unix stream socket; use ListenStream=/PATH in the systemd.socket unit",
         ),
         (
             "socket(S, AF_INET, SOCK_STREAM, 0) && listen(S, 8) or die",
-            "it is no Unix stream socket; in a systemd.socket unit ListenStream=/PATH is right",
+            "it is not a Unix stream socket; use ListenStream=/PATH in the systemd.socket unit",
         ),
         (
             "open(S, '<', '/dev/null') or die",
@@ -201,21 +201,19 @@ fn options_that_are_not_true_of_the_socket_are_refused() {
     for (options, reason) in [
         (
             ["--socket", &other],
-            format!(
-                "--socket: {other} is not the socket passed in, {socket}; leave the option out"
-            ),
+            format!("--socket: {other} is not the socket passed in, {socket}; omit the option"),
         ),
         (
             ["--socket-mode", "0666"],
             format!(
-                "--socket-mode: the socket passed in, {socket}, has its permissions already; \
+                "--socket-mode: the socket passed in, {socket}, already has its permissions; \
                  a systemd.socket unit sets them with SocketMode="
             ),
         ),
         (
             ["--socket-group", "0"],
             format!(
-                "--socket-group: the socket passed in, {socket}, has its permissions already; \
+                "--socket-group: the socket passed in, {socket}, already has its permissions; \
                  a systemd.socket unit sets them with SocketGroup="
             ),
         ),

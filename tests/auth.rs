@@ -216,19 +216,19 @@ fn a_file_of_tokens_that_is_no_secret_is_refused() {
         (
             "x\n",
             0o644,
-            "others than its owner have access to it (mode 0644); make that 0600",
+            "accessible to others (mode 0644); chmod 600 it",
         ),
         (
             "x\n",
             0o620,
-            "others than its owner have access to it (mode 0620); make that 0600",
+            "accessible to others (mode 0620); chmod 600 it",
         ),
-        ("", 0o600, "holds no token; it takes one a line"),
-        ("\n\n", 0o600, "holds no token; it takes one a line"),
+        ("", 0o600, "has no tokens; write one per line"),
+        ("\n\n", 0o600, "has no tokens; write one per line"),
         (
             "good\nnot good\n",
             0o600,
-            "line 2: a token consists of visible ASCII characters, without blanks",
+            "line 2: a token may contain only visible ASCII characters",
         ),
     ] {
         let file = tokens(&home, text, mode);

@@ -82,8 +82,7 @@ fn deep_nesting_is_an_error() {
     ] {
         client.ask(&format!("GENERATE {request}"));
         let message = client.expect_error("bad_request");
-        let start =
-            format!("Not valid JSON at byte {at}: expected at most 64 values inside each other");
+        let start = format!("Not valid JSON at byte {at}: expected at most 64 levels of nesting");
         assert!(message.starts_with(&start), "{message}");
     }
     assert_eq!(

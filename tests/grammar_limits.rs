@@ -206,7 +206,7 @@ fn a_grammar_that_llama_cpp_is_lost_in_costs_the_model_process_and_no_more() {
     let home = Directory::new();
     let model = Tiny::carousel().write(home.join("tiny.gguf"));
     // What the model program does when its alarm comes in the middle of llama.cpp's work.
-    let words = "llama.cpp did not come to an end with the grammar";
+    let words = "llama.cpp did not finish with the grammar";
     let lost = stand_in(
         &home,
         &format!("read -r request; echo '{words}' >&2; exit 1"),

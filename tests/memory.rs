@@ -151,7 +151,7 @@ fn a_model_that_the_kernel_kills_for_want_of_memory_is_told_as_such() {
     let bridge = group.start(&home, &["--force-load", "--no-mmap"]);
     let mut client = bridge.connect();
     let path = model.display();
-    let reason = "killed by SIGKILL, by the kernel, which was out of memory";
+    let reason = "killed by SIGKILL, by the OOM killer";
     client.exchange(
         &format!("LOAD {path}"),
         &failure(

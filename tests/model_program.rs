@@ -82,7 +82,7 @@ fn a_model_program_that_cannot_be_one_or_that_others_could_change_is_refused() {
     };
     for (mode, reason) in [
         (0o644, "is not executable (mode 0644)"),
-        (0o757, "others can write to it (mode 0757); chmod go-w it"),
+        (0o757, "writable by others (mode 0757); chmod go-w it"),
     ] {
         set_mode(&path, mode);
         let expected = format!("--model-program: {shown}: {reason}");
@@ -158,7 +158,7 @@ fn a_group_may_write_to_a_model_program_if_it_is_the_owners_alone() {
     // Only root can give it to a group of others.
     if owner == 0 {
         std::os::unix::fs::chown(&path, None, Some(65534)).expect("root can");
-        let reason = "others can write to it (mode 0775); chmod go-w it";
+        let reason = "writable by others (mode 0775); chmod go-w it";
         let expected = format!("--model-program: {}: {reason}", path.display());
         assert_eq!(refusal(&mut start), expected);
     }
@@ -176,7 +176,7 @@ fn a_model_program_that_is_written_over_in_its_place_is_not_run() {
     let mut client = bridge.connect();
     client.ask(&format!("LOAD {}", model.display()));
     let expected = format!(
-        "Failed to load model: {}: cannot start the model process: {} has been written to since \
+        "Failed to load model: {}: cannot start the model process: {} has been modified since \
          the bridge started; restart the bridge",
         model.display(),
         path.display()
@@ -189,7 +189,7 @@ fn the_bridge_itself_is_no_model_program() {
     let home = Directory::new();
     let mut start = command(program(), &home);
     let expected = format!(
-        "--model-program: {}: is the bridge itself; its name is {NAME}",
+        "--model-program: {}: is the bridge itself; the model program is called {NAME}",
         program().display()
     );
     assert_eq!(
@@ -206,7 +206,7 @@ fn a_model_program_of_another_build_is_refused_with_both() {
     let expected =
         format!("PROGRAM is 0.1.9 (build 0123456789abcdef), this bridge is {version} (build ");
     assert!(reason.starts_with(&expected), "{reason}");
-    assert!(reason.contains("install both of one build and restart the bridge"));
+    assert!(reason.contains("install both from the same build and restart the bridge"));
 }
 
 #[test]

@@ -249,7 +249,7 @@ fn what_is_not_a_lock_is_named_and_left_alone() {
     let home = Directory::new();
     let lock = home.join("socket.lock");
     let refused = |what: &str| {
-        let message = format!("{}: is {what} and not a bridge's lock", lock.display());
+        let message = format!("{}: is {what}, not a bridge's lock file", lock.display());
         expect_refusal(&run(&mut command(&home, &[])), &message);
         assert_eq!(left_in(&home), ["socket.lock"]);
     };

@@ -14,12 +14,12 @@ use llama_cpp_bridge::shared::settings::{
     FlashAttention, KvType, MAX_GUESS, MAX_PARALLEL, ModelParams, Sampling,
 };
 
-/// Where the bridge listens unless told otherwise.
+/// Where the bridge listens by default.
 pub const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
 /// The environment variable that names another socket.
 pub const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 
-/// Bytes that saved states may take unless told otherwise: eight full contexts of the default size
+/// Bytes that saved states may take by default: eight full contexts of the default size
 /// of a model of 8 billion parameters, whose state takes 128 KiB a token.
 const DEFAULT_STATE_LIMIT: u64 = 4 << 30;
 
@@ -63,7 +63,7 @@ pub struct Options {
     pub load_timeout: Duration,
     /// For a client while another one waits; `None` is without end.
     pub turn_limit: Option<Duration>,
-    /// A file to write what METRICS tells to.
+    /// A file to keep the output of METRICS in.
     pub metrics_file: Option<PathBuf>,
     /// Bytes.
     pub max_request: usize,

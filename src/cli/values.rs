@@ -33,11 +33,7 @@ pub fn list(input: &mut lexopt::Parser, option: &str) -> Result<Vec<String>, lex
     let value = text(input, option)?;
     let words: Vec<String> = value.split(',').map(String::from).collect();
     if words.iter().any(String::is_empty) {
-        return Err(wrong(
-            option,
-            &value,
-            "a list of words with commas between them",
-        ));
+        return Err(wrong(option, &value, "a comma-separated list"));
     }
     Ok(words)
 }

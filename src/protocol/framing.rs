@@ -5,7 +5,7 @@ use crate::shared::failure::{Code, Failure};
 /// Digits that the length of a netstring may have: enough for any limit that can be set.
 const NETSTRING_DIGITS: usize = 10;
 
-/// The blanks that stand between a verb and its argument.
+/// The blanks between a verb and its argument.
 const BLANKS: [char; 2] = [' ', '\t'];
 
 /// A request.
@@ -34,9 +34,9 @@ impl Request {
 pub enum Framed {
     /// Verb and argument.
     Request(Request),
-    /// Something that is no request. The stream goes on behind it.
+    /// Something that is not a request. The stream goes on after it.
     Rejected(Failure),
-    /// Something behind which nothing can be made out any more.
+    /// Something after which nothing can be made out any more.
     Broken(Failure),
 }
 
@@ -55,7 +55,7 @@ pub struct Framer {
     buffer: Vec<u8>,
     /// Where in the buffer the next request starts.
     start: usize,
-    /// Bytes behind `start` that are known to hold no LF, so that a long line is searched once.
+    /// Bytes after `start` that are known to hold no LF, so that a long line is searched once.
     searched: usize,
     skip: Skip,
     /// Longest request, in bytes, without what frames it.

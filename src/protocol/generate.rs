@@ -88,7 +88,7 @@ fn put<T>(place: &mut T, value: Result<T, Failure>) -> Result<(), Failure> {
 /// Reads the object. What it does not set is as in `defaults`.
 ///
 /// # Errors
-/// `bad_request` that names the field and says what it takes.
+/// `bad_request` that names the field and what it takes.
 pub fn parse(text: &str, defaults: Generate) -> Result<Generate, Failure> {
     let object = json::parse(text).map_err(Failure::bad_request)?;
     let Kind::Object(keys) = &object.kind else {
@@ -97,7 +97,7 @@ pub fn parse(text: &str, defaults: Generate) -> Result<Generate, Failure> {
             object.kind.name()
         )));
     };
-    // All names first: what is wrong with one of them is said before what is wrong with a value.
+    // All names first: a mistake in one of them is reported before one in a value.
     let mut setters = Vec::new();
     for (at, key) in keys.iter().enumerate() {
         let Some((_, setter)) = FIELDS.iter().find(|(name, _)| name == key) else {

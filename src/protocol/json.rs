@@ -1,11 +1,11 @@
-//! Reads the JSON object of a request. miniserde's own parser says neither where nor why it
+//! Reads the JSON object of a request. miniserde's own parser reports neither where nor why it
 //! stopped, and takes the last of two fields of one name; a request deserves better.
 
-/// Arrays and objects inside each other at the most. What reads them, and makes a grammar of a
+/// Most levels of nesting. What reads values, and makes a grammar of a
 /// schema, calls itself for each; schemas that programs write are some ten deep.
 pub const DEPTH_LIMIT: usize = 64;
 
-/// A JSON value, and where in the text it stands.
+/// A JSON value, and its place in the text.
 #[derive(Debug, PartialEq)]
 pub struct Value<'a> {
     /// What it is.
@@ -106,7 +106,7 @@ impl<'a> Reader<'a> {
     fn value(&mut self, depth: usize) -> Result<Value<'a>, String> {
         self.blanks();
         if depth > DEPTH_LIMIT {
-            return Err(self.wrong(&format!("at most {DEPTH_LIMIT} values inside each other")));
+            return Err(self.wrong(&format!("at most {DEPTH_LIMIT} levels of nesting")));
         }
         let start = self.at;
         let mut items = Vec::new();
@@ -272,7 +272,7 @@ impl<'a> Reader<'a> {
         Err(self.wrong("both halves of a surrogate pair"))
     }
 
-    /// Reads the `u` and the four hexadecimal digits behind it.
+    /// Reads the `u` and the four hexadecimal digits after it.
     fn four_digits(&mut self) -> Result<u32, String> {
         self.at += 1;
         let digits = self.text.get(self.at..self.at + 4).unwrap_or("");

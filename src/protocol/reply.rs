@@ -5,9 +5,9 @@ use miniserde::{Serialize, json};
 use crate::shared::failure::{Code, Failure};
 use crate::shared::message::{Answer, Done, Embedding, FinishReason, Ready, State};
 
-/// What is said of a text that was generated.
+/// The message of a reply with a generated text.
 pub const COMPLETED: &str = "Inference completed";
-/// What is said where a model is needed or asked for and there is none.
+/// The message where a model is needed or asked for and there is none.
 pub const NO_MODEL: &str = "No model loaded";
 
 /// What answers a request when all went well.
@@ -28,13 +28,13 @@ pub enum Reply {
     Embedding(Embedding),
     /// The tokens of a text.
     Tokens(Vec<i32>),
-    /// A sentence, and what is to be said of a saved state.
+    /// A sentence, and the figures of a saved state.
     State(&'static str, State),
     /// What there is to know about the bridge, and about its model if it has one.
     Info(Option<Box<Info>>),
 }
 
-/// What INFO tells of the loaded model.
+/// What INFO reports of the loaded model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Info {
     /// The path, as it was given.

@@ -1,6 +1,6 @@
 //! From a JSON schema to a grammar (GBNF) of exactly the answers that follow it.
 //!
-//! A schema is taken by a closed list of keywords and shapes; whatever else stands in it is refused
+//! A schema is taken by a closed list of keywords and shapes; whatever else is in it is refused
 //! by name. What is checked and what is written come out of the same walk, so that nothing is
 //! checked that does not hold, and nothing holds that was not checked. llama.cpp has a converter of
 //! its own, which passes over what it does not know, takes `"minimum":100` for one that allows 10,
@@ -33,7 +33,7 @@ const DEFINITIONS_LIMIT: usize = 250;
 /// Schemas in an `anyOf`. llama.cpp holds all of them at once against each token of the vocabulary.
 const CHOICES_LIMIT: usize = 100;
 
-/// Keywords that say nothing about what a value may be.
+/// Keywords that do not restrict what a value may be.
 const ANNOTATIONS: [&str; 8] = [
     "$comment",
     "default",
@@ -45,7 +45,7 @@ const ANNOTATIONS: [&str; 8] = [
     "writeOnly",
 ];
 
-/// Keywords that may stand at the top of a schema beside any other.
+/// Keywords that are allowed at the top level of a schema next to any other.
 const AT_THE_TOP: [&str; 4] = ["$schema", "$id", "$defs", "definitions"];
 
 /// The keywords at the top that hold what a `$ref` can name.
@@ -54,13 +54,11 @@ const DEFINITIONS: [&str; 2] = ["$defs", "definitions"];
 /// Makes the grammar of a schema; its rule `root` is the answer.
 ///
 /// # Errors
-/// A sentence that names the keyword, where in the schema it stands, and what would be right.
+/// A sentence that names the keyword, its place in the schema, and what would be right.
 pub fn grammar(schema: &Value<'_>) -> Result<String, String> {
     let size = schema.source.len();
     if size > LARGEST {
-        return Err(format!(
-            "it has {size} bytes, and {LARGEST} is the most that is taken"
-        ));
+        return Err(format!("{size} bytes; the limit is {LARGEST}"));
     }
     expect_single_keys(schema, Place::TOP)?;
     let mut definitions = definitions(schema)?;
@@ -86,7 +84,7 @@ pub fn grammar(schema: &Value<'_>) -> Result<String, String> {
     Ok(format!("root ::= {root}\n{rules}{FIXED_RULES}"))
 }
 
-/// Where in a schema something stands; shown as a JSON pointer.
+/// A place in a schema; shown as a JSON pointer.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     above: Option<&'a Place<'a>>,
@@ -138,7 +136,7 @@ fn definitions<'a>(schema: &'a Value<'a>) -> Result<Vec<Definition<'a>>, String>
     if found.len() > DEFINITIONS_LIMIT {
         let found = found.len();
         return Err(format!(
-            "it has {found} definitions, and {DEFINITIONS_LIMIT} is the most that is taken"
+            "{found} definitions; the limit is {DEFINITIONS_LIMIT}"
         ));
     }
     Ok(found)
@@ -167,12 +165,12 @@ struct Writer {
     references: HashMap<String, String>,
     /// The rules that are written already, each with its newline.
     rules: Vec<String>,
-    /// The names of rules by what they stand for: what comes twice is written once.
+    /// The names of rules by their bodies: what comes twice is written once.
     names: HashMap<String, String>,
 }
 
 impl Writer {
-    /// The name of a rule that stands for this.
+    /// The name of a rule with this body.
     fn rule(&mut self, text: String) -> String {
         if let Some(name) = self.names.get(&text) {
             return name.clone();
@@ -188,28 +186,28 @@ impl Writer {
         if !matches!(schema.kind, Kind::Object(_)) {
             let kind = schema.kind.name();
             return Err(format!(
-                "{place} is {kind}, where a schema must be an object; {{}} is any value"
+                "{place} is {kind}; a schema must be an object ({{}} allows any value)"
             ));
         }
         if let Some(reference) = field(schema, "$ref") {
-            expect_only(schema, place, "beside '$ref'", &["$ref"])?;
+            expect_only(schema, place, "next to '$ref'", &["$ref"])?;
             return self.reference(reference, place.at("$ref"));
         }
         if let Some(choices) = field(schema, "anyOf") {
-            expect_only(schema, place, "beside 'anyOf'", &["anyOf"])?;
+            expect_only(schema, place, "next to 'anyOf'", &["anyOf"])?;
             return self.any_of(choices, place.at("anyOf"));
         }
         if let Some(parts) = field(schema, "allOf") {
-            expect_only(schema, place, "beside 'allOf'", &["allOf"])?;
+            expect_only(schema, place, "next to 'allOf'", &["allOf"])?;
             return self.all_of(parts, place.at("allOf"));
         }
         if let Some(value) = field(schema, "const") {
-            expect_only(schema, place, "beside 'const'", &["const", "type"])?;
+            expect_only(schema, place, "next to 'const'", &["const", "type"])?;
             expect_type(value, schema, place, place.at("const"))?;
             return Ok(self.rule(gbnf(&literal::json(value))));
         }
         if let Some(values) = field(schema, "enum") {
-            expect_only(schema, place, "beside 'enum'", &["enum", "type"])?;
+            expect_only(schema, place, "next to 'enum'", &["enum", "type"])?;
             return self.enumeration(values, schema, place);
         }
         let types = types(schema, place)?;
@@ -231,7 +229,7 @@ impl Writer {
         };
         self.references.get(reference).cloned().ok_or_else(|| {
             format!(
-                "{place} names '{reference}', which is no definition; \
+                "{place} names '{reference}', which is not a definition; \
                  a reference is #, #/$defs/NAME or #/definitions/NAME"
             )
         })
@@ -241,7 +239,7 @@ impl Writer {
         let choices = filled_array(choices, place)?;
         if choices.len() > CHOICES_LIMIT {
             return Err(format!(
-                "{place} has {} schemas, and {CHOICES_LIMIT} is the most that is taken; \
+                "{place} has {} schemas; the limit is {CHOICES_LIMIT}; \
                  of values, 'enum' takes any number",
                 choices.len()
             ));
@@ -253,12 +251,12 @@ impl Writer {
         Ok(self.rule(names.join(" | ")))
     }
 
-    /// Some programs write a `$ref` as the only one of an `allOf`, to put a description beside it.
+    /// Some programs write a `$ref` as the only one of an `allOf`, to add a description to it.
     fn all_of(&mut self, parts: &Value<'_>, place: Place<'_>) -> Result<String, String> {
         match filled_array(parts, place)? {
             [part] => self.value(part, place.at("0")),
             parts => Err(format!(
-                "{place} takes one schema, not {}: write what they have in common as one",
+                "{place} takes one schema, not {}: merge them into one",
                 parts.len()
             )),
         }

@@ -44,12 +44,8 @@ impl Access {
         tokens: Option<&Path>,
     ) -> Result<Self, String> {
         let clients = Clients {
-            users: numbers(users, "--allow-uid: there is no user", sys::names::user_id)?,
-            groups: numbers(
-                groups,
-                "--allow-gid: there is no group",
-                sys::names::group_id,
-            )?,
+            users: numbers(users, "--allow-uid", "user", sys::names::user_id)?,
+            groups: numbers(groups, "--allow-gid", "group", sys::names::group_id)?,
         };
         let named = !clients.users.is_empty() || !clients.groups.is_empty();
         let tokens = tokens.map(|path| {
@@ -88,16 +84,17 @@ impl Access {
 /// The numbers of users or groups; those that are not numbers themselves are looked up.
 fn numbers(
     names: &[String],
-    missing: &str,
+    option: &str,
+    kind: &str,
     look_up: fn(&str) -> io::Result<Option<u32>>,
 ) -> Result<Vec<u32>, String> {
     let number = |name: &String| match name.parse() {
         // The system's word for nobody at all.
-        Ok(u32::MAX) => Err(format!("{missing} {name}")),
+        Ok(u32::MAX) => Err(format!("{option}: unknown {kind} {name}")),
         Ok(number) => Ok(number),
         Err(_) => match look_up(name) {
-            Ok(found) => found.ok_or_else(|| format!("{missing} '{name}'")),
-            Err(error) => Err(format!("{missing} '{name}' to be found: {error}")),
+            Ok(found) => found.ok_or_else(|| format!("{option}: unknown {kind} '{name}'")),
+            Err(error) => Err(format!("{option}: cannot look up {kind} '{name}': {error}")),
         },
     };
     names.iter().map(number).collect()
@@ -113,7 +110,7 @@ impl Tokens {
         for (line, token) in text.lines().enumerate() {
             if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
                 return Err(format!(
-                    "line {}: a token consists of visible ASCII characters, without blanks",
+                    "line {}: a token may contain only visible ASCII characters",
                     line + 1
                 ));
             }
@@ -122,7 +119,7 @@ impl Tokens {
             }
         }
         if tokens.is_empty() {
-            return Err("holds no token; it takes one a line".to_string());
+            return Err("has no tokens; write one per line".to_string());
         }
         Ok(Self(tokens))
     }
@@ -159,7 +156,7 @@ fn open_private(path: &Path) -> Result<impl Read, String> {
     let mode = metadata.mode() & 0o7777;
     if mode & 0o077 != 0 {
         return Err(format!(
-            "others than its owner have access to it (mode {mode:04o}); make that 0600"
+            "accessible to others (mode {mode:04o}); chmod 600 it"
         ));
     }
     if metadata.len() > TOKENS_LIMIT {

@@ -25,7 +25,7 @@ pub enum Verdict {
     NotNeeded,
     /// It is one of the bridge's.
     Valid,
-    /// It is not; the client is told so then.
+    /// It is not; the client is answered then.
     Invalid(Instant),
 }
 

@@ -13,7 +13,7 @@ use llama_cpp_bridge::sys::poll::PollFd;
 /// Bytes read at a time.
 const CHUNK: usize = 64 * 1024;
 
-/// Bytes of replies that may wait to be taken before no further one is put behind them. One reply
+/// Bytes of replies that may wait to be taken before no further one is queued. One reply
 /// can be longer; it then waits alone.
 const OUTPUT_LIMIT: usize = 256 * 1024;
 
@@ -128,7 +128,7 @@ impl Client {
         let _ = self.stream.shutdown(Shutdown::Write);
     }
 
-    /// Whether a further reply may be put behind those that wait.
+    /// Whether a further reply may be queued.
     pub fn has_room(&self) -> bool {
         self.output.len() - self.written < OUTPUT_LIMIT
     }
@@ -138,7 +138,7 @@ impl Client {
         self.written < self.output.len()
     }
 
-    /// Puts a reply, or a piece of a stream, behind those that wait.
+    /// Queues a reply, or a piece of a stream.
     pub fn push(&mut self, line: &str, now: Instant) {
         if self.gone {
             return;
@@ -149,8 +149,8 @@ impl Client {
         self.output.extend_from_slice(line.as_bytes());
     }
 
-    /// Writes what there is room for. Tells whether a further reply may be put behind the rest now
-    /// and could not before: once all is written, nothing else would wake the bridge for it.
+    /// Writes what there is room for. Returns whether a further reply may be queued after the rest
+    /// now and could not before: once all is written, nothing else would wake the bridge for it.
     pub fn flush(&mut self, now: Instant) -> bool {
         let full = !self.has_room();
         while self.has_output() {

@@ -1,5 +1,5 @@
-//! The commands: a table with a row for each verb, from which HELP, `--allow` and METRICS have their
-//! lists, and for each a handler that says what is to be done.
+//! The commands: a table with a row for each verb, from which HELP, `--allow` and METRICS have
+//! their lists, and for each a handler that decides what is to be done.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -15,7 +15,7 @@ use llama_cpp_bridge::shared::settings::processors;
 /// Characters of an unknown verb that its error reply repeats.
 const SHOWN_WORD: usize = 64;
 
-/// What a request is called whose verb is none of the table's, or that is no request at all.
+/// The name for requests whose verb is not in the table, or that could not be read.
 pub const UNKNOWN: &str = "unknown";
 
 /// Characters of the name of a saved state at most: so its file has a name that every file
@@ -115,7 +115,7 @@ static COMMANDS: &[Command] = &[
         .always(),
 ];
 
-/// A verb without an argument, which is answered beside others.
+/// A verb without an argument, which may be answered while others are under way.
 const fn row(
     name: &'static str,
     usage: &'static str,

@@ -24,7 +24,7 @@ pub struct Claim {
     _lock: File,
 }
 
-/// The permissions of a socket unless told otherwise: its owner alone may connect.
+/// The default permissions of a socket: its owner alone may connect.
 const MODE: u32 = 0o600;
 
 /// Where the bridge listens once it can serve.
@@ -101,7 +101,7 @@ impl Claim {
         let length = socket.as_os_str().as_bytes().len();
         if length > PATH_LIMIT {
             return Err(format!(
-                "{shown}: the path of a socket may have {PATH_LIMIT} bytes, this one has {length}"
+                "{shown}: the socket path has {length} bytes; the limit is {PATH_LIMIT}"
             ));
         }
         let mut lock_path = socket.as_os_str().to_owned();
@@ -213,7 +213,8 @@ fn lock(path: &Path) -> Result<Option<File>, String> {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            // Whatever takes its place in this moment, a FIFO for instance, does not hold the start.
+            // Whatever takes its place in this moment, a FIFO for instance, does not hold the
+            // start.
             .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .map_err(failed)?;
@@ -236,7 +237,7 @@ fn expect_lock(path: &Path, metadata: &Metadata) -> Result<(), String> {
     match files::special_kind(metadata.file_type()) {
         None => Ok(()),
         Some(what) => Err(format!(
-            "{shown}: is {what} and not a bridge's lock; left alone"
+            "{shown}: is {what}, not a bridge's lock file; left alone"
         )),
     }
 }
@@ -247,7 +248,7 @@ fn resolve_group(group: &str) -> Result<u32, String> {
     }
     match sys::names::group_id(group) {
         Ok(Some(number)) => Ok(number),
-        Ok(None) => Err(format!("--socket-group: there is no group '{group}'")),
+        Ok(None) => Err(format!("--socket-group: unknown group '{group}'")),
         Err(error) => Err(format!("--socket-group: {group}: {error}")),
     }
 }
@@ -259,7 +260,7 @@ fn agree(options: &Options, passed: &Passed) -> Result<(), String> {
     let named = passed.path.as_ref().is_some_and(|path| same(path, given));
     if options.socket_given && !named {
         return Err(format!(
-            "--socket: {} is not the socket passed in, {name}; leave the option out",
+            "--socket: {} is not the socket passed in, {name}; omit the option",
             given.display()
         ));
     }
@@ -277,7 +278,7 @@ fn agree(options: &Options, passed: &Passed) -> Result<(), String> {
     ] {
         if given {
             return Err(format!(
-                "{option}: the socket passed in, {name}, has its permissions already; \
+                "{option}: the socket passed in, {name}, already has its permissions; \
                  a systemd.socket unit sets them with {setting}"
             ));
         }

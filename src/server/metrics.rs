@@ -15,13 +15,13 @@ use llama_cpp_bridge::shared::failure::Code;
 
 /// The counters of one bridge, and the few things that are only known while they are true.
 pub struct Metrics {
-    /// What tells the bridges of a host apart.
+    /// Distinguishes the bridges of a host.
     socket: String,
     started: SystemTime,
-    /// A row for each verb, in the order of HELP, and one for what is no verb.
+    /// A row for each verb, in the order of HELP, and one for everything else.
     verbs: Vec<Verb>,
     tokens: Tokens,
-    /// Spent on prompts, and on texts behind them.
+    /// Spent on prompts, and on texts after them.
     prompt_time: Duration,
     completion_time: Duration,
     first_token: Histogram,
@@ -57,7 +57,7 @@ struct Tokens {
     embedded: u64,
 }
 
-/// The queue of the socket. It tells that somebody is in it, not how many, nor since when.
+/// The queue of the socket. It can be seen that somebody is in it, not how many, nor since when.
 #[derive(Default)]
 struct Queue {
     /// How long somebody was in it, up to `since`.
@@ -127,7 +127,7 @@ impl Metrics {
     }
 
     /// Notes that a client was taken from the queue of the socket. Whether another one is still
-    /// there is told next by [`somebody_waits`](Self::somebody_waits).
+    /// there is noted next by [`somebody_waits`](Self::somebody_waits).
     pub fn queue_moved(&mut self, now: Instant) {
         if let Some(since) = self.queue.since.take() {
             self.queue.waited += now - since;

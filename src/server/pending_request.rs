@@ -155,8 +155,7 @@ impl PendingRequest {
         let answers = mem::take(jobs).into_iter().filter_map(|job| job.answer);
         let reply = reply::from_answers(self.record.verb, answers.collect());
         self.answer(&reply.ok_or_else(|| {
-            let message =
-                "The model process gave another kind of answer than was asked for".to_string();
+            let message = "The model process sent the wrong kind of answer".to_string();
             Failure::new(Code::Internal, message)
         }));
     }

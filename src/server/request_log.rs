@@ -28,7 +28,7 @@ pub enum Usage {
     Nothing,
     /// Text.
     Generated(Generated),
-    /// An embedding, of so many tokens.
+    /// An embedding, of this many tokens.
     Embedded(u32),
 }
 

@@ -2,7 +2,7 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-/// What kind of failure an error reply tells of. The words are part of the protocol.
+/// The kind of failure that an error reply reports. The words are part of the protocol.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The request cannot be understood or lacks something.
@@ -41,7 +41,7 @@ pub enum Code {
     /// What the request names does not exist.
     #[serde(rename = "not_found")]
     NotFound,
-    /// Anything else; the message tells.
+    /// Anything else; the message explains it.
     #[serde(rename = "internal")]
     Internal,
 }

@@ -49,7 +49,7 @@ impl Link {
         })
     }
 
-    /// Takes messages of up to so many bytes from now on; any length until this is called.
+    /// Limits messages to this many bytes from now on; there is no limit until this is called.
     pub fn set_limit(&mut self, bytes: usize) {
         self.limit = bytes;
     }
@@ -59,7 +59,7 @@ impl Link {
         self.stream.as_fd()
     }
 
-    /// Puts a message behind those that are still to be written.
+    /// Queues a message after those that are still to be written.
     pub fn queue(&mut self, message: impl Message) {
         // What is written goes even if there is always something left; not before it is the larger
         // part, so that no byte is moved more than once or twice.
@@ -91,7 +91,7 @@ impl Link {
                 },
             }
         }
-        // A long message leaves no memory behind.
+        // What a long message took is given back.
         self.outgoing = Vec::new();
         self.written = 0;
         Ok(())

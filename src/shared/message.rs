@@ -50,13 +50,13 @@ pub enum FromModel {
     Refused(String),
     /// Something that whoever runs the bridge should read.
     Notice(String),
-    /// The process is at work; what it does now is expected to take so many milliseconds, in
-    /// which it hears nothing. Sent before every step that may take longer than
+    /// The process is at work; what it does now is expected to take this many milliseconds, in
+    /// which it reads nothing. Sent before every step that may take longer than
     /// [`LONG_STEP`], and at least once every [`BEAT`] while there is work.
     Busy(u64),
     /// The next piece of the text of a request that streams.
     Piece(u64, String),
-    /// The last that is said of a request. An error does not end the process.
+    /// The answer to a request; nothing follows it. An error does not end the process.
     Answer(u64, Result<Answer, Failure>),
 }
 
@@ -88,7 +88,7 @@ pub struct Generate {
     pub prompt: Option<String>,
     /// The conversation so far, for the model's chat template.
     pub messages: Option<Vec<Turn>>,
-    /// Tokens at the most; -1 is until the context is full.
+    /// Most tokens; -1 is until the context is full.
     pub max_tokens: i32,
     /// How its tokens are chosen.
     pub sampling: Sampling,

@@ -1,5 +1,5 @@
-//! What both sides of the model slot agree on: settings and their ranges, errors, and the messages on
-//! the socket pair that joins them.
+//! What both sides of the model slot agree on: settings and their ranges, errors, and the messages
+//! on the socket pair that joins them.
 
 pub mod build;
 pub mod failure;

@@ -3,18 +3,18 @@
 
 use miniserde::{Deserialize, Serialize};
 
-/// Tokens of the context unless told otherwise.
+/// Tokens of the context by default.
 pub const DEFAULT_CONTEXT: u32 = 4096;
 
 /// Most requests that can be worked on together: a step computes a token for each, and each needs
 /// its row of logits.
 pub const MAX_PARALLEL: u32 = 64;
 
-/// Most tokens that can be guessed at a time: those behind the first that is wrong are in vain.
+/// Most tokens that can be drafted at a time: those after the first that is wrong are wasted.
 pub const MAX_GUESS: u32 = 64;
 
-/// The environment variables by which a user says how long OpenMP's threads look for work before they
-/// sleep; with either, the programs leave that alone.
+/// The environment variables by which a user says how long OpenMP's threads look for work before
+/// they sleep; with either, the programs leave that alone.
 pub const SPIN_VARIABLES: [&str; 2] = ["GOMP_SPINCOUNT", "OMP_WAIT_POLICY"];
 
 /// Which model to load, and how. The values are those of the options of the same names.
@@ -38,9 +38,9 @@ pub struct ModelParams {
     pub threads: Option<u32>,
     /// The same for steps of more than one token.
     pub threads_batch: Option<u32>,
-    /// Requests that are worked on together at the most.
+    /// Most requests that are worked on together.
     pub parallel: u32,
-    /// Tokens guessed at a time at the most; 0 is none.
+    /// Most tokens drafted at a time; 0 is none.
     pub spec_ngram: u32,
     /// Layers; `None` is all.
     pub gpu_layers: Option<u32>,

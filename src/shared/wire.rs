@@ -18,7 +18,7 @@ fn line(kind: &str, id: u64, content: &impl Serialize) -> String {
     format!("{kind} {id} {}", json::to_string(content))
 }
 
-/// What a line says that it is, the number of its request, and its content.
+/// The kind of a line, the number of its request, and its content.
 fn split(line: &str) -> Option<(&str, u64, &str)> {
     let (kind, rest) = line.split_once(' ')?;
     let (id, content) = rest.split_once(' ')?;

@@ -1,5 +1,5 @@
-//! Files that the bridge has opened and the model process is to load: those very files, whatever has
-//! become of their paths meanwhile.
+//! Files that the bridge has opened and the model process is to load: those very files, whatever
+//! has become of their paths meanwhile.
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
@@ -35,8 +35,8 @@ pub struct PathAlias {
     outside: String,
 }
 
-/// A directory in which the parts of a split model have the names that llama.cpp looks for: symbolic
-/// links to the descriptors. It is removed with this.
+/// A directory in which the parts of a split model have the names that llama.cpp looks for:
+/// symbolic links to the descriptors. It is removed with this.
 pub struct Links(PathBuf);
 
 impl PassedFiles {

@@ -14,7 +14,7 @@ use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
 use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::sys::poll::PollFd;
 
-/// How long a model program may take to say what it is: it does nothing before that, but on a slow
+/// How long a model program may take to identify itself: it does nothing before that, but on a slow
 /// disk it has to be read first.
 const GREETING_LIMIT: Duration = Duration::from_secs(30);
 
@@ -27,7 +27,7 @@ pub enum Origin {
     Client,
 }
 
-/// A load under way, beside the model before.
+/// A load under way, while the model before is still there.
 pub struct Loading {
     pub file: ModelFile,
     pub origin: Origin,

@@ -1,6 +1,6 @@
 //! The model slot: at most one model, and the process that holds it while there is one.
 //!
-//! Shown to others: [`Slot`] and what it tells of itself and of the model, and the model program.
+//! Shown to others: [`Slot`] and what it reports of itself and of the model, and the model program.
 
 mod counters;
 mod events;

@@ -27,7 +27,7 @@ impl ModelDir {
     /// Looks for the directory.
     ///
     /// # Errors
-    /// It is not there, or is no directory.
+    /// It does not exist, or is not a directory.
     pub fn open(path: &Path) -> io::Result<Self> {
         let real = fs::canonicalize(path)?;
         if !fs::metadata(&real)?.is_dir() {
@@ -63,8 +63,8 @@ impl ModelDir {
         files::open_without_links(&real).map_err(NotOpened::Error)
     }
 
-    /// Whether a path that leads nowhere lies in the directory by its name, and leaves it by no link
-    /// on the way: nobody is to learn what is there and what is not.
+    /// Whether a path that leads nowhere lies in the directory by its name, and leaves it by no
+    /// link on the way: nobody is to learn what is there and what is not.
     fn seems_to_hold(&self, path: &Path) -> bool {
         let named = [&self.given, &self.real].map(|top| path.strip_prefix(top));
         let Some(rest) = named.into_iter().find_map(Result::ok) else {

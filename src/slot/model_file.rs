@@ -1,4 +1,4 @@
-//! Which file a model came from: what tells whether a path still names the file that is loaded.
+//! Which file a model came from, so that it is known whether a path still names it.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -9,7 +9,7 @@ use llama_cpp_bridge::shared::failure::Code;
 use llama_cpp_bridge::shared::split_files::further_parts;
 use llama_cpp_bridge::sys::files::special_kind;
 
-/// What tells that a model's file, or each of its parts, is the one that was loaded.
+/// The identity of a model's file, and of each of its parts.
 #[derive(PartialEq, Clone, Debug)]
 pub struct ModelFile {
     path: String,
@@ -50,7 +50,7 @@ impl From<String> for Refusal {
 }
 
 impl ModelFile {
-    /// Looks whether there is a model file at this path at all: llama.cpp says little of one that
+    /// Checks that there is a model file at this path at all: llama.cpp reports little of one that
     /// cannot be read, and a FIFO would hold it for ever. Of a file whose name says that it is the
     /// first of several, `NAME-00001-of-0000N.gguf`, all parts count. With a directory, all have
     /// to lie in it.
@@ -84,7 +84,7 @@ impl ModelFile {
                     found.opened.extend(file);
                     found.paths.push(part);
                 }
-                // The name may mislead. llama.cpp goes by what stands in the first part, and names
+                // The name may mislead. llama.cpp goes by what is in the first part, and names
                 // the one that it misses.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => break,
                 Err(error) => return Err(named(format!(": {}", describe(error)))),
@@ -130,8 +130,8 @@ impl FileStamp {
     }
 }
 
-/// The file at the path, which has to begin as a GGUF file does; opened for good if it has to lie in
-/// a directory.
+/// The file at the path, which has to begin as a GGUF file does; opened for good if it has to lie
+/// in a directory.
 fn first(path: &str, directory: Option<&ModelDir>) -> Result<(FileStamp, Option<File>), Refusal> {
     let mut file = match directory {
         None => open(path)?,

@@ -1,5 +1,5 @@
-//! The program that runs llama.cpp: found and opened when the bridge starts, so that what was opened
-//! is what runs, whatever becomes of its path.
+//! The program that runs llama.cpp: found and opened when the bridge starts, so that what was
+//! opened is what runs, whatever becomes of its path.
 
 use std::env;
 use std::fs::{self, File, Metadata};
@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 use llama_cpp_bridge::sys;
 
-/// What its file is called, beside the bridge's own and in [`LIBEXEC`].
+/// The name of its file, next to the bridge's own and in [`LIBEXEC`].
 const NAME: &str = "llama-cpp-bridge-model";
 
 /// Where it is installed, as seen from the bridge's folder.
@@ -25,15 +25,15 @@ const ALL_WRITE: u32 = 0o002;
 pub struct ModelProgram {
     path: PathBuf,
     pub(super) file: Rc<File>,
-    /// What tells that it has been written to since: bytes, and the time of the last change.
+    /// What would show that it has been written to since: bytes, and the time of the last change.
     written: (u64, i64, i64),
     /// Whether an interpreter has to open it by its descriptor.
     pub(super) is_script: bool,
 }
 
 impl ModelProgram {
-    /// Opens the program that was named, else the first one there is: beside the bridge, then where it
-    /// is installed, and of several there the one for the newest processor that this one is.
+    /// Opens the program that was named, else the first one found: next to the bridge, then where
+    /// it is installed, and of several there the one for the newest processor that this one is.
     ///
     /// # Errors
     /// A sentence: there is none, it is not a program, or others could have changed it.
@@ -69,9 +69,12 @@ impl ModelProgram {
         }
         let own = env::current_exe().and_then(fs::metadata).ok();
         if own.as_ref().is_some_and(|own| same_file(own, &metadata)) {
-            return Err(format!("is the bridge itself; its name is {NAME}"));
+            return Err(format!(
+                "is the bridge itself; the model program is called {NAME}"
+            ));
         }
-        // Who can change the bridge's own file may as well: in a user namespace root is another user.
+        // Who can change the bridge's own file may as well: in a user namespace root is another
+        // user.
         let trusted = [
             Some(0),
             Some(sys::process::user()),
@@ -87,7 +90,7 @@ impl ModelProgram {
         let group_is_private = metadata.gid() == 0 || metadata.gid() == owner;
         if mode & ALL_WRITE != 0 || mode & GROUP_WRITES != 0 && !group_is_private {
             return Err(format!(
-                "others can write to it (mode {:04o}); chmod go-w it",
+                "writable by others (mode {:04o}); chmod go-w it",
                 mode & 0o7777
             ));
         }
@@ -110,7 +113,7 @@ impl ModelProgram {
             return Ok(());
         }
         Err(io::Error::other(format!(
-            "{} has been written to since the bridge started; restart the bridge",
+            "{} has been modified since the bridge started; restart the bridge",
             self.path.display()
         )))
     }
@@ -146,8 +149,8 @@ fn places() -> Result<Vec<PathBuf>, String> {
     Ok([folder.join(NAME)].into_iter().chain(installed).collect())
 }
 
-/// The levels of this processor, by the names of the x86-64 psABI that glibc's hwcaps have, too; the
-/// newest first.
+/// The levels of this processor, by the names of the x86-64 psABI that glibc's hwcaps have, too;
+/// the newest first.
 fn levels() -> Vec<&'static str> {
     #[cfg(target_arch = "x86_64")]
     {

@@ -62,13 +62,13 @@ pub struct ModelProcess {
     child: Child,
     /// The path of its program.
     program: String,
-    /// It has said that it is of the same build.
+    /// It has identified itself as of the same build.
     greeted: bool,
     link: Link,
     /// Read end of its standard error; `None` once that is closed.
     errors: Option<UnixStream>,
     log: log::Reader,
-    /// It was told to end, or has closed its end of the socket, which only an end does.
+    /// It was told to end, or has closed its end of the socket, which it does only when it ends.
     ending: bool,
     /// What the kernel had done when it was started.
     kills: Kills,
@@ -147,7 +147,8 @@ impl ModelProcess {
                 }
                 Ok(Received::Message(message)) => messages.push(message),
                 Ok(Received::Nothing) => break,
-                // It ends, or is ended when its time to greet is over: what it dies of tells more.
+                // It ends, or is ended when its time to greet is over: what it dies of is the
+                // better reason.
                 Ok(Received::End) if !self.greeted => self.ending = true,
                 Ok(Received::End) => self.end(),
                 Err(_) if !self.greeted => self.reject_foreign(),
@@ -173,7 +174,7 @@ impl ModelProcess {
         }
         let (theirs, ours) = (theirs.describe("is"), ours.describe("this bridge is"));
         self.broken = Some(format!(
-            "{} {theirs}, {ours}; install both of one build and restart the bridge",
+            "{} {theirs}, {ours}; install both from the same build and restart the bridge",
             self.program
         ));
         self.end();
@@ -185,7 +186,7 @@ impl ModelProcess {
         self.end();
     }
 
-    /// Whether it has said that it is of the bridge's own build.
+    /// Whether it has identified itself as of the bridge's own build.
     pub fn greeted(&self) -> bool {
         self.greeted
     }

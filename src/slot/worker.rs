@@ -9,8 +9,8 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{FromModel, ToModel, Work};
 use llama_cpp_bridge::sys::poll::PollFd;
 
-/// How long a cancelled request may go on behind the step that was announced, before the process
-/// is ended instead. A step of more than a tenth of a second is announced, so one that says nothing
+/// How long a cancelled request may go on after the step that was announced, before the process
+/// is ended instead. A step of more than a tenth of a second is announced, so one that is silent
 /// for so long is stuck.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 

@@ -1,4 +1,4 @@
-//! The control groups of Linux that this process lies in, and what they say of memory: version 2, and
+//! The control groups of Linux that this process is in, and their limits of memory: version 2, and
 //! version 1 where memory is still counted by that.
 
 use std::fs;
@@ -14,7 +14,7 @@ struct Version {
     root: &'static str,
     limit: &'static str,
     usage: &'static str,
-    /// The lines of `memory.stat` that tell what can be given back at once.
+    /// The lines of `memory.stat` that count what can be reclaimed at once.
     reclaimable: [&'static str; 2],
     /// The file with a line `oom_kill`.
     events: &'static str,
@@ -98,7 +98,7 @@ fn read<T: FromStr>(path: &Path) -> Option<T> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-/// The number behind a key, in a file with a key and a number a line.
+/// The number of a key, in a file with a key and a number per line.
 pub fn entry(path: &Path, key: &str) -> Option<u64> {
     let text = fs::read_to_string(path).ok()?;
     let mut lines = text.lines().map(str::split_whitespace);

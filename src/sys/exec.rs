@@ -15,9 +15,9 @@ use std::path::Path;
 use std::process::Command;
 
 /// A command that runs this very file, whatever has become of the path that it was opened by:
-/// execveat(2), on Linux; elsewhere what is at the path. It gets no arguments and the environment of
-/// this process with `changes`: a value, or `None` to leave it out. A script keeps the descriptor, by
-/// which its interpreter opens it.
+/// execveat(2), on Linux; elsewhere what is at the path. It gets no arguments and the environment
+/// of this process with `changes`: a value, or `None` to leave it out. A script keeps the
+/// descriptor, by which its interpreter opens it.
 pub fn command_of_file(
     file: &File,
     path: &Path,
@@ -82,7 +82,7 @@ unsafe impl Sync for Pointers {}
 
 #[cfg(target_os = "linux")]
 impl Pointers {
-    /// Becomes the program; comes back only where that fails.
+    /// Becomes the program; returns only if that fails.
     fn run(&self, fd: libc::c_int, is_script: bool) -> io::Result<()> {
         // SAFETY: the lists end with null, their texts with NUL, and all outlive the calls.
         unsafe {

@@ -9,8 +9,8 @@ use std::path::{Component, Path};
 
 use crate::sys;
 
-/// Opens a file for reading by an absolute path that has no symbolic links, step by step, and follows
-/// none that has been put there meanwhile. A FIFO or a device does not hold it up.
+/// Opens a file for reading by an absolute path that has no symbolic links, step by step, and
+/// follows none that has been put there meanwhile. A FIFO or a device does not hold it up.
 ///
 /// # Errors
 /// Those of openat(2); `InvalidInput` for a path that is not as described.

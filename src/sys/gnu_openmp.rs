@@ -1,5 +1,6 @@
 // The seams to GCC's OpenMP. They belong to the model program alone, whose openmp.rs includes this
-// file: with the linker's --wrap, a library that held them would miss a symbol in every other program.
+// file: with the linker's --wrap, a library that held them would miss a symbol in every other
+// program.
 
 use std::ffi::{c_uint, c_ulonglong, c_void};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,7 @@ pub(super) fn spin(times: u32) {
 }
 
 /// What the linker has everyone call who means `GOMP_parallel` (`--wrap`): runs `work` on so
-/// many threads, and comes back when all are done.
+/// many threads, and returns when all are done.
 ///
 /// # Safety
 /// As for GOMP_parallel.

@@ -20,12 +20,12 @@ pub enum Level {
     Info = 6,
 }
 
-/// The environment variable in which systemd tells what its journal is connected to, as
+/// The environment variable in which systemd names what its journal is connected to, as
 /// `DEVICE:INODE`.
 pub const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
 /// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is
-/// closed is no reason to stop serving.
+/// closed does not keep the bridge from serving.
 pub fn write(level: Level, text: &str) {
     let mark = if goes_to_journal() {
         format!("<{}>", level as u8)

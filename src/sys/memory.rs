@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::sys::cgroup::{self, Group};
 
-/// What the host says of its memory.
+/// Where the host reports its memory.
 const HOST: &str = "/proc/meminfo";
 
 /// What the host counts of its own doing.
@@ -21,7 +21,7 @@ pub struct Available {
 
 impl Available {
     /// What is available now, without swapping anything out; cached files count as available.
-    /// `None` where the system does not tell.
+    /// `None` where the system does not report it.
     pub fn now() -> Option<Self> {
         let kilobytes = cgroup::entry(Path::new(HOST), "MemAvailable:");
         let host = kilobytes.map(|kilobytes| Self {
@@ -69,7 +69,7 @@ impl Kills {
         let now = Self::now();
         match (self.group, now.group) {
             (Some(before), Some(now)) if now > before => {
-                return Some("by the kernel, which was out of memory");
+                return Some("by the OOM killer");
             }
             // Nobody in the group was killed for that.
             (Some(_), Some(_)) => return None,
@@ -79,7 +79,7 @@ impl Kills {
             .host
             .zip(now.host)
             .is_some_and(|(before, now)| now > before);
-        grew.then_some("most likely by the kernel, which was out of memory and ended a process")
+        grew.then_some("probably by the OOM killer")
     }
 }
 

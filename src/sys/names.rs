@@ -3,7 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 
-/// The number of a group of this host, by its name; `None` where there is no such group.
+/// The number of a group of this host, by its name; `None` if there is no such group.
 ///
 /// # Errors
 /// Those of getgrnam_r(3), when the group database cannot be read.
@@ -21,7 +21,7 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     Ok((!found.is_null()).then_some(group.gr_gid))
 }
 
-/// The number of a user of this host, by its name; `None` where there is no such user.
+/// The number of a user of this host, by its name; `None` if there is no such user.
 ///
 /// # Errors
 /// Those of getpwnam_r(3), when the user database cannot be read.
@@ -39,8 +39,8 @@ pub fn user_id(name: &str) -> io::Result<Option<u32>> {
     Ok((!found.is_null()).then_some(user.pw_uid))
 }
 
-/// Looks a name up by a call that says ERANGE when it needs a larger buffer. A name that cannot be
-/// one is not looked up.
+/// Looks a name up by a call that fails with ERANGE when it needs a larger buffer. A name that
+/// cannot be one is not looked up.
 fn look_up(
     name: &str,
     mut call: impl FnMut(&CStr, &mut [libc::c_char]) -> libc::c_int,

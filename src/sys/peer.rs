@@ -10,7 +10,7 @@ use crate::sys;
 /// The process that connected, as it was at that moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// Its process id in our namespace; `None` where the system does not tell, or it lies in
+    /// Its process id in our namespace; `None` where the system does not report it, or it is in
     /// another namespace.
     pub pid: Option<u32>,
     /// Its effective user id.

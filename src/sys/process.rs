@@ -17,7 +17,7 @@ pub fn set_umask(mask: u32) -> u32 {
 
 /// Makes this process end with the one that started it, however that one ends, go by a name of its
 /// own in lists of processes, and leave no core file: one would be as large as the model. The
-/// first two work on Linux only; elsewhere the end of the socket tells.
+/// first two work on Linux only; elsewhere it sees the end of the socket.
 pub fn live_and_die_with_parent() {
     #[cfg(target_os = "linux")]
     // SAFETY: both calls take plain numbers or a pointer to static text.
@@ -40,8 +40,8 @@ pub fn leave_no_core() {
     }
 }
 
-/// Keeps this process and all that it might start from ever having more rights, as by a program that
-/// is set-user-ID. Linux only.
+/// Keeps this process and all that it might start from ever having more rights, as by a program
+/// that is set-user-ID. Linux only.
 pub fn give_up_new_privileges() {
     // SAFETY: prctl(2) takes plain numbers here.
     #[cfg(target_os = "linux")]
@@ -50,8 +50,8 @@ pub fn give_up_new_privileges() {
     }
 }
 
-/// Has this process get no further huge pages; those that it has stay. A buffer of which only a part
-/// is used would take more memory by them. Linux only.
+/// Has this process get no further huge pages; those that it has stay. A buffer of which only a
+/// part is used would take more memory by them. Linux only.
 pub fn stop_huge_pages() {
     // SAFETY: prctl(2) takes plain numbers here.
     #[cfg(target_os = "linux")]
@@ -61,21 +61,21 @@ pub fn stop_huge_pages() {
 }
 
 /// Bytes of memory that this process has to itself, as RLIMIT_DATA counts them; `None` where the
-/// system does not tell.
+/// system does not report it.
 pub fn data_size() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = pages.split_whitespace().nth(5)?.parse().ok()?;
     Some(pages * configured(libc::_SC_PAGESIZE)?)
 }
 
-/// What sysconf(3) says of the system; `None` where it says nothing.
+/// A value of sysconf(3); `None` where the system has none.
 pub fn configured(name: libc::c_int) -> Option<u64> {
     // SAFETY: sysconf(3) takes and returns a number.
     let number = unsafe { libc::sysconf(name) };
     u64::try_from(number).ok()
 }
 
-/// Lets this process have no more than so many bytes of memory to itself, and no more than it
+/// Limits the memory that this process has to itself to this many bytes, and to no more than it
 /// could have before. Beyond that, allocations fail.
 pub fn limit_data(bytes: u64) {
     // SAFETY: both calls take a pointer to a local structure, which is plain data.
@@ -94,7 +94,7 @@ pub fn user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// The path that this program was started by, as execve(2) was given it; only Linux tells.
+/// The path that this program was started by, as execve(2) was given it; known on Linux only.
 pub fn executed_file() -> Option<PathBuf> {
     #[cfg(target_os = "linux")]
     {

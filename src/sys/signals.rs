@@ -14,7 +14,7 @@ const STOP_SIGNALS: [(libc::c_int, &str); 3] = [
 ];
 
 /// The signals that the bridge acts on, SIGTERM, SIGINT, SIGHUP and SIGCHLD, as something that can
-/// be waited for beside the sockets.
+/// be waited for along with the sockets.
 pub struct Signals {
     reader: UnixStream,
 }
@@ -49,7 +49,7 @@ impl Signals {
         self.reader.as_fd()
     }
 
-    /// Takes note of the signals that have come; tells whether one of all so far asks to stop.
+    /// Takes note of the signals that have come; returns whether one of all so far asks to stop.
     pub fn stop_requested(&mut self) -> bool {
         let mut bytes = [0; 64];
         while matches!(self.reader.read(&mut bytes), Ok(1..)) {}

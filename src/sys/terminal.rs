@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 static OUTPUT_CLOSED: AtomicBool = AtomicBool::new(false);
 
 /// Has [`look`] called before the standard library's own start, which opens /dev/null in place of a
-/// closed standard output, so that nobody can tell any more.
+/// closed standard output, so that nobody can find out any more.
 #[used]
 #[cfg_attr(target_os = "macos", unsafe(link_section = "__DATA,__mod_init_func"))]
 #[cfg_attr(not(target_os = "macos"), unsafe(link_section = ".init_array"))]
@@ -32,7 +32,7 @@ pub fn hold_interrupts(hold: bool) {
         libc::SIG_UNBLOCK
     };
     let set = interrupt();
-    // SAFETY: the set is a local that outlives the call; there is no way to fail with these arguments.
+    // SAFETY: the set is a local that outlives the call, which cannot fail with these arguments.
     unsafe {
         libc::pthread_sigmask(how, &raw const set, std::ptr::null_mut());
     }

@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-/// What [`abort_after`] leaves behind when it ends the process.
-const OVERDUE: &str = "llama.cpp did not come to an end with the grammar\n";
+/// What [`abort_after`] writes when it ends the process.
+const OVERDUE: &str = "llama.cpp did not finish with the grammar\n";
 
 /// Does work that cannot be interrupted, and ends the process if it takes longer than this, which
 /// is rounded down to seconds.

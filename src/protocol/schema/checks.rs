@@ -3,7 +3,7 @@
 use super::{ANNOTATIONS, AT_THE_TOP, Place};
 use crate::protocol::json::{Kind, Value};
 
-/// Refuses all keywords but these and those that stand anywhere; `case` says when it is these.
+/// Refuses all keywords but these and those that are allowed anywhere; `case` names the case.
 pub(super) fn expect_only(
     schema: &Value<'_>,
     place: Place<'_>,
@@ -17,7 +17,7 @@ pub(super) fn expect_only(
         }
         if AT_THE_TOP.contains(&name) {
             return Err(format!(
-                "'{name}' at {place} is not supported; it can only stand at the top of a schema"
+                "'{name}' at {place} is not supported; it is allowed only at the top level of a schema"
             ));
         }
         let others: Vec<&str> = allowed
@@ -26,8 +26,9 @@ pub(super) fn expect_only(
             .filter(|a| !case.contains(a))
             .collect();
         let others = match &others[..] {
-            [] => "only descriptions can stand".to_string(),
-            others => format!("only {} can stand", others.join(", ")),
+            [] => "only descriptions are allowed".to_string(),
+            [one] => format!("only {one} is allowed"),
+            others => format!("only {} are allowed", others.join(", ")),
         };
         return Err(format!(
             "'{name}' at {place} is not supported; {case} {others}"

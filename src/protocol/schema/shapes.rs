@@ -60,7 +60,7 @@ impl Writer {
         expect_object(properties, within)?;
         if let Some(further) = further.filter(|further| further.kind != Kind::Bool(false)) {
             let place = place.at("additionalProperties");
-            return Err(wrong(further, place, "only false beside 'properties'"));
+            return Err(wrong(further, place, "only false next to 'properties'"));
         }
         let mut members = Vec::new();
         for (name, value) in properties.fields() {
@@ -75,8 +75,8 @@ impl Writer {
         let optional = members.iter().filter(|(_, required)| !required).count();
         if optional > OPTIONAL_LIMIT {
             return Err(format!(
-                "{optional} properties at {place} are not in 'required', \
-                 and {OPTIONAL_LIMIT} is the most that is taken"
+                "{optional} properties at {place} are not in 'required'; \
+                 the limit is {OPTIONAL_LIMIT}"
             ));
         }
         let members = self.members(&members);
@@ -101,7 +101,7 @@ impl Writer {
             true => format!(" \",\" space {member}"),
             false => format!(" (\",\" space {member})?"),
         };
-        // Up to the first that must be there, each may be the one that no comma stands before.
+        // Up to the first that must be there, each may be the one without a comma before it.
         let fixed = members.iter().position(|(_, required)| *required);
         let mut choices = Vec::new();
         let mut rest = String::new();
@@ -129,17 +129,17 @@ impl Writer {
     fn array(&mut self, schema: &Value<'_>, place: Place<'_>) -> Result<String, String> {
         let (least, most) = counts(schema, place, "minItems", "maxItems")?;
         let items = field(schema, "items");
-        // Before JSON Schema 2020-12, `items` said what `prefixItems` says now.
+        // Before JSON Schema 2020-12, `items` meant what `prefixItems` means now.
         let listed = items.filter(|items| items.kind == Kind::Array);
         if let Some(further) = field(schema, "additionalItems")
             && (listed.is_none() || further.kind != Kind::Bool(false))
         {
-            let takes = "only false, and that only beside an array of 'items'";
+            let takes = "only false, and that only next to an array of 'items'";
             return Err(wrong(further, place.at("additionalItems"), takes));
         }
         if let Some(prefix) = field(schema, "prefixItems") {
             if let Some(further) = items.filter(|items| items.kind != Kind::Bool(false)) {
-                let takes = "only false beside 'prefixItems'";
+                let takes = "only false next to 'prefixItems'";
                 return Err(wrong(further, place.at("items"), takes));
             }
             return self.tuple(prefix, place.at("prefixItems"), (least, most));
@@ -268,7 +268,7 @@ fn integer(schema: &Value<'_>, place: Place<'_>) -> Result<String, String> {
     );
     if least > most {
         return Err(format!(
-            "the bounds at {place} allow no number: the least would be {least}, the most {most}"
+            "the bounds at {place} allow no number: minimum {least}, maximum {most}"
         ));
     }
     Ok(integers(least, most))
@@ -285,7 +285,7 @@ fn counts(
     let most = whole(schema, place, high, 0, COUNT_LIMIT)?;
     match most {
         Some(most) if least > most => Err(format!(
-            "'{low}' at {place} is {least}, more than '{high}', which is {most}"
+            "'{low}' at {place} is {least}, greater than '{high}', {most}"
         )),
         _ => Ok((least, most)),
     }

@@ -61,7 +61,7 @@ pub(super) fn types<'a>(schema: &'a Value<'_>, place: Place<'_>) -> Result<Vec<&
     Ok(types)
 }
 
-/// Looks whether a value that is given is of the type that stands beside it, if there is one.
+/// Checks that a given value is of the type named next to it, if there is one.
 pub(super) fn expect_type(
     value: &Value<'_>,
     schema: &Value<'_>,
@@ -79,15 +79,13 @@ pub(super) fn expect_type(
         return Ok(());
     }
     let wanted = types.join(" or ");
-    Err(format!(
-        "{place} is not of the type {wanted} that stands beside it"
-    ))
+    Err(format!("{place} is not of its type, {wanted}"))
 }
 
 /// Refuses keywords that none of the types has.
 ///
 /// # Errors
-/// A sentence that names one, and those that can stand there.
+/// A sentence that names one, and those that are allowed there.
 pub(super) fn expect_keywords(
     schema: &Value<'_>,
     place: Place<'_>,
@@ -103,6 +101,6 @@ pub(super) fn expect_keywords(
             allowed.extend(keywords);
         }
     }
-    let case = format!("beside 'type' {}", types.join(" or "));
+    let case = format!("next to 'type' {}", types.join(" or "));
     expect_only(schema, place, &case, &allowed)
 }

@@ -13,7 +13,7 @@ use llama_cpp_bridge::sys::log::{self, Level};
 /// How often it is written at most.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// How often it is written at least, so that the age of the file tells that a bridge is gone
+/// How often it is written at least, so that the age of the file shows that a bridge is gone
 /// which nobody was using.
 const LONGEST: Duration = Duration::from_secs(60);
 
@@ -121,7 +121,7 @@ impl MetricsFile {
 
 impl Drop for MetricsFile {
     fn drop(&mut self) {
-        // What it tells is not true any more.
+        // Its numbers are not true any more.
         let _ = fs::remove_file(&self.path);
     }
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 /// The upper bounds, in milliseconds: from less than a token takes on any machine to longer than a
-/// context takes to fill on most. Three to a decade, so that a quantile that is told from them is
-/// off by a factor of 2.5 at the most.
+/// context takes to fill on most. Three to a decade, so that a quantile that is estimated from them
+/// is off by a factor of 2.5 at most.
 pub const BOUNDS: [u64; 14] = [
     10, 25, 50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000,
 ];

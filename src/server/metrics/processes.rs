@@ -1,4 +1,4 @@
-//! What the system tells of a process; only Linux does, by /proc.
+//! The memory and threads of a process; known on Linux only, from /proc.
 
 use std::fs;
 
@@ -12,7 +12,7 @@ pub struct Process {
     pub threads: u64,
 }
 
-/// What a process takes; `None` if it is not there, or the system does not tell.
+/// What a process uses; `None` if it is gone, or the system does not report it.
 pub fn look(pid: u32) -> Option<Process> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let number = |name: &str| -> Option<u64> {

@@ -167,7 +167,7 @@ fn system(page: &mut Page, slot: &Slot) {
         ("bridge", processes::look(std::process::id())),
         ("model", model),
     ];
-    // One that is not there takes nothing; where the system tells nothing, neither does this.
+    // A process that is gone uses nothing; where the system reports nothing, neither does this.
     let there = processes[0].1.is_some();
     let processes = processes.map(|(name, process)| (name, process.unwrap_or_default()));
     page.gauge("resident_memory_bytes", "Memory, shared pages included.");
@@ -189,8 +189,8 @@ fn seconds_since_1970(time: SystemTime) -> f64 {
 /// The text so far.
 struct Page {
     text: String,
-    /// The label that tells the bridges of a host apart, which every line has: of two files with a
-    /// line of the same name and labels, node_exporter takes neither.
+    /// The label that distinguishes the bridges of a host, which every line has: of two files with
+    /// a line of the same name and labels, node_exporter takes neither.
     socket: String,
     /// The metric that the next lines are of.
     name: &'static str,
@@ -250,7 +250,7 @@ impl Page {
     }
 }
 
-/// The value of a label, as it stands between quotes.
+/// The value of a label, escaped for its quotes.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\")
         .replace('"', "\\\"")

@@ -14,7 +14,7 @@ use crate::sys;
 const PID_VARIABLE: &str = "LISTEN_PID";
 /// How many there are.
 const COUNT_VARIABLE: &str = "LISTEN_FDS";
-/// All that tells of them. The model process gets none of it.
+/// All variables that describe them. The model process gets none of them.
 pub const VARIABLES: [&str; 3] = [PID_VARIABLE, COUNT_VARIABLE, "LISTEN_FDNAMES"];
 
 /// A listening socket that somebody else made, and whose file is theirs.
@@ -31,7 +31,7 @@ pub struct Passed {
 /// is opened.
 ///
 /// # Errors
-/// More than one socket, and one that is no listening Unix stream socket.
+/// More than one socket, and one that is not a listening Unix stream socket.
 pub fn take() -> Result<Option<Passed>, String> {
     let pid = number(PID_VARIABLE)?;
     if pid != Some(process::id()) {
@@ -85,11 +85,11 @@ fn checked() -> Result<UnixListener, String> {
         Err(error) if error.kind() != io::ErrorKind::InvalidInput => Err(error.to_string()),
         Ok(_) if kind == libc::SOCK_STREAM && listens => Ok(listener),
         Ok(_) if kind == libc::SOCK_STREAM => Err(
-            "it is a connection and does not listen; in a systemd.socket unit Accept=no is right"
+            "it is a connection, not a listening socket; set Accept=no in the systemd.socket unit"
                 .to_string(),
         ),
         _ => Err(
-            "it is no Unix stream socket; in a systemd.socket unit ListenStream=/PATH is right"
+            "it is not a Unix stream socket; use ListenStream=/PATH in the systemd.socket unit"
                 .to_string(),
         ),
     }

@@ -1,6 +1,6 @@
-//! What a service manager is told: the protocol of sd_notify(3), by which systemd learns that the
+//! Notices to the service manager: the protocol of sd_notify(3), by which systemd learns that the
 //! bridge serves, that it ends, and that it is alive. Nothing here waits, and nothing is an error:
-//! a manager that does not listen is no reason to stop serving.
+//! a manager that does not listen does not keep the bridge from serving.
 
 use std::env;
 use std::io;
@@ -30,7 +30,7 @@ pub struct Notifier {
     every: Option<Duration>,
     /// When the next one is due.
     alive_at: Instant,
-    /// The change of state that was not told yet.
+    /// The change of state that was not sent yet.
     news: Option<&'static str>,
     stopping: bool,
     /// Until when the manager's queue is taken for full.
@@ -139,7 +139,8 @@ fn watchdog() -> Option<Duration> {
         let number = value.to_str().and_then(|value| value.parse().ok());
         if number.is_none() {
             let value = value.to_string_lossy();
-            let message = format!("{variable}: '{value}' is not a number; no sign of life is sent");
+            let message =
+                format!("{variable}: '{value}' is not a number; the watchdog is not notified");
             log::write(Level::Warning, &message);
         }
         number

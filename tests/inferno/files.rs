@@ -4,9 +4,10 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::{fs, thread};
 
+use super::emulator::sources;
 use super::emulator::{Inferno, Running};
+use super::module::{address, program};
 use super::pool::{fifo, open};
-use super::{address, program, sources};
 use crate::harness::{Bridge, Directory, Tiny, ok, process};
 
 /// Compiles all, and gives the command that mounts the files of these bridges on `/chan`, a

@@ -6,8 +6,8 @@ use std::thread;
 
 use super::emulator::{Inferno, Running};
 use super::files::{bridge_with, expect_among_killed, expect_start, mount};
+use super::module::{address, program};
 use super::pool::{fifo, open};
-use super::{address, program};
 use crate::harness::{Directory, Tiny, ok, process};
 
 #[test]

@@ -3,9 +3,10 @@
 use std::fs;
 
 use super::emulator::Inferno;
+use super::emulator::sources;
 use super::files::{bridge_with, expect, start};
+use super::module::{address, program};
 use super::pool::{fifo, free_port};
-use super::{address, program, sources};
 use crate::harness::{Directory, Tiny, ok, process};
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::{fs, thread};
 
 use super::emulator::{Inferno, Running};
-use super::{address, program};
+use super::module::{address, program};
 use crate::harness::{Bridge, Directory, Tiny, ok, process, run};
 
 /// A text without an end, as far as tests can tell.
@@ -149,7 +149,7 @@ fn nothing_is_written_into_a_file_that_a_limbo_program_takes_for_a_socket() {
     let home = Directory::new();
     let empty = home.join("empty");
     fs::write(&empty, "").expect("the file can be written");
-    inferno.compile_with_module(&home, &super::sources().join("llambo-ffi-test.b"));
+    inferno.compile_with_module(&home, &super::emulator::sources().join("llambo-ffi-test.b"));
     let address = format!("unix!{}", empty.display());
     let output = inferno
         .start(&home, "", "llambo-ffi-test", &["-a", &address])

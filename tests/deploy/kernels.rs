@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::deploy_build::StandIns;
+use crate::deploy::build::StandIns;
 use crate::harness::Ended;
 
 /// What cargo gives to compilers in this project.
-const CONFIG: &str = include_str!("../.cargo/config.toml");
+const CONFIG: &str = include_str!("../../.cargo/config.toml");
 
 /// A machine whose target folder has a llama.cpp that cargo compiled earlier.
 struct Machine(StandIns);

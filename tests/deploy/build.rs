@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::deploy::script;
+use crate::deploy::instances::script;
 use crate::harness::{Directory, Ended, run};
 
 /// What every Debian has and the script needs.

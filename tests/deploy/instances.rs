@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::deploy_build::StandIns;
+use crate::deploy::build::StandIns;
 use crate::harness::{
     Client, Directory, Ended, Tiny, lines_of, ok, process, program, run, skip, wait_until,
 };

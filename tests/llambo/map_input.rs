@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::process::Command;
 
 use crate::harness::{Bridge, Directory, LIMIT, Tiny, smollm2_or_skip};
-use crate::llambo::{Running, ask, bridge_with, expect_text, feed};
-use crate::llambo_faults::{line_of, respond};
-use crate::llambo_map::{carousel_answers, map, map_over, prompts};
+use crate::llambo::commands::{Running, ask, bridge_with, expect_text, feed};
+use crate::llambo::faults::{line_of, respond};
+use crate::llambo::map::{carousel_answers, map, map_over, prompts};
 
 #[test]
 fn an_empty_line_gives_an_empty_line() {

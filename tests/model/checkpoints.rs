@@ -1,9 +1,9 @@
 //! What a cache with a window that has slid, or a recurrent state, gives back: not any token, but
 //! what is behind a checkpoint.
 
-use crate::batch::{at_once, object, one_by_one, wanderer};
 use crate::harness::tiny::Architecture;
 use crate::harness::{Answer, Bridge, Client, Directory, Tiny, failure, process};
+use crate::model::batch::{at_once, object, one_by_one, wanderer};
 
 /// A window of 16 tokens for each of eight requests, and 32 tokens at a time: all that slide past
 /// 256 cells is lost.

@@ -5,8 +5,8 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use crate::harness::{Directory, skip};
-use crate::llambo::{Running, ask, feed};
-use crate::llambo_manual::table::{COMMANDS, OPTIONS, OptionRow, SHELLS};
+use crate::llambo::commands::{Running, ask, feed};
+use crate::llambo::manual::table::{COMMANDS, OPTIONS, OptionRow, SHELLS};
 
 /// The long options of a command, or those of the interactive chat, which has none.
 fn long_options(command: &str) -> BTreeSet<String> {

@@ -1,31 +1,25 @@
 //! The Limbo module, on a real emulator where there is one: `limbo` and `emu` on `PATH`, in
 //! `$INFERNO_ROOT` or in `/usr/inferno`.
 
-mod emulator;
-mod files;
-mod files_killed;
-mod files_remote;
-mod pool;
-
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::{env, fs};
 
-use emulator::{Inferno, sources};
+use super::emulator::{Inferno, sources};
 
 use crate::harness::{Bridge, Directory, Tiny, process, run, skip, smollm2_or_skip};
 
 /// A program that was written for a test.
-fn program(name: &str) -> PathBuf {
+pub(super) fn program(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/inferno")
         .join(name)
 }
 
 /// The address by which Inferno reaches a bridge.
-fn address(bridge: &Bridge) -> String {
+pub(super) fn address(bridge: &Bridge) -> String {
     format!("unix!{}", bridge.socket().display())
 }
 

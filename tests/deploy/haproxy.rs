@@ -11,8 +11,8 @@ use std::thread;
 use crate::harness::{
     Bridge, Directory, Ended, LIMIT, Tiny, completed, ok, process, run, skip, wait_until,
 };
-use crate::llambo::{Running, llambo};
-use crate::llambo_map::{carousel_answers, prompts};
+use crate::llambo::commands::{Running, llambo};
+use crate::llambo::map::{carousel_answers, prompts};
 
 /// Whether there is a program of this name.
 pub(crate) fn have(name: &str) -> bool {

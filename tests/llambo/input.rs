@@ -5,8 +5,10 @@ use std::io::{Read, Write};
 use std::process::Command;
 
 use crate::harness::{Bridge, Directory, LIMIT, Tiny};
-use crate::llambo::{Running, ask, bridge_with, expect_failure, expect_text, feed, llambo};
-use crate::llambo_faults::respond;
+use crate::llambo::commands::{
+    Running, ask, bridge_with, expect_failure, expect_text, feed, llambo,
+};
+use crate::llambo::faults::respond;
 
 /// The number of prompt tokens in a `--json` answer; the tiny models have one for each byte, and
 /// one that begins the prompt.

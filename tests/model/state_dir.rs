@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Bridge, Client, Directory, Tiny, command, failure, run};
-use crate::state::{ask, keeper, marked, restore, save};
+use crate::model::saved_state::{ask, keeper, marked, restore, save};
 
 /// Expects that a state cannot be brought back for this reason, and that what was evaluated
 /// before is still there.

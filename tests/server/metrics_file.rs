@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::harness::{
     Bridge, Directory, Tiny, command, completed, ok, process, run, skip, wait_until,
 };
-use crate::metrics::{metrics, value};
+use crate::server::metrics::{metrics, value};
 
 /// The arguments that have a bridge write its metrics to this file.
 fn options(path: &Path) -> [&str; 2] {

@@ -5,9 +5,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{Bridge, Directory, Tiny, process};
-use crate::llambo::{Running, bridge_with, feed, llambo};
-use crate::llambo_faults::{line_of, respond};
-use crate::llambo_map::{carousel_answers, map, map_over, numbers, parallel, prompts};
+use crate::llambo::commands::{Running, bridge_with, feed, llambo};
+use crate::llambo::faults::{line_of, respond};
+use crate::llambo::map::{carousel_answers, map, map_over, numbers, parallel, prompts};
 
 #[test]
 fn a_bridge_that_is_killed_or_stopped_leaves_its_lines_to_the_others() {

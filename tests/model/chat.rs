@@ -13,7 +13,7 @@ const BOS: &str = "<s>";
 
 /// The path of one of the templates beside this file.
 fn template(name: &str) -> String {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model/templates");
     let path = directory.join(format!("{name}.jinja"));
     path.to_str().expect("UTF-8").to_string()
 }

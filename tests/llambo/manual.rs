@@ -7,11 +7,11 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Bridge, Directory, Ended, Tiny, program, skip, smollm2_or_skip, wait_until};
-use crate::llambo::{Running, ask, feed, llambo};
+use crate::llambo::commands::{Running, ask, feed, llambo};
 
 // Only the tables: the rest of llambo is tested from outside.
 #[allow(dead_code)]
-#[path = "../src/bin/llambo/table.rs"]
+#[path = "../../src/bin/llambo/table.rs"]
 pub(crate) mod table;
 
 use table::{COMMANDS, OPTIONS, OptionRow, Takes};

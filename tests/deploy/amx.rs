@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::deploy_kernels::configured;
+use crate::deploy::kernels::configured;
 use crate::harness::{Bridge, Directory, program, skip, smollm2_or_skip};
 
 /// The place `OFFSET(REGISTER)` that an instruction names last, as objdump prints it.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{Bridge, Directory, Ended, Tiny};
-use crate::llambo::{ask, expect_failure, expect_text, feed, llambo};
+use crate::llambo::commands::{ask, expect_failure, expect_text, feed, llambo};
 
 fn private(path: PathBuf, text: &str) -> PathBuf {
     fs::write(&path, text).expect("a file can be written");

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::harness::{Bridge, Directory, Tiny, smollm2_or_skip};
-use crate::llambo::{Running, ask, expect_text, feed, llambo};
-use crate::llambo_faults::{line_of, respond};
+use crate::llambo::commands::{Running, ask, expect_text, feed, llambo};
+use crate::llambo::faults::{line_of, respond};
 
 /// llambo at a terminal, in the directory of its bridge.
 fn at_a_terminal(home: &Directory, arguments: &str) -> Command {

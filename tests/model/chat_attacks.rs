@@ -236,7 +236,7 @@ fn a_template_may_act_on_what_a_message_says() {
 
 /// The template of this name beside this file.
 fn template(name: &str) -> String {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/templates");
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/model/templates");
     let path = directory.join(format!("{name}.jinja"));
     std::fs::read_to_string(path).expect("a template can be read")
 }

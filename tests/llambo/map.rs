@@ -6,8 +6,10 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
 use crate::harness::{Bridge, Directory, Ended, LIMIT, Tiny, ok, process};
-use crate::llambo::{Running, ask, bridge_with, expect_failure, expect_text, feed, llambo};
-use crate::llambo_faults::{line_of, respond};
+use crate::llambo::commands::{
+    Running, ask, bridge_with, expect_failure, expect_text, feed, llambo,
+};
+use crate::llambo::faults::{line_of, respond};
 
 /// Runs `llambo map` with the bridge of `home`.
 pub(crate) fn map(home: &Directory, options: &[&str], input: impl AsRef<[u8]>) -> Ended {

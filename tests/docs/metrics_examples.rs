@@ -10,7 +10,7 @@ use std::process::Command;
 use miniserde::json::{self, Value};
 
 use crate::harness::{Bridge, Directory, run};
-use crate::metrics::{metrics, names, promtool_or_skip};
+use crate::server::metrics::{metrics, names, promtool_or_skip};
 
 fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::haproxy::have;
+use crate::deploy::haproxy::have;
 use crate::harness::{Bridge, Directory, Ended, Tiny, ok, program, run, skip};
 
 /// The folder with the Makefile.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use crate::harness::{Bridge, Directory, Ended, LIMIT, Tiny, command, process};
-use crate::llambo::{expect_failure, expect_text, feed, llambo};
+use crate::llambo::commands::{expect_failure, expect_text, feed, llambo};
 
 /// llambo that looks in these directories.
 fn ls(home: &Directory, directories: &str, arguments: &[&str]) -> Ended {

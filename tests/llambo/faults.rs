@@ -11,7 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{Bridge, Directory, LIMIT, Tiny, process, skip};
-use crate::llambo::{Running, ask, bridge_with, expect_failure, expect_text, feed, llambo};
+use crate::llambo::commands::{
+    Running, ask, bridge_with, expect_failure, expect_text, feed, llambo,
+};
 
 /// Listens where a bridge would, gives each connection to `serve`, and passes on the lines that
 /// `serve` reports.

@@ -12,7 +12,7 @@ use std::thread;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::harness::{Bridge, Directory, Tiny, completed, process, run, skip};
-use crate::state::{ask, keeper, marked, restore, save};
+use crate::model::saved_state::{ask, keeper, marked, restore, save};
 
 /// What the model process says of itself, thread by thread, after a text and an embedding.
 fn status(options: &[&str], name: &str) -> Vec<String> {

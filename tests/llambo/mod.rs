@@ -1,0 +1,13 @@
+//! llambo, the client.
+
+mod auth;
+mod chat;
+pub(crate) mod commands;
+mod completions;
+mod faults;
+mod input;
+mod ls;
+mod manual;
+pub(crate) mod map;
+mod map_input;
+mod map_lost;

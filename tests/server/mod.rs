@@ -1,0 +1,17 @@
+//! The listening program: its socket, clients, limits and metrics.
+
+mod access;
+mod activation;
+mod auth;
+mod cancel;
+mod clients;
+mod in_flight;
+mod journal;
+pub(crate) mod metrics;
+mod metrics_file;
+mod mixtures;
+mod notify;
+mod request_log;
+mod signals;
+mod socket;
+mod time_limits;

@@ -1,0 +1,10 @@
+//! The model slot: loading, the model program, and what becomes of a model.
+
+mod idle;
+mod loading;
+mod memory;
+mod model_dir;
+mod model_program;
+mod processes;
+mod split_files;
+mod unloaded;

@@ -9,7 +9,7 @@ use lexopt::prelude::*;
 use super::values::{
     choice, limited, list, mode, number, number_or_auto, path, seconds, seconds_or_off, text,
 };
-use llama_cpp_bridge::shared::ranges::{self, Limit, MAX_CONTEXT};
+use llama_cpp_bridge::shared::ranges::{self, MAX_CONTEXT};
 use llama_cpp_bridge::shared::settings::{
     FlashAttention, KvType, MAX_GUESS, MAX_PARALLEL, ModelParams, Sampling,
 };
@@ -105,43 +105,6 @@ const CACHE_TYPES: [(&str, KvType); 9] = [
     ("q5_1", KvType::Q5_1),
 ];
 
-/// Sets what a number is given for.
-type SetNumber = fn(&mut Options, f64);
-
-/// The options of sampling, and what each sets.
-const SAMPLING: [(&Limit, SetNumber); 10] = [
-    (&ranges::MAX_TOKENS, |options, number| {
-        options.max_tokens = number as i32;
-    }),
-    (&ranges::TEMPERATURE, |options, number| {
-        options.sampling.temperature = number as f32;
-    }),
-    (&ranges::TOP_K, |options, number| {
-        options.sampling.top_k = number as i32;
-    }),
-    (&ranges::TOP_P, |options, number| {
-        options.sampling.top_p = number as f32;
-    }),
-    (&ranges::MIN_P, |options, number| {
-        options.sampling.min_p = number as f32;
-    }),
-    (&ranges::REPEAT_PENALTY, |options, number| {
-        options.sampling.repeat_penalty = number as f32;
-    }),
-    (&ranges::REPEAT_LAST_N, |options, number| {
-        options.sampling.repeat_last_n = number as i32;
-    }),
-    (&ranges::PRESENCE_PENALTY, |options, number| {
-        options.sampling.presence_penalty = number as f32;
-    }),
-    (&ranges::FREQUENCY_PENALTY, |options, number| {
-        options.sampling.frequency_penalty = number as f32;
-    }),
-    (&ranges::SEED, |options, number| {
-        options.seed = u32::try_from(number as i64).ok();
-    }),
-];
-
 impl Options {
     /// The defaults.
     fn new() -> Self {
@@ -223,8 +186,11 @@ pub fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
     let mut input = lexopt::Parser::from_env();
     while let Some(argument) = input.next()? {
         let option = spelled(&argument);
-        if let Some((limit, set)) = sampling_option(&argument) {
-            set(&mut options, limited(&mut input, &option, limit)?);
+        if let Some((limit, set)) = ranges::SAMPLING
+            .iter()
+            .find(|(limit, _)| argument == Long(limit.option))
+        {
+            set(&mut options.sampling, limited(&mut input, &option, limit)?);
             continue;
         }
         let load = &mut options.load;
@@ -248,6 +214,13 @@ pub fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             }
             Long("ubatch-size") => load.ubatch_size = number(&mut input, &option, 1..=MAX_CONTEXT)?,
             Long("gpu-layers") => load.gpu_layers = Some(number(&mut input, &option, 0..=10_000)?),
+            Short('n') | Long("max-tokens") => {
+                options.max_tokens = limited(&mut input, &option, &ranges::MAX_TOKENS)? as i32
+            }
+            Long("seed") => {
+                let seed = limited(&mut input, &option, &ranges::SEED)?;
+                options.seed = u32::try_from(seed as i64).ok();
+            }
             Long("no-mmap") => load.mmap = false,
             Long("force-load") => load.force = true,
             Long("mlock") => load.mlock = true,
@@ -303,16 +276,6 @@ pub fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
     }
     options.load.threads_batch = threads_batch.unwrap_or(options.load.threads);
     Ok(Invocation::Serve(Box::new(options)))
-}
-
-/// The row of an option of sampling.
-fn sampling_option(argument: &lexopt::Arg<'_>) -> Option<&'static (&'static Limit, SetNumber)> {
-    let name = match argument {
-        Short('n') => ranges::MAX_TOKENS.option,
-        Long(name) => *name,
-        _ => return None,
-    };
-    SAMPLING.iter().find(|(limit, _)| limit.option == name)
 }
 
 fn version() -> String {

@@ -18,70 +18,53 @@ type Setter = fn(&mut Generate, &Field<'_>) -> Result<(), Failure>;
 
 /// Every field, in the order of llama-cpp-bridge(7), and how it is set.
 const FIELDS: [(&str, Setter); 18] = [
-    ("prompt", |request, field| {
-        put(&mut request.prompt, field.filled_string().map(Some))
+    ("prompt", |r, field| {
+        set(&mut r.prompt, field.filled_string().map(Some))
     }),
-    ("messages", |request, field| {
-        put(&mut request.messages, field.messages().map(Some))
+    ("messages", |r, field| {
+        set(&mut r.messages, field.messages().map(Some))
     }),
-    ("max_tokens", |request, field| {
-        put(&mut request.max_tokens, field.integer(&ranges::MAX_TOKENS))
+    ("max_tokens", |r, field| {
+        set(&mut r.max_tokens, field.integer(&ranges::MAX_TOKENS))
     }),
-    ("temperature", |request, field| {
-        let number = field.number(&ranges::TEMPERATURE);
-        put(&mut request.sampling.temperature, number)
+    ("temperature", sampling),
+    ("top_k", sampling),
+    ("top_p", sampling),
+    ("min_p", sampling),
+    ("repeat_penalty", sampling),
+    ("repeat_last_n", sampling),
+    ("presence_penalty", sampling),
+    ("frequency_penalty", sampling),
+    ("seed", |r, field| {
+        set(&mut r.seed, field.integer(&ranges::SEED_FIELD))
     }),
-    ("top_k", |request, field| {
-        put(&mut request.sampling.top_k, field.integer(&ranges::TOP_K))
+    ("stop", |r, field| set(&mut r.stop, field.stop_strings())),
+    ("grammar", |r, field| {
+        set(&mut r.grammar, field.filled_string().map(Some))
     }),
-    ("top_p", |request, field| {
-        put(&mut request.sampling.top_p, field.number(&ranges::TOP_P))
+    ("json_schema", |r, field| {
+        set(&mut r.json_schema, field.schema().map(Some))
     }),
-    ("min_p", |request, field| {
-        put(&mut request.sampling.min_p, field.number(&ranges::MIN_P))
+    ("stream", |r, field| set(&mut r.stream, field.boolean())),
+    ("ignore_eos", |r, field| {
+        set(&mut r.ignore_eos, field.boolean())
     }),
-    ("repeat_penalty", |request, field| {
-        let number = field.number(&ranges::REPEAT_PENALTY);
-        put(&mut request.sampling.repeat_penalty, number)
-    }),
-    ("repeat_last_n", |request, field| {
-        let tokens = field.integer(&ranges::REPEAT_LAST_N);
-        put(&mut request.sampling.repeat_last_n, tokens)
-    }),
-    ("presence_penalty", |request, field| {
-        let number = field.number(&ranges::PRESENCE_PENALTY);
-        put(&mut request.sampling.presence_penalty, number)
-    }),
-    ("frequency_penalty", |request, field| {
-        let number = field.number(&ranges::FREQUENCY_PENALTY);
-        put(&mut request.sampling.frequency_penalty, number)
-    }),
-    ("seed", |request, field| {
-        put(&mut request.seed, field.integer(&ranges::SEED_FIELD))
-    }),
-    ("stop", |request, field| {
-        put(&mut request.stop, field.stop_strings())
-    }),
-    ("grammar", |request, field| {
-        put(&mut request.grammar, field.filled_string().map(Some))
-    }),
-    ("json_schema", |request, field| {
-        put(&mut request.json_schema, field.schema().map(Some))
-    }),
-    ("stream", |request, field| {
-        put(&mut request.stream, field.boolean())
-    }),
-    ("ignore_eos", |request, field| {
-        put(&mut request.ignore_eos, field.boolean())
-    }),
-    ("cache_prompt", |request, field| {
-        put(&mut request.cache_prompt, field.boolean())
+    ("cache_prompt", |r, field| {
+        set(&mut r.cache_prompt, field.boolean())
     }),
 ];
 
-/// Puts a value that can be used in its place.
-fn put<T>(place: &mut T, value: Result<T, Failure>) -> Result<(), Failure> {
-    *place = value?;
+fn set<T>(member: &mut T, value: Result<T, Failure>) -> Result<(), Failure> {
+    *member = value?;
+    Ok(())
+}
+
+fn sampling(request: &mut Generate, field: &Field<'_>) -> Result<(), Failure> {
+    for (limit, set) in ranges::SAMPLING {
+        if limit.field == field.name {
+            set(&mut request.sampling, field.number(limit)?);
+        }
+    }
     Ok(())
 }
 
@@ -168,19 +151,17 @@ impl Field<'_> {
         Failure::bad_request(format!("Field '{}' takes {takes}, not {found}", self.name))
     }
 
-    fn number(&self, limit: &Limit) -> Result<f32, Failure> {
+    fn number(&self, limit: &Limit) -> Result<f64, Failure> {
         match self.value.kind {
-            Kind::Number(number) if limit.allows(number) => Ok(number as f32),
+            Kind::Number(number) if limit.allows(number) => Ok(number),
             _ => Err(self.wrong(&limit.takes())),
         }
     }
 
+    /// `limit` allows nothing that T cannot hold.
     fn integer<T: TryFrom<i64>>(&self, limit: &Limit) -> Result<T, Failure> {
-        let whole = match self.value.kind {
-            Kind::Number(number) if limit.allows(number) => T::try_from(number as i64).ok(),
-            _ => None,
-        };
-        whole.ok_or_else(|| self.wrong(&limit.takes()))
+        let number = self.number(limit)?;
+        T::try_from(number as i64).map_err(|_| self.wrong(&limit.takes()))
     }
 
     fn boolean(&self) -> Result<bool, Failure> {

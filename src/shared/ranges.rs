@@ -1,6 +1,8 @@
 //! What the options of sampling take: one table for the command lines of the bridge and of llambo,
 //! for the fields of GENERATE, and for the tests that read the manual pages.
 
+use crate::shared::settings::Sampling;
+
 /// Largest context, in tokens, that is ever asked of llama.cpp: the figure in a model file has no
 /// bound, and memory is taken in proportion.
 pub const MAX_CONTEXT: u32 = 1 << 20;
@@ -56,23 +58,47 @@ pub const ALL: [&Limit; 10] = [
     &SEED,
 ];
 
-const fn whole(field: &'static str, option: &'static str, low: i64, high: i64) -> Limit {
-    Limit {
-        field,
-        option,
-        low: low as f64,
-        high: high as f64,
-        whole: true,
-    }
-}
+/// Sets a member of [`Sampling`] to a number that its [`Limit`] allows.
+type Setter = fn(&mut Sampling, f64);
 
-const fn decimal(field: &'static str, option: &'static str, low: f64, high: f64) -> Limit {
+/// Those that are members of [`Sampling`], and how each is set.
+pub const SAMPLING: [(&Limit, Setter); 8] = [
+    (&TEMPERATURE, |s, number| s.temperature = number as f32),
+    (&TOP_K, |s, number| s.top_k = number as i32),
+    (&TOP_P, |s, number| s.top_p = number as f32),
+    (&MIN_P, |s, number| s.min_p = number as f32),
+    (&REPEAT_PENALTY, |s, number| {
+        s.repeat_penalty = number as f32
+    }),
+    (&REPEAT_LAST_N, |s, number| s.repeat_last_n = number as i32),
+    (&PRESENCE_PENALTY, |s, number| {
+        s.presence_penalty = number as f32
+    }),
+    (&FREQUENCY_PENALTY, |s, number| {
+        s.frequency_penalty = number as f32
+    }),
+];
+
+const fn whole(field: &'static str, option: &'static str, low: i64, high: i64) -> Limit {
+    let whole = true;
+    let (low, high) = (low as f64, high as f64);
     Limit {
         field,
         option,
         low,
         high,
-        whole: false,
+        whole,
+    }
+}
+
+const fn decimal(field: &'static str, option: &'static str, low: f64, high: f64) -> Limit {
+    let whole = false;
+    Limit {
+        field,
+        option,
+        low,
+        high,
+        whole,
     }
 }
 

@@ -346,7 +346,7 @@ fn grammars_and_schemas_constrain_the_answer() {
     expect_failure(
         &ask(&home, &["infer", "a", "-j", "{"]),
         2,
-        "this is no valid JSON",
+        "--json-schema: Not valid JSON at byte 1: expected the name of a field",
     );
     expect_failure(
         &ask(&home, &["infer", "a", "-j", "[]"]),

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 
-use miniserde::json::{self, Value};
+use llama_cpp_bridge::protocol::json::{self, Kind};
 
 use crate::connection::Connection;
 use crate::failure::Failure;
@@ -52,7 +52,10 @@ impl Sampling {
             members.push_str(&format!(",\"{name}\":{value}"));
         }
         if !options.stop.is_empty() {
-            members.push_str(&format!(",\"stop\":{}", json::to_string(&options.stop)));
+            members.push_str(&format!(
+                ",\"stop\":{}",
+                miniserde::json::to_string(&options.stop)
+            ));
         }
         match &options.constraint {
             None => {}
@@ -236,20 +239,18 @@ fn read(path: &OsStr, options: &Options) -> Result<String, Failure> {
 /// The member for a JSON schema, in the order of keys that its author gave them, which is the
 /// order in which they will be generated.
 fn schema(source: &str, text: &str) -> Result<String, Failure> {
-    match json::from_str::<Value>(text) {
-        Ok(Value::Object(_)) => {
-            // A newline between the tokens of JSON means as much as a blank.
-            let line = text.trim().replace(['\n', '\r'], " ");
-            Ok(format!(",\"json_schema\":{line}"))
-        }
-        Ok(_) => Err(Failure::Usage(format!(
-            "{source}: a JSON schema is an object, such as {{\"type\":\"object\"}}"
-        ))),
-        Err(_) => Err(Failure::Usage(format!("{source}: this is no valid JSON"))),
+    let wrong = |reason: String| Failure::Usage(format!("{source}: {reason}"));
+    let value = json::parse(text).map_err(wrong)?;
+    if !matches!(value.kind, Kind::Object(_)) {
+        let reason = "a JSON schema is an object, such as {\"type\":\"object\"}";
+        return Err(wrong(reason.to_string()));
     }
+    // A newline between the tokens of JSON means as much as a blank.
+    let line = value.source.replace(['\n', '\r'], " ");
+    Ok(format!(",\"json_schema\":{line}"))
 }
 
 /// Makes a JSON string of a text.
 pub(crate) fn quote(text: &str) -> String {
-    json::to_string(text)
+    miniserde::json::to_string(text)
 }

@@ -1,12 +1,8 @@
-//! A reply of the bridge: one JSON object on one line, its keys kept in their order.
+//! A reply of the bridge: one JSON object on one line.
 
-use miniserde::de::{Deserialize, Map, Visitor};
-use miniserde::json::{self, Number, Value};
-use miniserde::make_place;
+use llama_cpp_bridge::protocol::json::{self, Kind};
 
 use crate::failure::Failure;
-
-make_place!(Place);
 
 /// The kinds of reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -28,26 +24,33 @@ pub(crate) struct Reply {
     pub status: Status,
     /// The `message`.
     pub message: String,
-    /// All other keys, in their order.
-    pub fields: Vec<(String, Value)>,
+    /// All other fields, in their order.
+    pub fields: Vec<(String, Field)>,
+}
+
+/// The value of a field.
+#[derive(Debug)]
+pub(crate) enum Field {
+    /// A string, its escapes undone.
+    Text(String),
+    /// Anything else, as the bridge wrote it.
+    Json(String),
 }
 
 impl Reply {
     /// Reads a line; the error says what is wrong with it.
     pub(crate) fn parse(line: String) -> Result<Reply, String> {
-        let shown = || {
-            let start: String = line.chars().take(60).collect();
-            format!("'{start}'")
-        };
-        let Ok(Members(members)) = json::from_str::<Members>(&line) else {
-            return Err(format!("{} is no JSON object", shown()));
+        let start: String = line.chars().take(60).collect();
+        let object = json::parse(&line).ok();
+        let Some(object) = object.filter(|value| matches!(value.kind, Kind::Object(_))) else {
+            return Err(format!("'{start}' is not a JSON object"));
         };
         let mut status = None;
         let mut message = String::new();
         let mut fields = Vec::new();
-        for (key, value) in members {
-            match (key.as_str(), value) {
-                ("status", Value::String(word)) => {
+        for (key, value) in object.fields() {
+            match (key, &value.kind) {
+                ("status", Kind::String(word)) => {
                     status = match word.as_str() {
                         "ok" => Some(Status::Ok),
                         "error" => Some(Status::Error),
@@ -55,13 +58,12 @@ impl Reply {
                         _ => None,
                     };
                 }
-                ("message", Value::String(text)) => message = text,
-                (_, value) => fields.push((key, value)),
+                ("message", Kind::String(text)) => message.clone_from(text),
+                (_, Kind::String(text)) => fields.push((key.into(), Field::Text(text.clone()))),
+                _ => fields.push((key.into(), Field::Json(value.source.into()))),
             }
         }
-        let Some(status) = status else {
-            return Err(format!("{} has no status that is known", shown()));
-        };
+        let status = status.ok_or_else(|| format!("'{start}' has no known status"))?;
         Ok(Reply {
             line,
             status,
@@ -70,40 +72,43 @@ impl Reply {
         })
     }
 
-    /// The value of a key.
-    pub(crate) fn field(&self, name: &str) -> Option<&Value> {
-        let found = self.fields.iter().find(|(key, _)| key == name);
-        found.map(|(_, value)| value)
-    }
-
-    /// The value of a key that is text; empty if there is none.
-    pub(crate) fn text(&self, name: &str) -> &str {
+    /// The value of a field that is not a string, as the bridge wrote it; empty if there is none.
+    fn json(&self, name: &str) -> &str {
         match self.field(name) {
-            Some(Value::String(text)) => text,
+            Some(Field::Json(source)) => source,
             _ => "",
         }
     }
 
-    /// The value of a key that is a count; 0 if there is none.
-    pub(crate) fn count(&self, name: &str) -> u64 {
+    /// The value of a field.
+    pub(crate) fn field(&self, name: &str) -> Option<&Field> {
+        let found = self.fields.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value)
+    }
+
+    /// The value of a field that is text; empty if there is none.
+    pub(crate) fn text(&self, name: &str) -> &str {
         match self.field(name) {
-            Some(Value::Number(Number::U64(count))) => *count,
-            _ => 0,
+            Some(Field::Text(text)) => text,
+            _ => "",
         }
+    }
+
+    /// The value of a field that is a count; 0 if there is none.
+    pub(crate) fn count(&self, name: &str) -> u64 {
+        self.json(name).parse().unwrap_or_default()
+    }
+
+    /// The numbers of an array, separated by blanks.
+    pub(crate) fn numbers(&self, name: &str) -> String {
+        let array = self.json(name).trim_matches(['[', ']']);
+        let words: Vec<&str> = array.split(',').map(str::trim).collect();
+        words.join(" ")
     }
 
     /// True if the answer ended for want of room, and not by itself.
     pub(crate) fn is_cut(&self) -> bool {
         matches!(self.text("finish_reason"), "length" | "context")
-    }
-
-    /// The numbers of an array, separated by blanks.
-    pub(crate) fn numbers(&self, name: &str) -> String {
-        let Some(Value::Array(array)) = self.field(name) else {
-            return String::new();
-        };
-        let words: Vec<String> = array.iter().map(json::to_string).collect();
-        words.join(" ")
     }
 
     /// The outcome of a reply that was printed as it is: an error leaves only its exit status.
@@ -122,55 +127,5 @@ impl Reply {
             });
         }
         Ok(self)
-    }
-}
-
-/// The members of an object in their order, which [`json::Object`] does not keep.
-struct Members(Vec<(String, Value)>);
-
-impl Deserialize for Members {
-    fn begin(out: &mut Option<Self>) -> &mut dyn Visitor {
-        Place::new(out)
-    }
-}
-
-impl Visitor for Place<Members> {
-    fn map(&mut self) -> miniserde::Result<Box<dyn Map + '_>> {
-        Ok(Box::new(MembersBuilder {
-            out: &mut self.out,
-            members: Vec::new(),
-            key: String::new(),
-            value: None,
-        }))
-    }
-}
-
-struct MembersBuilder<'a> {
-    out: &'a mut Option<Members>,
-    members: Vec<(String, Value)>,
-    key: String,
-    value: Option<Value>,
-}
-
-impl MembersBuilder<'_> {
-    /// Stores the member that was read last, if one was.
-    fn store(&mut self) {
-        if let Some(value) = self.value.take() {
-            self.members.push((std::mem::take(&mut self.key), value));
-        }
-    }
-}
-
-impl Map for MembersBuilder<'_> {
-    fn key(&mut self, name: &str) -> miniserde::Result<&mut dyn Visitor> {
-        self.store();
-        self.key = name.to_string();
-        Ok(Deserialize::begin(&mut self.value))
-    }
-
-    fn finish(&mut self) -> miniserde::Result<()> {
-        self.store();
-        *self.out = Some(Members(std::mem::take(&mut self.members)));
-        Ok(())
     }
 }

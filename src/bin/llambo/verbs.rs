@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use miniserde::json::{self, Value};
-
 use crate::connection::Connection;
 use crate::failure::{self, Failure};
 use crate::generate::quote;
 use crate::input;
 use crate::options::Options;
 use crate::output;
-use crate::reply::Reply;
+use crate::reply::{Field, Reply};
 use crate::table::{CommandRow, Sockets};
 
 /// Asks every bridge that was named, in their order, and prints what each says. A bridge that
@@ -104,8 +102,7 @@ fn members(reply: &Reply) -> String {
         .fields
         .iter()
         .map(|(key, value)| match value {
-            Value::String(text) => format!("{key}: {text}"),
-            other => format!("{key}: {}", json::to_string(other)),
+            Field::Text(text) | Field::Json(text) => format!("{key}: {text}"),
         })
         .collect();
     lines.join("\n")

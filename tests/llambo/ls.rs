@@ -1,13 +1,13 @@
 //! `llambo ls`: the bridges of a machine.
 
 use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::harness::{Bridge, Directory, Ended, LIMIT, Tiny, command, process};
+use crate::harness::{Bridge, Directory, Ended, LIMIT, Tiny, command, process, skip};
 use crate::llambo::commands::{expect_failure, expect_text, feed, llambo};
 
 /// llambo that looks in these directories.
@@ -130,6 +130,24 @@ fn several_directories_and_named_sockets_are_looked_at() {
     sockets.sort_unstable();
     let row = |socket: &str| format!("{{\"socket\":\"{socket}\",\"state\":\"empty\"}}\n");
     expect_text(&ended, &sockets.map(row).concat());
+}
+
+#[test]
+fn the_socket_of_a_stranger_is_listed_and_nothing_is_sent_to_it() {
+    let home = Directory::new();
+    let socket = home.join("llama-cpp-bridge.sock");
+    let listener = UnixListener::bind(&socket).expect("a socket can be made");
+    if chown(&socket, Some(54_321), None).is_err() {
+        return skip("only root can give a socket to a stranger");
+    }
+    let ended = ls(&home, shown(home.path()), &["--json"]);
+    let row = format!(
+        "{{\"socket\":\"{}\",\"state\":\"not trusted\"}}\n",
+        shown(&socket)
+    );
+    expect_text(&ended, &row);
+    listener.set_nonblocking(true).expect("it can be asked");
+    assert!(listener.accept().is_err(), "llambo connected");
 }
 
 #[test]

@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use crate::failure::Failure;
+
 /// The place of a bridge.
 #[derive(Clone, Debug)]
 pub(crate) enum Address {
@@ -43,7 +45,7 @@ impl Address {
 
     /// Refuses a Unix socket that belongs to a stranger: anyone may make one in /tmp under the
     /// name where a bridge is expected, and would read the prompts and invent the answers.
-    pub(crate) fn check_owner(&self, trusted: &[u32]) -> Result<(), String> {
+    pub(crate) fn check_owner(&self, trusted: &[u32]) -> Result<(), Failure> {
         let Address::Unix(path) = self else {
             return Ok(());
         };
@@ -51,22 +53,23 @@ impl Address {
         let link = fs::symlink_metadata(path).map_err(|error| self.refusal(&error))?;
         let socket = fs::metadata(path).map_err(|error| self.refusal(&error))?;
         if !socket.file_type().is_socket() {
-            return Err(format!("cannot connect to {self}: it is not a socket"));
+            let message = format!("cannot connect to {self}: it is not a socket");
+            return Err(Failure::Connect(message));
         }
-        let own = own_uid().map_err(|error| format!("cannot learn the own user id: {error}"))?;
+        let own = own_uid().map_err(|error| self.refusal(&error))?;
         for uid in [link.uid(), socket.uid()] {
             if uid != 0 && uid != own && !trusted.contains(&uid) {
-                return Err(format!(
+                return Err(Failure::Untrusted(format!(
                     "{self} is not trusted: it belongs to user {uid}, who is neither you nor root; \
                      if that is right, say --trust-uid {uid}"
-                ));
+                )));
             }
         }
         Ok(())
     }
 
     /// Why there is no connection, and how to get one.
-    pub(crate) fn refusal(&self, error: &io::Error) -> String {
+    pub(crate) fn refusal(&self, error: &io::Error) -> Failure {
         let reason = match error.kind() {
             ErrorKind::NotFound => "no such file".to_string(),
             ErrorKind::ConnectionRefused => "no bridge listens there".to_string(),
@@ -83,7 +86,11 @@ impl Address {
             }
             _ => String::new(),
         };
-        format!("cannot connect to {self}: {reason}{hint}")
+        let message = format!("cannot connect to {self}: {reason}{hint}");
+        match error.kind() {
+            ErrorKind::PermissionDenied => Failure::Forbidden(message),
+            _ => Failure::Connect(message),
+        }
     }
 }
 

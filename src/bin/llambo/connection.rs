@@ -67,8 +67,8 @@ impl Connection {
     /// Connects to a bridge, waits until it is free, and learns whether it has a model.
     fn open_to_free(address: &Address, options: &Options) -> Result<(Self, bool), Failure> {
         let mut connection = Self::open_to(address, options)?;
-        let status = connection.quick("STATUS")?.into_result()?;
-        Ok((connection, status.message.starts_with("Model loaded")))
+        let info = connection.quick("INFO")?.into_result()?;
+        Ok((connection, info.has_model()))
     }
 
     /// Asks what a bridge answers at once, whatever its model does: where it keeps silent, it serves
@@ -87,9 +87,7 @@ impl Connection {
 
     /// Connects to a bridge, after a look at who owns its socket.
     pub(crate) fn open_to(address: &Address, options: &Options) -> Result<Self, Failure> {
-        address
-            .check_owner(&options.trusted)
-            .map_err(Failure::Connect)?;
+        address.check_owner(&options.trusted)?;
         let stream = connect(address, options.timeout)?;
         let mut connection = Connection {
             stream,
@@ -319,7 +317,7 @@ fn connect(address: &Address, timeout: Option<Duration>) -> Result<UnixStream, F
             }
         }
     };
-    outcome.map_err(|error| Failure::Connect(address.refusal(&error)))
+    outcome.map_err(|error| address.refusal(&error))
 }
 
 fn silence_text(address: &Address, timeout: Option<Duration>) -> String {

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::io;
 
-use crate::address::Address;
-
 /// Exit status of a run that did what it was asked.
 pub(crate) const DONE: u8 = 0;
 /// Exit status when a bridge answered with an error.
@@ -28,8 +26,12 @@ pub(crate) const INTERRUPTED: u8 = 130;
 pub(crate) enum Failure {
     /// The command line, or what came on standard input, cannot be used.
     Usage(String),
-    /// No bridge could be reached, or what was reached is none, or is not to be trusted.
+    /// No bridge could be reached, or what was reached is not one.
     Connect(String),
+    /// The permissions of the socket keep this user from connecting.
+    Forbidden(String),
+    /// The socket belongs to a stranger.
+    Untrusted(String),
     /// The bridge answered with an error.
     Bridge {
         /// The reply's `message`.
@@ -64,7 +66,7 @@ impl Failure {
     pub(crate) fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) => USAGE,
-            Failure::Connect(_) => NO_CONNECTION,
+            Failure::Connect(_) | Failure::Forbidden(_) | Failure::Untrusted(_) => NO_CONNECTION,
             Failure::Bridge { code, .. } if passes(code) => RETRY,
             Failure::Bridge { .. } => REFUSED,
             Failure::Silence(_) | Failure::Lost(_) => RETRY,
@@ -78,9 +80,9 @@ impl Failure {
     }
 
     /// The message with the bridge's name, where several bridges are asked.
-    pub(crate) fn of(&self, address: &Address) -> String {
+    pub(crate) fn of(&self, bridge: impl fmt::Display) -> String {
         match self {
-            Failure::Bridge { .. } => format!("{address}: {self}"),
+            Failure::Bridge { .. } => format!("{bridge}: {self}"),
             // All others name the bridge themselves.
             _ => self.to_string(),
         }
@@ -90,7 +92,8 @@ impl Failure {
     pub(crate) fn may_pass(&self) -> bool {
         match self {
             Failure::Bridge { code, .. } => passes(code),
-            _ => matches!(self, Failure::Lost(_) | Failure::Connect(_)),
+            Failure::Lost(_) => true,
+            _ => self.status() == NO_CONNECTION,
         }
     }
 
@@ -120,6 +123,8 @@ impl fmt::Display for Failure {
         match self {
             Failure::Usage(text)
             | Failure::Connect(text)
+            | Failure::Forbidden(text)
+            | Failure::Untrusted(text)
             | Failure::Silence(text)
             | Failure::Busy(text)
             | Failure::Cut(text)

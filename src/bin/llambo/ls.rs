@@ -112,23 +112,18 @@ fn look(address: &Address, options: &Options) -> Option<Row> {
             model,
         })
     };
-    if address.check_owner(&options.trusted).is_err() {
-        return row("not trusted", None);
-    }
-    let connection = Connection::open_to(address, options);
-    let mut connection = match connection {
+    let mut connection = match Connection::open_to(address, options) {
         Ok(connection) => connection.without_notice(),
+        Err(Failure::Untrusted(_)) => return row("not trusted", None),
+        Err(Failure::Forbidden(_)) => return row("denied", None),
         Err(Failure::Silence(_)) => return row("busy", None),
-        Err(Failure::Connect(text)) if text.contains("denied") => return row("denied", None),
         Err(_) => return None,
     };
     match connection
         .quick("INFO")
         .and_then(|reply| reply.into_result())
     {
-        Ok(info) if info.field("model").is_some() => {
-            row("ready", Some(info.text("model").to_string()))
-        }
+        Ok(info) if info.has_model() => row("ready", Some(info.text("model").to_string())),
         Ok(_) => row("empty", None),
         Err(Failure::Busy(_)) => row("busy", None),
         Err(Failure::Bridge { code, .. }) if code == "unauthenticated" => {

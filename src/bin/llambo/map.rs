@@ -169,7 +169,7 @@ fn ask(work: &Work, number: usize, address: &Address) {
         if !visit.reached || !failure.may_pass() || failing.since.elapsed() >= patience {
             return work.queue.retire(Some((message, failing.status)));
         }
-        if !matches!(failure, Failure::Connect(_)) {
+        if failure.status() != failure::NO_CONNECTION {
             let seconds = patience.as_secs_f64();
             work.queue
                 .tell(format!("{message}; it gets {seconds} s to come back"));

@@ -106,6 +106,12 @@ impl Reply {
         words.join(" ")
     }
 
+    /// True if this reply to INFO tells of a model. One that is unloaded while nobody needs it counts:
+    /// it is named all the same. A bridge of version 0.1 has no field `loaded`.
+    pub(crate) fn has_model(&self) -> bool {
+        self.json("loaded") == "true" || self.field("model").is_some()
+    }
+
     /// True if the answer ended for want of room, and not by itself.
     pub(crate) fn is_cut(&self) -> bool {
         matches!(self.text("finish_reason"), "length" | "context")

@@ -2,6 +2,7 @@
 //! on the socket pair that joins them.
 
 pub mod build;
+pub mod endpoint;
 pub mod failure;
 pub mod link;
 pub mod message;

@@ -30,6 +30,7 @@ use std::env;
 use std::process::ExitCode;
 
 use failure::Failure;
+use llama_cpp_bridge::shared::endpoint::SOCKET_VARIABLE;
 #[cfg(not(feature = "line-editing"))]
 use no_lines as lines;
 use options::Task;
@@ -51,7 +52,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Failure> {
     let mut options = options::parse(
         env::args_os().skip(1),
-        env::var_os(options::SOCKET_VARIABLE),
+        env::var_os(SOCKET_VARIABLE),
         env::var_os(auth::FILE_VARIABLE),
     )?;
     if let (Task::Interactive | Task::Command(_), Some(file)) = (&options.task, &options.auth_file)

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use llama_cpp_bridge::shared::endpoint::MAX_REQUEST_LIMIT;
+
 use crate::address::Address;
 use crate::connection::{self, Connection};
 use crate::failure::{self, Failure};
@@ -16,7 +18,6 @@ use crate::output;
 use crate::progress::Progress;
 use crate::queue::{Answer, Line, Next, Queue};
 use crate::reply::Reply;
-use crate::table::MAX_REQUEST_LIMIT;
 
 /// Requests that are sent to a bridge for each that it works on at once (INFO's `parallel`, 1 where
 /// it tells none): the next lie ready when answers are finished. More would leave lines with a busy

@@ -7,12 +7,7 @@ use crate::address::Address;
 use crate::failure::Failure;
 use crate::table::{self, CommandRow, Meaning, OptionRow, Sockets, Takes};
 use lexopt::Arg;
-
-/// The socket that the bridge makes unless told otherwise.
-pub(crate) const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
-
-/// The environment variable that names another socket, to the bridge and to llambo.
-pub(crate) const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
+use llama_cpp_bridge::shared::endpoint::{DEFAULT_MAX_REQUEST, DEFAULT_SOCKET};
 
 /// What the command line asks for.
 #[derive(Clone, Default)]
@@ -94,15 +89,15 @@ pub(crate) struct Options {
     pub retry: Duration,
 }
 
-/// Reads a command line; `socket_variable` is the value of [`SOCKET_VARIABLE`], `auth_variable` that
-/// of [`FILE_VARIABLE`](crate::auth::FILE_VARIABLE).
+/// Reads a command line; `socket_variable` is the value of the variable that names a
+/// socket, `auth_variable` that of the one that names the file with a token.
 pub(crate) fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     socket_variable: Option<OsString>,
     auth_variable: Option<OsString>,
 ) -> Result<Options, Failure> {
     let mut options = Options {
-        max_request: table::MAX_REQUEST,
+        max_request: DEFAULT_MAX_REQUEST,
         auth_file: auth_variable.filter(|value| !value.is_empty()),
         history: true,
         retry: Duration::from_secs(10),

@@ -2,6 +2,7 @@
 //! follow from these two tables, and tests compare the man page with them.
 
 use Sockets::{All, FirstFree, One};
+use llama_cpp_bridge::shared::endpoint::MAX_REQUEST_LIMIT;
 use llama_cpp_bridge::shared::ranges::{self, Limit};
 
 /// What an option takes.
@@ -121,12 +122,6 @@ const READING: &[&str] = &["infer", "chat", "embed", "tokenize", "detokenize", "
 const GENERATING: &[&str] = &["infer", "chat", "map"];
 
 const MAP: &[&str] = &["map"];
-
-/// The longest request that a bridge takes unless told otherwise: its `--max-request`.
-pub(crate) const MAX_REQUEST: u64 = 4 << 20;
-
-/// The most that a bridge can be told to take.
-pub(crate) const MAX_REQUEST_LIMIT: u64 = 1 << 30;
 
 #[rustfmt::skip]
 /// Every option, in the order of the help.

@@ -9,4 +9,5 @@ pub mod message;
 pub mod ranges;
 pub mod settings;
 pub mod split_files;
+pub mod token_file;
 pub mod wire;

@@ -120,7 +120,7 @@ fn a_file_of_the_token_that_others_can_read_is_refused() {
     for mode in [0o640, 0o604, 0o666] {
         fs::set_permissions(&file, Permissions::from_mode(mode)).expect("it can be opened");
         let message = format!(
-            "llambo: --auth-file: {}: others than its owner have access to it (mode {mode:04o})",
+            "llambo: --auth-file: {}: accessible to others (mode {mode:04o}); chmod 600 it",
             file.display()
         );
         expect_failure(&with_file(&home, &file), 2, &message);
@@ -134,7 +134,7 @@ fn a_file_without_a_token_is_refused() {
     for (text, reason) in [
         ("", "holds no token"),
         ("\n\n", "holds no token"),
-        ("two words\n", "its first line is no token"),
+        ("two words\n", "line 1: a token consists of visible ASCII"),
     ] {
         let file = private(home.join("mine"), text);
         expect_failure(&with_file(&home, &file), 2, reason);

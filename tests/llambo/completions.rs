@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 
 use crate::harness::{Directory, skip};
 use crate::llambo::commands::{Running, ask, feed};
-use crate::llambo::manual::table::{COMMANDS, OPTIONS, OptionRow, SHELLS};
+use crate::llambo::manual::{OptionHelp, commands, options, shells};
 
 /// The long options of a command, or those of the interactive chat, which has none.
 fn long_options(command: &str) -> BTreeSet<String> {
-    let belongs = |option: &&OptionRow| option.belongs_to(command);
-    OPTIONS
-        .iter()
+    let belongs = |option: &OptionHelp| option.belongs_to(command);
+    options()
+        .into_iter()
         .filter(belongs)
         .map(|option| format!("--{}", option.long))
         .collect()
@@ -55,27 +55,21 @@ fn bash_completes_every_command_and_option() {
         );
         shell(&home, &["bash", "--norc", "-c", &script]).expect("bash is installed")
     };
-    let commands: BTreeSet<String> = COMMANDS.iter().map(|command| command.name.into()).collect();
-    assert_eq!(complete("''"), commands);
+    let names: BTreeSet<String> = commands().into_iter().collect();
+    assert_eq!(complete("''"), names);
     assert_eq!(
         complete("-s map ''"),
-        commands,
-        "the value of an option is no command"
+        names,
+        "the value of an option is not a command"
     );
-    for command in COMMANDS {
-        assert_eq!(
-            complete(&format!("{} --", command.name)),
-            long_options(command.name)
-        );
+    for command in commands() {
+        assert_eq!(complete(&format!("{} --", command)), long_options(&command));
     }
     assert_eq!(
         complete("infer --json-schema-f"),
         ["--json-schema-file".to_string()].into()
     );
-    assert_eq!(
-        complete("--completions ''"),
-        SHELLS.iter().map(|s| s.to_string()).collect()
-    );
+    assert_eq!(complete("--completions ''"), shells().into_iter().collect());
 }
 
 #[test]
@@ -86,14 +80,11 @@ fn fish_completes_every_command_and_option() {
         let script = format!("source {file}; complete -C 'llambo {words}'");
         shell(&home, &["fish", "--no-config", "-c", &script])
     };
-    let Some(commands) = complete("") else { return };
-    assert_eq!(
-        commands,
-        COMMANDS.iter().map(|command| command.name.into()).collect()
-    );
-    for command in COMMANDS {
-        let found = complete(&format!("{} --", command.name)).expect("fish is installed");
-        assert_eq!(found, long_options(command.name), "{}", command.name);
+    let Some(names) = complete("") else { return };
+    assert_eq!(names, commands().into_iter().collect());
+    for command in commands() {
+        let found = complete(&format!("{} --", command)).expect("fish is installed");
+        assert_eq!(found, long_options(&command), "{}", command);
     }
 }
 
@@ -102,7 +93,7 @@ fn zsh_completes_every_command_and_option() {
     let home = Directory::new();
     let file = script(&home, "zsh");
     let text = fs::read_to_string(&file).expect("the script can be read");
-    for option in OPTIONS {
+    for option in options() {
         let name = format!("--{}", option.long);
         let line = text
             .lines()
@@ -114,12 +105,8 @@ fn zsh_completes_every_command_and_option() {
             "{name} is not for {condition}: {line}"
         );
     }
-    for command in COMMANDS {
-        assert!(
-            text.contains(&format!("'{}:", command.name)),
-            "{}",
-            command.name
-        );
+    for command in commands() {
+        assert!(text.contains(&format!("'{}:", command)), "{}", command);
     }
     if shell(&home, &["zsh", "-n", &file]).is_none() {
         return;
@@ -135,8 +122,8 @@ fn zsh_completes_every_command_and_option() {
     zsh.write(&format!("source {file}; echo loaded now\n"));
     zsh.wait_for("\nloaded now");
     zsh.write("llambo \t\t");
-    for command in COMMANDS {
-        zsh.wait_for(&format!("{} ", command.name));
+    for command in commands() {
+        zsh.wait_for(&format!("{} ", command));
     }
     zsh.write("\u{15}llambo map --\t\t");
     for option in long_options("map") {

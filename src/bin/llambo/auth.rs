@@ -9,10 +9,10 @@ use llama_cpp_bridge::shared::token_file;
 use crate::failure::Failure;
 
 /// The environment variable that names the file of the token.
-pub(crate) const FILE_VARIABLE: &str = "LLAMBO_AUTH_FILE";
+pub const FILE_VARIABLE: &str = "LLAMBO_AUTH_FILE";
 
 /// The first token in a file that nobody else can read.
-pub(crate) fn token(path: &OsStr) -> Result<String, Failure> {
+pub fn token(path: &OsStr) -> Result<String, Failure> {
     let path = Path::new(path);
     let file = File::open(path).map_err(|error| error.to_string());
     let tokens = file.and_then(token_file::read);

@@ -4,26 +4,26 @@ use std::fmt;
 use std::io;
 
 /// Exit status of a run that did what it was asked.
-pub(crate) const DONE: u8 = 0;
+pub const DONE: u8 = 0;
 /// Exit status when a bridge answered with an error.
-pub(crate) const REFUSED: u8 = 1;
+pub const REFUSED: u8 = 1;
 /// Exit status of a command line or an input that cannot be used.
-pub(crate) const USAGE: u8 = 2;
+pub const USAGE: u8 = 2;
 /// Exit status when no connection to a bridge came about.
-pub(crate) const NO_CONNECTION: u8 = 3;
+pub const NO_CONNECTION: u8 = 3;
 /// Exit status of what is worth a second try: silence, a model or a bridge that died.
-pub(crate) const RETRY: u8 = 4;
+pub const RETRY: u8 = 4;
 /// Exit status of an answer to a grammar or a schema that was cut before its end.
-pub(crate) const CUT: u8 = 5;
+pub const CUT: u8 = 5;
 /// Exit status when there is a bridge, which serves another client.
-pub(crate) const BUSY: u8 = 6;
+pub const BUSY: u8 = 6;
 
 /// Exit status of a chat that Ctrl-C ended, as a shell shows it.
-pub(crate) const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Why a run ended.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// The command line, or what came on standard input, cannot be used.
     Usage(String),
     /// No bridge could be reached, or what was reached is not one.
@@ -54,7 +54,7 @@ pub(crate) enum Failure {
 }
 
 /// The outcome of a run whose messages were shown: its exit status.
-pub(crate) fn told(status: u8) -> Result<(), Failure> {
+pub fn told(status: u8) -> Result<(), Failure> {
     match status {
         DONE => Ok(()),
         status => Err(Failure::Told(status)),
@@ -63,7 +63,7 @@ pub(crate) fn told(status: u8) -> Result<(), Failure> {
 
 impl Failure {
     /// The exit status that stands for this failure.
-    pub(crate) fn status(&self) -> u8 {
+    pub fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) => USAGE,
             Failure::Connect(_) | Failure::Forbidden(_) | Failure::Untrusted(_) => NO_CONNECTION,
@@ -80,7 +80,7 @@ impl Failure {
     }
 
     /// The message with the bridge's name, where several bridges are asked.
-    pub(crate) fn of(&self, bridge: impl fmt::Display) -> String {
+    pub fn of(&self, bridge: impl fmt::Display) -> String {
         match self {
             Failure::Bridge { .. } => format!("{bridge}: {self}"),
             // All others name the bridge themselves.
@@ -89,7 +89,7 @@ impl Failure {
     }
 
     /// True if the bridge may soon be there again, with all that it had.
-    pub(crate) fn may_pass(&self) -> bool {
+    pub fn may_pass(&self) -> bool {
         match self {
             Failure::Bridge { code, .. } => passes(code),
             Failure::Lost(_) => true,
@@ -98,7 +98,7 @@ impl Failure {
     }
 
     /// True if the bridge as a whole is of no use, so that another one should be asked.
-    pub(crate) fn is_of_the_bridge(&self) -> bool {
+    pub fn is_of_the_bridge(&self) -> bool {
         match self {
             Failure::Bridge { code, .. } => {
                 matches!(

@@ -8,15 +8,14 @@ use std::hash::{BuildHasher, Hasher};
 
 use llama_cpp_bridge::protocol::json::{self, Kind};
 
-use crate::connection::Connection;
+use crate::cli::{Constraint, Options};
+use crate::connection::{Connection, Reply};
 use crate::failure::Failure;
 use crate::input;
-use crate::options::{Constraint, Options};
 use crate::output;
-use crate::reply::Reply;
 
 /// A turn of a conversation.
-pub(crate) struct Message {
+pub struct Message {
     /// `system`, `user` or `assistant`.
     pub role: &'static str,
     /// What was said.
@@ -25,14 +24,14 @@ pub(crate) struct Message {
 
 impl Message {
     /// What somebody said.
-    pub(crate) fn new(role: &'static str, content: String) -> Self {
+    pub fn new(role: &'static str, content: String) -> Self {
         Message { role, content }
     }
 }
 
 /// The members of a GENERATE object that are the same for every prompt.
 #[derive(Clone)]
-pub(crate) struct Sampling {
+pub struct Sampling {
     members: String,
     /// True if each request gets a random seed, whatever the bridge was started with.
     random: bool,
@@ -44,7 +43,7 @@ pub(crate) struct Sampling {
 
 impl Sampling {
     /// Takes the options, and reads the files that they name.
-    pub(crate) fn from_options(options: &Options) -> Result<Self, Failure> {
+    pub fn from_options(options: &Options) -> Result<Self, Failure> {
         let mut members = String::new();
         // The bridge knows no seed of -1: it would have to be left out, and then its own counts.
         let random = |(name, value): &(&str, String)| *name == "seed" && value == "-1";
@@ -82,7 +81,7 @@ impl Sampling {
     }
 
     /// The failure of an answer that was cut before it kept to its grammar or schema.
-    pub(crate) fn check(&self, reply: &Reply) -> Result<(), Failure> {
+    pub fn check(&self, reply: &Reply) -> Result<(), Failure> {
         match self.constraint {
             Some(kind) if reply.is_cut() => Err(Failure::Cut(format!(
                 "{}, and does not keep to the {kind}",
@@ -93,7 +92,7 @@ impl Sampling {
     }
 
     /// The object that asks for what follows a prompt.
-    pub(crate) fn of_prompt(&self, prompt: &str) -> String {
+    pub fn of_prompt(&self, prompt: &str) -> String {
         format!(
             "{{\"prompt\":{},\"stream\":true{}}}",
             quote(prompt),
@@ -102,10 +101,7 @@ impl Sampling {
     }
 
     /// The object that asks for the answer to a conversation.
-    pub(crate) fn of_messages<'a>(
-        &self,
-        messages: impl IntoIterator<Item = &'a Message>,
-    ) -> String {
+    pub fn of_messages<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) -> String {
         let turns: Vec<String> = messages
             .into_iter()
             .map(|message| {
@@ -138,7 +134,7 @@ fn random_seed() -> u32 {
 }
 
 /// `infer` and `chat` with one prompt.
-pub(crate) fn run(options: &Options, chat: bool) -> Result<(), Failure> {
+pub fn run(options: &Options, chat: bool) -> Result<(), Failure> {
     let sampling = Sampling::from_options(options)?;
     let prompt = input::prompt(options)?;
     let object = if chat {
@@ -159,7 +155,7 @@ pub(crate) fn run(options: &Options, chat: bool) -> Result<(), Failure> {
 }
 
 /// The first turns of a conversation: the system message, if any, and the user's.
-pub(crate) fn opening(options: &Options, message: String) -> Vec<Message> {
+pub fn opening(options: &Options, message: String) -> Vec<Message> {
     let system = options.system.clone();
     let system = system.map(|text| Message::new("system", text));
     system
@@ -170,7 +166,7 @@ pub(crate) fn opening(options: &Options, message: String) -> Vec<Message> {
 
 /// Sends a GENERATE object and prints the answer as it comes, or its last reply if `json`. What
 /// came of the answer until it ended or failed is in `shown`.
-pub(crate) fn ask(
+pub fn ask(
     connection: &mut Connection,
     object: &str,
     json: bool,
@@ -251,6 +247,6 @@ fn schema(source: &str, text: &str) -> Result<String, Failure> {
 }
 
 /// Makes a JSON string of a text.
-pub(crate) fn quote(text: &str) -> String {
+pub fn quote(text: &str) -> String {
     miniserde::json::to_string(text)
 }

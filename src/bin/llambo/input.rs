@@ -6,8 +6,8 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
+use crate::cli::Options;
 use crate::failure::Failure;
-use crate::options::Options;
 use crate::output;
 
 /// A person who is kept waiting by standard input for this long is told so.
@@ -15,7 +15,7 @@ const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 /// The prompt of `infer` and `chat`: the operand, or standard input where the operand is missing
 /// or `-`, or the operand, a blank line and standard input where both are given.
-pub(crate) fn prompt(options: &Options) -> Result<String, Failure> {
+pub fn prompt(options: &Options) -> Result<String, Failure> {
     let text = match operand(&options.operands) {
         None => standard_input(options)?,
         Some(operand) => {
@@ -34,7 +34,7 @@ pub(crate) fn prompt(options: &Options) -> Result<String, Failure> {
 }
 
 /// The text of `embed` and `tokenize`: the operand, or standard input where it is missing or `-`.
-pub(crate) fn text(options: &Options) -> Result<String, Failure> {
+pub fn text(options: &Options) -> Result<String, Failure> {
     not_empty(match operand(&options.operands) {
         None => standard_input(options)?,
         Some(operand) => utf8(operand)?,
@@ -42,7 +42,7 @@ pub(crate) fn text(options: &Options) -> Result<String, Failure> {
 }
 
 /// The tokens of `detokenize`: the operands, or the words of standard input, each a number.
-pub(crate) fn tokens(options: &Options) -> Result<String, Failure> {
+pub fn tokens(options: &Options) -> Result<String, Failure> {
     let operands = &options.operands;
     let text = match operand(operands) {
         None => standard_input(options)?,
@@ -62,7 +62,7 @@ pub(crate) fn tokens(options: &Options) -> Result<String, Failure> {
 }
 
 /// An operand that has to be text.
-pub(crate) fn utf8(operand: &OsStr) -> Result<String, Failure> {
+pub fn utf8(operand: &OsStr) -> Result<String, Failure> {
     operand.to_str().map(str::to_string).ok_or_else(|| {
         Failure::Usage(format!(
             "'{}' is not valid UTF-8",
@@ -72,7 +72,7 @@ pub(crate) fn utf8(operand: &OsStr) -> Result<String, Failure> {
 }
 
 /// Turns bytes into text, or says which byte is none.
-pub(crate) fn decode(bytes: Vec<u8>) -> Result<String, String> {
+pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
         format!(
@@ -99,7 +99,7 @@ fn standard_input(options: &Options) -> Result<String, Failure> {
 }
 
 /// All the text of a source, which is read no further than a bridge would take it.
-pub(crate) fn all(source: impl Read, name: &str, options: &Options) -> Result<String, Failure> {
+pub fn all(source: impl Read, name: &str, options: &Options) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     source
         .take(options.max_request + 1)
@@ -112,7 +112,7 @@ pub(crate) fn all(source: impl Read, name: &str, options: &Options) -> Result<St
 }
 
 /// Says that a text is too long, and what to do about it.
-pub(crate) fn too_long(name: &str, options: &Options) -> String {
+pub fn too_long(name: &str, options: &Options) -> String {
     format!(
         "{name} is longer than {} bytes, the most that is sent; --max-request raises that, here and \
          of the bridge",

@@ -10,11 +10,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use crate::address::{self, Address};
-use crate::connection::Connection;
+use crate::cli::Options;
+use crate::connection::{self, Address, Connection};
 use crate::failure::Failure;
 use crate::generate::quote;
-use crate::options::Options;
 use crate::output;
 
 /// The environment variable that names the directories to look in, separated by colons.
@@ -36,7 +35,7 @@ struct Row {
 }
 
 /// Asks all bridges at once and prints what each says.
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+pub fn run(options: &Options) -> Result<(), Failure> {
     let directories = directories();
     let mut paths: BTreeSet<PathBuf> = directories.iter().flat_map(|path| sockets(path)).collect();
     let mut places = Vec::new();
@@ -80,7 +79,7 @@ fn directories() -> Vec<PathBuf> {
         return env::split_paths(&list).collect();
     }
     let mut directories: Vec<PathBuf> = ["/tmp", "/run", OWN_DIRECTORY].map(PathBuf::from).into();
-    let own = address::own_uid().map(|uid| OsString::from(format!("/run/user/{uid}")));
+    let own = connection::own_uid().map(|uid| OsString::from(format!("/run/user/{uid}")));
     let own = env::var_os("XDG_RUNTIME_DIR").or(own.ok());
     directories.extend(own.map(PathBuf::from));
     directories

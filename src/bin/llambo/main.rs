@@ -1,39 +1,31 @@
 //! llambo: asks a llama-cpp-bridge from the shell.
+//!
+//! [`cli`] reads the command line, [`connection`] reaches a bridge, and each command is a file or a
+//! room (a folder) of its own: [`verbs`], [`generate`], [`raw`], [`ls`], [`map`], [`chat`]. A room shows
+//! others what its `mod.rs` names and nothing else: its files are private modules.
 
-mod address;
+// In a program nothing can be reached from outside; the walls are the private modules.
+#![allow(unreachable_pub)]
+
 mod auth;
 mod chat;
-mod completions;
+mod cli;
 mod connection;
-mod editor;
 mod failure;
 mod generate;
-mod help;
 mod input;
-mod interrupt;
-#[cfg(feature = "line-editing")]
-mod lines;
 mod ls;
 mod map;
-#[cfg(not(feature = "line-editing"))]
-mod no_lines;
-mod options;
 mod output;
-mod progress;
-mod queue;
 mod raw;
-mod reply;
-mod table;
 mod verbs;
 
 use std::env;
 use std::process::ExitCode;
 
+use cli::Task;
 use failure::Failure;
 use llama_cpp_bridge::shared::endpoint::SOCKET_VARIABLE;
-#[cfg(not(feature = "line-editing"))]
-use no_lines as lines;
-use options::Task;
 
 fn main() -> ExitCode {
     match run() {
@@ -50,7 +42,7 @@ fn main() -> ExitCode {
 
 /// Reads the command line and does what it asks.
 fn run() -> Result<(), Failure> {
-    let mut options = options::parse(
+    let mut options = cli::parse(
         env::args_os().skip(1),
         env::var_os(SOCKET_VARIABLE),
         env::var_os(auth::FILE_VARIABLE),
@@ -60,9 +52,9 @@ fn run() -> Result<(), Failure> {
         options.token = Some(auth::token(file)?);
     }
     match &options.task {
-        Task::Help(command) => output::print(&help::text(*command)),
+        Task::Help(command) => output::print(&cli::help(*command)),
         Task::Version => output::print(concat!("llambo ", env!("CARGO_PKG_VERSION"), "\n")),
-        Task::Completions(shell) => output::print(&completions::script(shell)),
+        Task::Completions(shell) => output::print(&cli::completions(shell)),
         Task::Interactive => chat::run(&options),
         Task::Command(command) => match command.name {
             "infer" => generate::run(&options, false),

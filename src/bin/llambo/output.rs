@@ -6,7 +6,7 @@ use crate::failure::Failure;
 use llama_cpp_bridge::sys::terminal;
 
 /// Writes text to standard output at once, so that it shows while more is generated.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
+pub fn print(text: &str) -> Result<(), Failure> {
     if terminal::output_is_closed() {
         let error = io::Error::other("it is closed");
         return Err(Failure::Output(error));
@@ -18,7 +18,7 @@ pub(crate) fn print(text: &str) -> Result<(), Failure> {
 }
 
 /// Writes text to standard output with a newline, unless it already ends in one.
-pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
+pub fn print_line(text: &str) -> Result<(), Failure> {
     // In one piece: others may write to the same file.
     match text.ends_with('\n') {
         true => print(text),
@@ -28,7 +28,7 @@ pub(crate) fn print_line(text: &str) -> Result<(), Failure> {
 
 /// Writes a message to standard error, each line of it under llambo's name. One that cannot be
 /// written is nobody's to hear.
-pub(crate) fn tell(message: &str) {
+pub fn tell(message: &str) {
     let mut out = io::stderr().lock();
     for line in message.lines() {
         let _ = writeln!(out, "llambo: {line}");
@@ -36,7 +36,7 @@ pub(crate) fn tell(message: &str) {
 }
 
 /// Writes to the terminal on standard error, as it is.
-pub(crate) fn show(text: &str) {
+pub fn show(text: &str) {
     let mut out = io::stderr().lock();
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }

@@ -6,11 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Instant;
 
-use crate::connection::{self, Connection};
+use crate::cli::Options;
+use crate::connection::{self, Connection, Status};
 use crate::failure::{self, Failure};
-use crate::options::Options;
 use crate::output;
-use crate::reply::Status;
 
 /// Digits that the length of a netstring has at most.
 const LENGTH_DIGITS: usize = 10;
@@ -53,7 +52,7 @@ impl Write for Patient<'_> {
 }
 
 /// Copies until the bridge has answered everything. A silence counts only while a reply is due.
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+pub fn run(options: &Options) -> Result<(), Failure> {
     let mut connection = Connection::open(options)?.without_notice();
     let progress = Arc::new(Mutex::new(Progress::default()));
     let sender = connection.sender()?;

@@ -2,18 +2,16 @@
 
 use std::path::Path;
 
-use crate::connection::Connection;
+use crate::cli::{CommandRow, Options, Sockets};
+use crate::connection::{Connection, Field, Reply};
 use crate::failure::{self, Failure};
 use crate::generate::quote;
 use crate::input;
-use crate::options::Options;
 use crate::output;
-use crate::reply::{Field, Reply};
-use crate::table::{CommandRow, Sockets};
 
 /// Asks every bridge that was named, in their order, and prints what each says. A bridge that
 /// fails does not keep the others from being asked; the worst exit status stands.
-pub(crate) fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
+pub fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
     let argument = argument(command.name, options)?;
     let verb = command.name.to_ascii_uppercase();
     if command.sockets == Sockets::FirstFree {

@@ -3,9 +3,9 @@
 
 use std::io;
 
+use super::lines::Lines;
+use crate::cli::Options;
 use crate::failure::Failure;
-use crate::lines::Lines;
-use crate::options::Options;
 use crate::output;
 use llama_cpp_bridge::sys::terminal;
 
@@ -13,7 +13,7 @@ use llama_cpp_bridge::sys::terminal;
 const CONTINUATION: &str = "| ";
 
 /// What came of waiting for a person.
-pub(crate) enum Typed {
+pub enum Typed {
     /// A message, or a command of the chat.
     Text(String),
     /// Ctrl-C at an empty prompt.
@@ -23,7 +23,7 @@ pub(crate) enum Typed {
 }
 
 /// One line as it was typed, or why there is none.
-pub(crate) enum Line {
+pub enum Line {
     /// Without its newline. One that was pasted may hold more of them.
     Text(String),
     /// Ctrl-C, or what else drops what is typed; true if there was nothing to drop.
@@ -34,28 +34,28 @@ pub(crate) enum Line {
 
 impl Line {
     /// One that is no text: it is told, and dropped with what was typed before it.
-    pub(crate) fn not_text() -> Line {
+    pub fn not_text() -> Line {
         output::tell("that line is not valid UTF-8");
         Line::Interrupt(false)
     }
 }
 
 /// Reads messages.
-pub(crate) struct Editor {
+pub struct Editor {
     /// Absent where lines cannot be edited.
     lines: Option<Lines>,
 }
 
 impl Editor {
     /// An editor for the terminal.
-    pub(crate) fn new(options: &Options) -> Editor {
+    pub fn new(options: &Options) -> Editor {
         Editor {
             lines: Lines::new(options.history),
         }
     }
 
     /// Reads a message of one line, or of more where a line ends in a backslash.
-    pub(crate) fn read(&mut self, prompt: &str) -> Result<Typed, Failure> {
+    pub fn read(&mut self, prompt: &str) -> Result<Typed, Failure> {
         let mut text = String::new();
         loop {
             let shown = if text.is_empty() {

@@ -1,4 +1,4 @@
-//! `map`: a prompt a line in, an answer a line out, shared among the bridges by whoever is free.
+//! A prompt a line in, an answer a line out, shared among the bridges by whoever is free.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, IsTerminal, Read};
@@ -8,16 +8,14 @@ use std::time::{Duration, Instant};
 
 use llama_cpp_bridge::shared::endpoint::MAX_REQUEST_LIMIT;
 
-use crate::address::Address;
-use crate::connection::{self, Connection};
+use super::progress::Progress;
+use super::queue::{Answer, Line, Next, Queue};
+use crate::cli::{Each, Options};
+use crate::connection::{self, Address, Connection, Reply};
 use crate::failure::{self, Failure};
 use crate::generate::{self, Sampling, quote};
 use crate::input;
-use crate::options::{Each, Options};
 use crate::output;
-use crate::progress::Progress;
-use crate::queue::{Answer, Line, Next, Queue};
-use crate::reply::Reply;
 
 /// Requests that are sent to a bridge for each that it works on at once (INFO's `parallel`, 1 where
 /// it tells none): the next lie ready when answers are finished. More would leave lines with a busy
@@ -44,7 +42,7 @@ struct Work {
 }
 
 /// Answers the lines of standard input.
-pub(crate) fn run(options: Options) -> Result<(), Failure> {
+pub fn run(options: Options) -> Result<(), Failure> {
     let sampling = Sampling::from_options(&options)?;
     let sockets = options.sockets.clone();
     let work = Arc::new(Work {
@@ -252,7 +250,7 @@ impl Work {
 
 impl Answer {
     /// The answer to a line that no bridge answers.
-    pub(crate) fn client_error(message: String) -> Answer {
+    pub fn client_error(message: String) -> Answer {
         Answer {
             error: Some((message, failure::REFUSED)),
             ..Answer::default()

@@ -3,14 +3,14 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use super::queue::Count;
 use crate::output;
-use crate::queue::Count;
 
 /// Puts the cursor at the start of the line and empties the line.
 const CLEAR_LINE: &str = "\r\x1b[K";
 
 /// The line, if standard error is a terminal where nobody types the prompts.
-pub(crate) struct Progress {
+pub struct Progress {
     shown: bool,
     begin: Instant,
     drawn: Option<Instant>,
@@ -18,10 +18,10 @@ pub(crate) struct Progress {
 
 impl Progress {
     /// How often the line is drawn anew at most.
-    pub(crate) const TICK: Duration = Duration::from_millis(200);
+    pub const TICK: Duration = Duration::from_millis(200);
 
     /// A line that counts from now.
-    pub(crate) fn new() -> Self {
+    pub fn new() -> Self {
         Progress {
             shown: io::stderr().is_terminal() && !io::stdin().is_terminal(),
             begin: Instant::now(),
@@ -30,12 +30,12 @@ impl Progress {
     }
 
     /// True if there is a terminal to show it on.
-    pub(crate) fn is_shown(&self) -> bool {
+    pub fn is_shown(&self) -> bool {
         self.shown
     }
 
     /// Draws the line, unless it was drawn a moment ago.
-    pub(crate) fn show(&mut self, count: impl FnOnce() -> Count) {
+    pub fn show(&mut self, count: impl FnOnce() -> Count) {
         let fresh = self.drawn.is_some_and(|drawn| drawn.elapsed() < Self::TICK);
         if !self.shown || fresh {
             return;
@@ -46,7 +46,7 @@ impl Progress {
     }
 
     /// Takes the line off the terminal, for text that goes there.
-    pub(crate) fn clear(&mut self) {
+    pub fn clear(&mut self) {
         if self.drawn.take().is_some() {
             output::show(CLEAR_LINE);
         }

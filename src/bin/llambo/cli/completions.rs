@@ -2,10 +2,10 @@
 
 use std::fmt::Write;
 
-use crate::table::{COMMANDS, OPTIONS, OptionRow, Takes};
+use super::table::{COMMANDS, OPTIONS, OptionRow, SHELLS, Takes};
 
-/// The script for a shell of [`crate::table::SHELLS`].
-pub(crate) fn script(shell: &str) -> String {
+/// The script for one of the [`SHELLS`].
+pub fn script(shell: &str) -> String {
     match shell {
         "bash" => bash(),
         "zsh" => zsh(),
@@ -94,7 +94,7 @@ complete -F _llambo llambo
         commands = command_names("|"),
         paths = pattern(|takes| matches!(takes, Takes::Path(_))),
         choices = pattern(|takes| matches!(takes, Takes::Choice(_))),
-        shells = crate::table::SHELLS.join(" "),
+        shells = SHELLS.join(" "),
         all = all.join(" "),
         words = command_names(" "),
     )

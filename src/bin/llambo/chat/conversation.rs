@@ -2,14 +2,13 @@
 
 use std::io::{self, IsTerminal};
 
-use crate::connection::Connection;
-use crate::editor::{Editor, Typed};
+use super::editor::{Editor, Typed};
+use super::interrupt::Interrupts;
+use crate::cli::Options;
+use crate::connection::{Connection, Reply};
 use crate::failure::{self, Failure};
 use crate::generate::{self, Message, Sampling};
-use crate::interrupt::Interrupts;
-use crate::options::Options;
 use crate::output;
-use crate::reply::Reply;
 
 /// What is shown where the person is to type.
 const PROMPT: &str = "> ";
@@ -59,7 +58,7 @@ struct Chat<'a> {
 }
 
 /// `chat`: one answer where there is a message; without one, at a terminal, a conversation.
-pub(crate) fn or_once(options: &Options) -> Result<(), Failure> {
+pub fn or_once(options: &Options) -> Result<(), Failure> {
     if options.operands.is_empty() && io::stdin().is_terminal() {
         return run(options);
     }
@@ -68,7 +67,7 @@ pub(crate) fn or_once(options: &Options) -> Result<(), Failure> {
 
 /// Talks until the person has had enough. The connection is made anew for each turn: a bridge
 /// serves one client at a time, and others should not wait while somebody thinks.
-pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+pub fn run(options: &Options) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::Usage(
             "no command given, and a chat needs a terminal on standard input".to_string(),

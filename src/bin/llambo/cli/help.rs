@@ -2,13 +2,13 @@
 
 use std::fmt::Write;
 
-use crate::table::{COMMANDS, CommandRow, OPTIONS, OptionRow};
+use super::table::{COMMANDS, CommandRow, OPTIONS, OptionRow};
 
 /// Column at which the explanations start.
 const INDENT: usize = 28;
 
 /// The help of the program, or of one command.
-pub(crate) fn text(command: Option<&CommandRow>) -> String {
+pub fn text(command: Option<&CommandRow>) -> String {
     let mut text = String::new();
     if let Some(command) = command {
         let usage = format!(

@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 2;
 
 /// A line on its way to a bridge.
 #[derive(Debug)]
-pub(crate) struct Line {
+pub struct Line {
     /// Its number, from 0.
     pub index: usize,
     /// The prompt.
@@ -37,7 +37,7 @@ pub(crate) struct Line {
 
 /// An answer on its way out.
 #[derive(Default)]
-pub(crate) struct Answer {
+pub struct Answer {
     /// What is printed.
     pub text: String,
     /// The message and the exit status, where the answer is an error.
@@ -74,13 +74,13 @@ struct State {
 }
 
 /// Lines, answers, and who waits for them.
-pub(crate) struct Queue {
+pub struct Queue {
     state: Mutex<State>,
     changed: Condvar,
 }
 
 /// What the writer gets.
-pub(crate) enum Next {
+pub enum Next {
     /// The answer to the line of this number.
     Answer(usize, Answer),
     /// A message about a bridge.
@@ -94,7 +94,7 @@ pub(crate) enum Next {
 }
 
 /// How far the work is.
-pub(crate) struct Count {
+pub struct Count {
     /// Lines that were answered.
     pub done: usize,
     /// How many lines there are, once that is known.
@@ -103,7 +103,7 @@ pub(crate) struct Count {
 
 impl Queue {
     /// An empty queue, served by this many threads.
-    pub(crate) fn new(bridges: usize) -> Self {
+    pub fn new(bridges: usize) -> Self {
         Queue {
             state: Mutex::new(State {
                 bridges,
@@ -127,7 +127,7 @@ impl Queue {
     }
 
     /// Adds a line, once there is room for it, or the answer to one that cannot be asked.
-    pub(crate) fn push(&self, line: Result<String, Answer>) {
+    pub fn push(&self, line: Result<String, Answer>) {
         let mut state = self.state();
         while state.waiting_bytes > WAITING_BYTES || state.read > state.written + 10 * AHEAD {
             state = self.wait(state);
@@ -154,7 +154,7 @@ impl Queue {
     }
 
     /// Says that no line follows, and why if that is not as it should be.
-    pub(crate) fn end(&self, problem: Option<String>) {
+    pub fn end(&self, problem: Option<String>) {
         let mut state = self.state();
         state.ended = true;
         state.problem = problem;
@@ -163,7 +163,7 @@ impl Queue {
 
     /// Waits until there is a line to ask the bridge of this number. False once there will be none,
     /// not even one that another bridge leaves unfinished.
-    pub(crate) fn wait_for_line(&self, bridge: usize) -> bool {
+    pub fn wait_for_line(&self, bridge: usize) -> bool {
         let mut state = self.state();
         loop {
             if state.is_ready(bridge, state.held) {
@@ -177,19 +177,19 @@ impl Queue {
     }
 
     /// Says that a bridge is held from now on. Only those take lines.
-    pub(crate) fn hold(&self) {
+    pub fn hold(&self) {
         self.state().held += 1;
     }
 
     /// Says that a bridge is held no more.
-    pub(crate) fn release(&self) {
+    pub fn release(&self) {
         self.state().held -= 1;
         self.changed.notify_all();
     }
 
     /// Takes a line for the bridge of this number if there is one; `alone` if it will be the only one
     /// with it.
-    pub(crate) fn take(&self, bridge: usize, alone: bool) -> Option<Line> {
+    pub fn take(&self, bridge: usize, alone: bool) -> Option<Line> {
         let mut state = self.state();
         if !state.is_ready(bridge, state.held - 1) || (state.waiting.front()?.suspect && !alone) {
             return None;
@@ -202,7 +202,7 @@ impl Queue {
     }
 
     /// Brings the answer to a line that was taken.
-    pub(crate) fn answer(&self, line: &Line, answer: Answer) {
+    pub fn answer(&self, line: &Line, answer: Answer) {
         let mut state = self.state();
         state.asked -= 1;
         state.done += 1;
@@ -212,7 +212,7 @@ impl Queue {
 
     /// Gives lines back that the bridge of this number left unfinished; it was at work on the first
     /// so many of them.
-    pub(crate) fn give_back(
+    pub fn give_back(
         &self,
         lines: VecDeque<Line>,
         bridge: usize,
@@ -243,14 +243,14 @@ impl Queue {
     }
 
     /// Leaves a message for the person.
-    pub(crate) fn tell(&self, message: String) {
+    pub fn tell(&self, message: String) {
         self.state().messages.push_back(message);
         self.changed.notify_all();
     }
 
     /// Says that a thread asks no more, and if its bridge failed, what to tell the person of it
     /// and with which exit status.
-    pub(crate) fn retire(&self, failed: Option<(String, u8)>) {
+    pub fn retire(&self, failed: Option<(String, u8)>) {
         let mut state = self.state();
         state.bridges -= 1;
         if let Some((message, status)) = failed {
@@ -261,7 +261,7 @@ impl Queue {
     }
 
     /// The next message, or answer in order; waits for it, or this long if a time is given.
-    pub(crate) fn next(&self, time: Option<Duration>) -> Next {
+    pub fn next(&self, time: Option<Duration>) -> Next {
         let mut state = self.state();
         let mut waited = false;
         loop {
@@ -295,7 +295,7 @@ impl Queue {
     }
 
     /// How far the work is.
-    pub(crate) fn count(&self) -> Count {
+    pub fn count(&self) -> Count {
         let state = self.state();
         Count {
             done: state.done,
@@ -304,12 +304,12 @@ impl Queue {
     }
 
     /// The worst exit status of a bridge that failed; 0 if none did.
-    pub(crate) fn failed(&self) -> u8 {
+    pub fn failed(&self) -> u8 {
         self.state().failed
     }
 
     /// Why the input could not be read to its end, if so.
-    pub(crate) fn problem(&self) -> Option<String> {
+    pub fn problem(&self) -> Option<String> {
         self.state().problem.take()
     }
 }

@@ -7,7 +7,7 @@ use llama_cpp_bridge::shared::ranges::{self, Limit};
 
 /// What an option takes.
 #[derive(Clone, Copy)]
-pub(crate) enum Takes {
+pub enum Takes {
     /// Nothing: the option is a switch.
     Nothing,
     /// Any text, under this name in the help.
@@ -24,7 +24,7 @@ pub(crate) enum Takes {
 
 /// What an option means to the parser.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Meaning {
+pub enum Meaning {
     /// A path or `tcp:HOST:PORT`; repeatable.
     Socket,
     /// Seconds of silence.
@@ -72,7 +72,7 @@ pub(crate) enum Meaning {
 }
 
 /// An option.
-pub(crate) struct OptionRow {
+pub struct OptionRow {
     /// What it means.
     pub meaning: Meaning,
     /// The letter of its short form.
@@ -89,7 +89,7 @@ pub(crate) struct OptionRow {
 
 /// Which of the bridges that were named a command asks.
 #[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Sockets {
+pub enum Sockets {
     /// Only one may be named.
     One,
     /// The first that is free and has a model.
@@ -99,7 +99,7 @@ pub(crate) enum Sockets {
 }
 
 /// A command.
-pub(crate) struct CommandRow {
+pub struct CommandRow {
     /// The word on the command line.
     pub name: &'static str,
     /// Its operands in the help.
@@ -113,7 +113,7 @@ pub(crate) struct CommandRow {
 }
 
 /// The shells that `--completions` knows.
-pub(crate) const SHELLS: &[&str] = &["bash", "zsh", "fish"];
+pub const SHELLS: &[&str] = &["bash", "zsh", "fish"];
 
 /// The commands that read a text which may come on standard input.
 const READING: &[&str] = &["infer", "chat", "embed", "tokenize", "detokenize", "map"];
@@ -125,7 +125,7 @@ const MAP: &[&str] = &["map"];
 
 #[rustfmt::skip]
 /// Every option, in the order of the help.
-pub(crate) const OPTIONS: &[OptionRow] = &[
+pub const OPTIONS: &[OptionRow] = &[
     row(Meaning::Socket, Some('s'), "socket", Takes::Path("SOCKET"), &[],
         "socket's path, or tcp:HOST:PORT; repeatable"),
     row(Meaning::Timeout, None, "timeout", Takes::Decimal(0.001, 86_400.0), &[],
@@ -221,7 +221,7 @@ const fn limited(limit: &'static Limit, short: Option<char>, help: &'static str)
 
 #[rustfmt::skip]
 /// Every command, in the order of the help.
-pub(crate) const COMMANDS: &[CommandRow] = &[
+pub const COMMANDS: &[CommandRow] = &[
     command("ping", "", (0, 0), All, "ask whether the bridge answers"),
     command("status", "", (0, 0), All, "say which model is loaded"),
     command("info", "", (0, 0), All, "describe the bridge and its model"),
@@ -260,12 +260,12 @@ const fn command(
 
 impl OptionRow {
     /// True if the option may be given to this command.
-    pub(crate) fn belongs_to(&self, command: &str) -> bool {
+    pub fn belongs_to(&self, command: &str) -> bool {
         self.commands.is_empty() || self.commands.contains(&command)
     }
 
     /// The name of its value in the help, if it takes one.
-    pub(crate) fn value_name(&self) -> Option<&'static str> {
+    pub fn value_name(&self) -> Option<&'static str> {
         match self.takes {
             Takes::Nothing => None,
             Takes::Text(name) | Takes::Path(name) => Some(name),
@@ -280,16 +280,16 @@ impl OptionRow {
 }
 
 /// The row of an option by its long name.
-pub(crate) fn find_long(name: &str) -> Option<&'static OptionRow> {
+pub fn find_long(name: &str) -> Option<&'static OptionRow> {
     OPTIONS.iter().find(|option| option.long == name)
 }
 
 /// The row of an option by its letter.
-pub(crate) fn find_short(letter: char) -> Option<&'static OptionRow> {
+pub fn find_short(letter: char) -> Option<&'static OptionRow> {
     OPTIONS.iter().find(|option| option.short == Some(letter))
 }
 
 /// The row of a command.
-pub(crate) fn find_command(name: &str) -> Option<&'static CommandRow> {
+pub fn find_command(name: &str) -> Option<&'static CommandRow> {
     COMMANDS.iter().find(|command| command.name == name)
 }

@@ -13,7 +13,7 @@ use crate::failure::Failure;
 
 /// The place of a bridge.
 #[derive(Clone, Debug)]
-pub(crate) enum Address {
+pub enum Address {
     /// The path of a Unix socket.
     Unix(PathBuf),
     /// `HOST:PORT`.
@@ -22,7 +22,7 @@ pub(crate) enum Address {
 
 impl Address {
     /// Reads a path or `tcp:HOST:PORT`.
-    pub(crate) fn parse(value: OsString) -> Result<Self, String> {
+    pub fn parse(value: OsString) -> Result<Self, String> {
         if value.is_empty() {
             return Err("the path of the socket is empty".to_string());
         }
@@ -45,7 +45,7 @@ impl Address {
 
     /// Refuses a Unix socket that belongs to a stranger: anyone may make one in /tmp under the
     /// name where a bridge is expected, and would read the prompts and invent the answers.
-    pub(crate) fn check_owner(&self, trusted: &[u32]) -> Result<(), Failure> {
+    pub fn check_owner(&self, trusted: &[u32]) -> Result<(), Failure> {
         let Address::Unix(path) = self else {
             return Ok(());
         };
@@ -69,7 +69,7 @@ impl Address {
     }
 
     /// Why there is no connection, and how to get one.
-    pub(crate) fn refusal(&self, error: &io::Error) -> Failure {
+    pub fn refusal(&self, error: &io::Error) -> Failure {
         let reason = match error.kind() {
             ErrorKind::NotFound => "no such file".to_string(),
             ErrorKind::ConnectionRefused => "no bridge listens there".to_string(),
@@ -104,7 +104,7 @@ impl std::fmt::Display for Address {
 }
 
 /// The effective user id of this process: that of a socket it makes.
-pub(crate) fn own_uid() -> io::Result<u32> {
+pub fn own_uid() -> io::Result<u32> {
     let (socket, _) = UnixStream::pair()?;
     Ok(fs::File::from(OwnedFd::from(socket)).metadata()?.uid())
 }

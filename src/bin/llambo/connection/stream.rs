@@ -8,17 +8,17 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::address::Address;
+use super::address::Address;
+use super::reply::{Reply, Status};
+use crate::cli::Options;
 use crate::failure::Failure;
-use crate::options::Options;
 use crate::output;
-use crate::reply::{Reply, Status};
 
 /// A person who waits this long for the first sign of a bridge is told what is awaited.
 const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 /// An open connection.
-pub(crate) struct Connection {
+pub struct Connection {
     /// A Unix socket, or a TCP socket under the same type: all that is done with them is the same.
     stream: UnixStream,
     /// Where it leads.
@@ -35,7 +35,7 @@ pub(crate) struct Connection {
 impl Connection {
     /// Connects to the bridge that a command asks: of several, to the first that answers and has
     /// a model. Where none has, one that could tell so is as good as any.
-    pub(crate) fn open(options: &Options) -> Result<Self, Failure> {
+    pub fn open(options: &Options) -> Result<Self, Failure> {
         if let [only] = options.sockets.as_slice() {
             return Self::open_to(only, options);
         }
@@ -73,7 +73,7 @@ impl Connection {
 
     /// Asks what a bridge answers at once, whatever its model does: where it keeps silent, it serves
     /// somebody else.
-    pub(crate) fn quick(&mut self, verb: &str) -> Result<Reply, Failure> {
+    pub fn quick(&mut self, verb: &str) -> Result<Reply, Failure> {
         self.request(verb, "")?;
         self.reply().map_err(|failure| match failure {
             Failure::Silence(_) => Failure::Busy(format!(
@@ -86,7 +86,7 @@ impl Connection {
     }
 
     /// Connects to a bridge, after a look at who owns its socket.
-    pub(crate) fn open_to(address: &Address, options: &Options) -> Result<Self, Failure> {
+    pub fn open_to(address: &Address, options: &Options) -> Result<Self, Failure> {
         address.check_owner(&options.trusted)?;
         let stream = connect(address, options.timeout)?;
         let mut connection = Connection {
@@ -108,13 +108,13 @@ impl Connection {
     }
 
     /// Shows no notice of waiting: `map` has a line of its own.
-    pub(crate) fn without_notice(mut self) -> Self {
+    pub fn without_notice(mut self) -> Self {
         self.notice_due = false;
         self
     }
 
     /// Sends a request, as a netstring if a line could not carry its argument.
-    pub(crate) fn request(&mut self, verb: &str, argument: &str) -> Result<(), Failure> {
+    pub fn request(&mut self, verb: &str, argument: &str) -> Result<(), Failure> {
         match self.stream.write_all(&encode(verb, argument)) {
             Ok(()) => Ok(()),
             // A bridge that closed the connection may have said why: reading tells.
@@ -125,14 +125,14 @@ impl Connection {
     }
 
     /// The next reply; an end of the connection instead of it is a failure.
-    pub(crate) fn reply(&mut self) -> Result<Reply, Failure> {
+    pub fn reply(&mut self) -> Result<Reply, Failure> {
         self.next_reply()?
             .ok_or_else(|| self.lost("it closed the connection before the answer was complete"))
     }
 
     /// The next reply, or none when the bridge has closed the connection. A token that the bridge
     /// does not know is a failure.
-    pub(crate) fn next_reply(&mut self) -> Result<Option<Reply>, Failure> {
+    pub fn next_reply(&mut self) -> Result<Option<Reply>, Failure> {
         if self.token_due {
             let Some(reply) = self.any_reply()? else {
                 return Ok(None);
@@ -161,7 +161,7 @@ impl Connection {
     }
 
     /// The reply that ends a request; pieces before it are given to `piece`.
-    pub(crate) fn answer(
+    pub fn answer(
         &mut self,
         mut piece: impl FnMut(&str) -> Result<(), Failure>,
     ) -> Result<Reply, Failure> {
@@ -175,7 +175,7 @@ impl Connection {
     }
 
     /// A second handle on the same socket, for a thread that sends or closes it.
-    pub(crate) fn sender(&self) -> Result<UnixStream, Failure> {
+    pub fn sender(&self) -> Result<UnixStream, Failure> {
         self.stream
             .try_clone()
             .map_err(|error| self.lost(&error.to_string()))
@@ -183,7 +183,7 @@ impl Connection {
 
     /// Where to put requests that are sent while replies are read: neither side ever waits for the
     /// other to read first.
-    pub(crate) fn sending(&self) -> Result<mpsc::Sender<Vec<u8>>, Failure> {
+    pub fn sending(&self) -> Result<mpsc::Sender<Vec<u8>>, Failure> {
         let (sender, requests) = mpsc::channel::<Vec<u8>>();
         let mut stream = self.sender()?;
         // A bridge at work need not read; how long it may be silent, whoever reads its replies knows.
@@ -198,12 +198,12 @@ impl Connection {
     }
 
     /// The failure of having heard nothing.
-    pub(crate) fn silence(&self) -> Failure {
+    pub fn silence(&self) -> Failure {
         Failure::Silence(silence_text(&self.address, self.timeout))
     }
 
     /// The failure of a connection that ended.
-    pub(crate) fn lost(&self, reason: &str) -> Failure {
+    pub fn lost(&self, reason: &str) -> Failure {
         Failure::Lost(format!("lost the bridge at {}: {reason}", self.address))
     }
 
@@ -275,13 +275,13 @@ impl Drop for Connection {
 }
 
 /// Tells a bridge that no more requests come.
-pub(crate) fn finish(stream: &UnixStream) {
+pub fn finish(stream: &UnixStream) {
     // A bridge that is gone already needs no telling.
     let _ = stream.shutdown(Shutdown::Write);
 }
 
 /// A request as bytes: a line, or a netstring where the argument holds what a line cannot carry.
-pub(crate) fn encode(verb: &str, argument: &str) -> Vec<u8> {
+pub fn encode(verb: &str, argument: &str) -> Vec<u8> {
     if argument.is_empty() {
         return format!("{verb}\n").into_bytes();
     }
@@ -328,11 +328,11 @@ fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
 }
 
 /// Reports of a socket whose other end takes no more.
-pub(crate) fn is_end(kind: ErrorKind) -> bool {
+pub fn is_end(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 /// Reports of a socket whose timeout has run out: Linux says one, other systems the other.
-pub(crate) fn is_timeout(error: &io::Error) -> bool {
+pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -6,7 +6,7 @@ use crate::failure::Failure;
 
 /// The kinds of reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Status {
+pub enum Status {
     /// The request is done.
     Ok,
     /// The request failed.
@@ -17,7 +17,7 @@ pub(crate) enum Status {
 
 /// A reply.
 #[derive(Debug)]
-pub(crate) struct Reply {
+pub struct Reply {
     /// The line as it came, without its newline.
     pub line: String,
     /// What kind of reply it is.
@@ -30,7 +30,7 @@ pub(crate) struct Reply {
 
 /// The value of a field.
 #[derive(Debug)]
-pub(crate) enum Field {
+pub enum Field {
     /// A string, its escapes undone.
     Text(String),
     /// Anything else, as the bridge wrote it.
@@ -39,7 +39,7 @@ pub(crate) enum Field {
 
 impl Reply {
     /// Reads a line; the error says what is wrong with it.
-    pub(crate) fn parse(line: String) -> Result<Reply, String> {
+    pub fn parse(line: String) -> Result<Reply, String> {
         let start: String = line.chars().take(60).collect();
         let object = json::parse(&line).ok();
         let Some(object) = object.filter(|value| matches!(value.kind, Kind::Object(_))) else {
@@ -81,13 +81,13 @@ impl Reply {
     }
 
     /// The value of a field.
-    pub(crate) fn field(&self, name: &str) -> Option<&Field> {
+    pub fn field(&self, name: &str) -> Option<&Field> {
         let found = self.fields.iter().find(|(key, _)| key == name);
         found.map(|(_, value)| value)
     }
 
     /// The value of a field that is text; empty if there is none.
-    pub(crate) fn text(&self, name: &str) -> &str {
+    pub fn text(&self, name: &str) -> &str {
         match self.field(name) {
             Some(Field::Text(text)) => text,
             _ => "",
@@ -95,12 +95,12 @@ impl Reply {
     }
 
     /// The value of a field that is a count; 0 if there is none.
-    pub(crate) fn count(&self, name: &str) -> u64 {
+    pub fn count(&self, name: &str) -> u64 {
         self.json(name).parse().unwrap_or_default()
     }
 
     /// The numbers of an array, separated by blanks.
-    pub(crate) fn numbers(&self, name: &str) -> String {
+    pub fn numbers(&self, name: &str) -> String {
         let array = self.json(name).trim_matches(['[', ']']);
         let words: Vec<&str> = array.split(',').map(str::trim).collect();
         words.join(" ")
@@ -108,23 +108,23 @@ impl Reply {
 
     /// True if this reply to INFO tells of a model. One that is unloaded while nobody needs it counts:
     /// it is named all the same. A bridge of version 0.1 has no field `loaded`.
-    pub(crate) fn has_model(&self) -> bool {
+    pub fn has_model(&self) -> bool {
         self.json("loaded") == "true" || self.field("model").is_some()
     }
 
     /// True if the answer ended for want of room, and not by itself.
-    pub(crate) fn is_cut(&self) -> bool {
+    pub fn is_cut(&self) -> bool {
         matches!(self.text("finish_reason"), "length" | "context")
     }
 
     /// The outcome of a reply that was printed as it is: an error leaves only its exit status.
-    pub(crate) fn told(self) -> Result<Reply, Failure> {
+    pub fn told(self) -> Result<Reply, Failure> {
         self.into_result()
             .map_err(|failure| Failure::Told(failure.status()))
     }
 
     /// An error reply as a failure, any other as it is.
-    pub(crate) fn into_result(self) -> Result<Reply, Failure> {
+    pub fn into_result(self) -> Result<Reply, Failure> {
         if self.status == Status::Error {
             let code = self.text("code").to_string();
             return Err(Failure::Bridge {

@@ -23,14 +23,14 @@ enum Event<T> {
 type Report = Box<dyn Fn() + Send>;
 
 /// Takes the interrupts of the process.
-pub(crate) struct Interrupts {
+pub struct Interrupts {
     report: Arc<Mutex<Option<Report>>>,
 }
 
 impl Interrupts {
     /// From now on an interrupt no longer ends the process. To be called before other threads are
     /// started.
-    pub(crate) fn take() -> Self {
+    pub fn take() -> Self {
         terminal::hold_interrupts(true);
         let report: Arc<Mutex<Option<Report>>> = Arc::default();
         let shared = Arc::clone(&report);
@@ -48,7 +48,7 @@ impl Interrupts {
     /// Does work that tells its connection as soon as it has one. An interrupt ends the connection,
     /// and the work with it; if there was none yet, the work is left to itself, and there is no
     /// outcome. The second part is true if there was an interrupt.
-    pub(crate) fn during<T: Send + 'static>(
+    pub fn during<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Fn(UnixStream) -> Result<(), Failure>) -> T + Send + 'static,
     ) -> (Option<T>, bool) {

@@ -1,17 +1,17 @@
-//! The command line, read by the tables of [`crate::table`]. Reading it opens nothing.
+//! The command line, read by the tables of [`table`]. Reading it opens nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use crate::address::Address;
+use super::table::{self, CommandRow, Meaning, OptionRow, Sockets, Takes};
+use crate::connection::Address;
 use crate::failure::Failure;
-use crate::table::{self, CommandRow, Meaning, OptionRow, Sockets, Takes};
 use lexopt::Arg;
 use llama_cpp_bridge::shared::endpoint::{DEFAULT_MAX_REQUEST, DEFAULT_SOCKET};
 
 /// What the command line asks for.
 #[derive(Clone, Default)]
-pub(crate) enum Task {
+pub enum Task {
     /// A command of the table.
     Command(&'static CommandRow),
     /// No command: an interactive chat, if there is a terminal.
@@ -27,7 +27,7 @@ pub(crate) enum Task {
 
 /// A grammar that constrains the answer. At most one can be given.
 #[derive(Clone)]
-pub(crate) enum Constraint {
+pub enum Constraint {
     /// A file with a GBNF grammar.
     GrammarFile(OsString),
     /// A JSON schema.
@@ -38,7 +38,7 @@ pub(crate) enum Constraint {
 
 /// What `map` asks for each line.
 #[derive(Clone, Copy, Default, PartialEq)]
-pub(crate) enum Each {
+pub enum Each {
     /// The text that follows it.
     #[default]
     Infer,
@@ -50,7 +50,7 @@ pub(crate) enum Each {
 
 /// A command line.
 #[derive(Clone, Default)]
-pub(crate) struct Options {
+pub struct Options {
     /// What to do.
     pub task: Task,
     /// The operands of the command.
@@ -74,7 +74,7 @@ pub(crate) struct Options {
     /// Stop strings.
     pub stop: Vec<String>,
     /// The grammar or schema.
-    pub(crate) constraint: Option<Constraint>,
+    pub constraint: Option<Constraint>,
     /// The system message of a chat.
     pub system: Option<String>,
     /// Text around each line of `map`; holds `{}` at least once.
@@ -91,7 +91,7 @@ pub(crate) struct Options {
 
 /// Reads a command line; `socket_variable` is the value of the variable that names a
 /// socket, `auth_variable` that of the one that names the file with a token.
-pub(crate) fn parse(
+pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     socket_variable: Option<OsString>,
     auth_variable: Option<OsString>,
@@ -148,7 +148,7 @@ pub(crate) fn parse(
 impl Options {
     /// True if answers are JSON texts, in which a newline means as much as a blank: their strings
     /// hold none.
-    pub(crate) fn wants_json_text(&self) -> bool {
+    pub fn wants_json_text(&self) -> bool {
         matches!(
             self.constraint,
             Some(Constraint::Schema(_) | Constraint::SchemaFile(_))

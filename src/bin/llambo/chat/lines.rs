@@ -16,7 +16,7 @@ use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{ColorMode, Context, Editor, Helper};
 
-use crate::editor::Line;
+use super::editor::Line;
 use crate::failure::Failure;
 use crate::output;
 
@@ -27,7 +27,7 @@ const REMEMBERED: usize = 1000;
 const PLAIN_TERMINALS: &[&str] = &["dumb", "cons25", "emacs"];
 
 /// The editor and its history.
-pub(crate) struct Lines {
+pub struct Lines {
     editor: Editor<Watch, FileHistory>,
     /// Where the history is kept between chats; absent if it is not.
     file: Option<PathBuf>,
@@ -60,7 +60,7 @@ impl Helper for Watch {}
 impl Lines {
     /// The editor, with the history of earlier chats if it is wanted; `None` where the terminal is
     /// not one for it.
-    pub(crate) fn new(history: bool) -> Option<Lines> {
+    pub fn new(history: bool) -> Option<Lines> {
         let terminal = env::var("TERM").unwrap_or_default();
         if PLAIN_TERMINALS.contains(&terminal.as_str()) {
             return None;
@@ -86,7 +86,7 @@ impl Lines {
     }
 
     /// Reads a line.
-    pub(crate) fn read(&mut self, prompt: &str) -> Result<Line, Failure> {
+    pub fn read(&mut self, prompt: &str) -> Result<Line, Failure> {
         match self.editor.readline(prompt) {
             Ok(line) => Ok(Line::Text(line)),
             Err(ReadlineError::Interrupted) => {
@@ -104,7 +104,7 @@ impl Lines {
     }
 
     /// Adds a message to the history.
-    pub(crate) fn remember(&mut self, text: &str) {
+    pub fn remember(&mut self, text: &str) {
         let _ = self.editor.add_history_entry(text);
         let Some(file) = &self.file else {
             return;

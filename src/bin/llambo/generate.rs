@@ -12,7 +12,7 @@ use crate::cli::{Constraint, Options};
 use crate::connection::{Connection, Reply};
 use crate::failure::Failure;
 use crate::input;
-use crate::output;
+use crate::output::{self, json_string};
 
 /// A turn of a conversation.
 pub struct Message {
@@ -60,7 +60,7 @@ impl Sampling {
             None => {}
             Some(Constraint::GrammarFile(path)) => {
                 let grammar = read(path, options)?;
-                members.push_str(&format!(",\"grammar\":{}", quote(&grammar)));
+                members.push_str(&format!(",\"grammar\":{}", json_string(&grammar)));
             }
             Some(Constraint::Schema(text)) => {
                 members.push_str(&schema("--json-schema", text)?);
@@ -95,7 +95,7 @@ impl Sampling {
     pub fn of_prompt(&self, prompt: &str) -> String {
         format!(
             "{{\"prompt\":{},\"stream\":true{}}}",
-            quote(prompt),
+            json_string(prompt),
             self.members()
         )
     }
@@ -108,7 +108,7 @@ impl Sampling {
                 format!(
                     "{{\"role\":\"{}\",\"content\":{}}}",
                     message.role,
-                    quote(&message.content)
+                    json_string(&message.content)
                 )
             })
             .collect();
@@ -142,7 +142,7 @@ pub fn run(options: &Options, chat: bool) -> Result<(), Failure> {
     } else {
         sampling.of_prompt(&prompt)
     };
-    let mut connection = Connection::open(options)?;
+    let mut connection = options.bridges.connect()?;
     let mut shown = String::new();
     ask(
         &mut connection,
@@ -244,9 +244,4 @@ fn schema(source: &str, text: &str) -> Result<String, Failure> {
     // A newline between the tokens of JSON means as much as a blank.
     let line = value.source.replace(['\n', '\r'], " ");
     Ok(format!(",\"json_schema\":{line}"))
-}
-
-/// Makes a JSON string of a text.
-pub fn quote(text: &str) -> String {
-    miniserde::json::to_string(text)
 }

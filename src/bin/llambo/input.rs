@@ -1,10 +1,14 @@
 //! Texts from the command line and from standard input.
 
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io::{self, IsTerminal, Read};
+use std::path::Path;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
+
+use llama_cpp_bridge::shared::token_file;
 
 use crate::cli::Options;
 use crate::failure::Failure;
@@ -134,6 +138,15 @@ fn patiently<T>(read: impl FnOnce() -> T) -> T {
     let outcome = read();
     drop(done);
     outcome
+}
+
+/// The first token in a file that nobody else can read.
+pub fn token(path: &OsStr) -> Result<String, Failure> {
+    let path = Path::new(path);
+    let file = File::open(path).map_err(|error| error.to_string());
+    let tokens = file.and_then(token_file::read);
+    let tokens = tokens.map(|mut tokens| tokens.swap_remove(0));
+    tokens.map_err(|reason| Failure::Usage(format!("--auth-file: {}: {reason}", path.display())))
 }
 
 fn not_empty(text: String) -> Result<String, Failure> {

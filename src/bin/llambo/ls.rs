@@ -11,9 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::cli::Options;
-use crate::connection::{self, Address, Connection};
+use crate::connection::{self, Address, Bridges};
 use crate::failure::Failure;
-use crate::generate::quote;
 use crate::output;
 
 /// The environment variable that names the directories to look in, separated by colons.
@@ -39,7 +38,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let directories = directories();
     let mut paths: BTreeSet<PathBuf> = directories.iter().flat_map(|path| sockets(path)).collect();
     let mut places = Vec::new();
-    for address in &options.sockets {
+    for address in &options.bridges.addresses {
         match address {
             // What was not named is listed only if it is there.
             Address::Unix(path) if path.exists() => drop(paths.insert(path.clone())),
@@ -48,14 +47,14 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         }
     }
     let addresses = paths.into_iter().map(Address::Unix).chain(places);
-    let options = Options {
-        timeout: options.timeout.or(Some(PATIENCE)),
-        ..options.clone()
+    let bridges = Bridges {
+        timeout: options.bridges.timeout.or(Some(PATIENCE)),
+        ..options.bridges.clone()
     };
     let asked: Vec<_> = addresses
         .map(|address| {
-            let options = options.clone();
-            thread::spawn(move || look(&address, &options))
+            let bridges = bridges.clone();
+            thread::spawn(move || look(&address, &bridges))
         })
         .collect();
     let rows: Vec<Row> = asked
@@ -103,7 +102,7 @@ fn sockets(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Asks one of them; `None` if nobody listens there any more.
-fn look(address: &Address, options: &Options) -> Option<Row> {
+fn look(address: &Address, bridges: &Bridges) -> Option<Row> {
     let row = |state, model| {
         Some(Row {
             socket: address.to_string(),
@@ -111,7 +110,7 @@ fn look(address: &Address, options: &Options) -> Option<Row> {
             model,
         })
     };
-    let mut connection = match Connection::open_to(address, options) {
+    let mut connection = match bridges.connect_to(address) {
         Ok(connection) => connection.without_notice(),
         Err(Failure::Untrusted(_)) => return row("not trusted", None),
         Err(Failure::Forbidden(_)) => return row("denied", None),
@@ -137,11 +136,11 @@ fn print(rows: &[Row], json: bool) -> Result<(), Failure> {
     if json {
         for row in rows {
             let model = row.model.as_ref();
-            let model = model.map(|model| format!(",\"model\":{}", quote(model)));
+            let model = model.map(|model| format!(",\"model\":{}", output::json_string(model)));
             output::print_line(&format!(
                 "{{\"socket\":{},\"state\":{}{}}}",
-                quote(&row.socket),
-                quote(row.state),
+                output::json_string(&row.socket),
+                output::json_string(row.state),
                 model.unwrap_or_default()
             ))?;
         }

@@ -7,7 +7,6 @@
 // In a program nothing can be reached from outside; the walls are the private modules.
 #![allow(unreachable_pub)]
 
-mod auth;
 mod chat;
 mod cli;
 mod connection;
@@ -45,11 +44,11 @@ fn run() -> Result<(), Failure> {
     let mut options = cli::parse(
         env::args_os().skip(1),
         env::var_os(SOCKET_VARIABLE),
-        env::var_os(auth::FILE_VARIABLE),
+        env::var_os(cli::AUTH_FILE_VARIABLE),
     )?;
     if let (Task::Interactive | Task::Command(_), Some(file)) = (&options.task, &options.auth_file)
     {
-        options.token = Some(auth::token(file)?);
+        options.bridges.token = Some(input::token(file)?);
     }
     match &options.task {
         Task::Help(command) => output::print(&cli::help(*command)),

@@ -26,6 +26,11 @@ pub fn print_line(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// A text as a JSON string.
+pub fn json_string(text: &str) -> String {
+    miniserde::json::to_string(text)
+}
+
 /// Writes a message to standard error, each line of it under llambo's name. One that cannot be
 /// written is nobody's to hear.
 pub fn tell(message: &str) {

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Instant;
 
 use crate::cli::Options;
-use crate::connection::{self, Connection, Status};
+use crate::connection::{self, Status};
 use crate::failure::{self, Failure};
 use crate::output;
 
@@ -53,7 +53,7 @@ impl Write for Patient<'_> {
 
 /// Copies until the bridge has answered everything. A silence counts only while a reply is due.
 pub fn run(options: &Options) -> Result<(), Failure> {
-    let mut connection = Connection::open(options)?.without_notice();
+    let mut connection = options.bridges.connect()?.without_notice();
     let progress = Arc::new(Mutex::new(Progress::default()));
     let sender = connection.sender()?;
     {
@@ -94,7 +94,7 @@ impl Progress {
     /// True if nothing is due, or was sent so lately that the silence is younger than it may be.
     fn excuses(&self, answered: usize, options: &Options) -> bool {
         let silence = self.sent.map(|sent| sent.elapsed());
-        !self.stuck && (answered >= self.requests || silence < options.timeout)
+        !self.stuck && (answered >= self.requests || silence < options.bridges.timeout)
     }
 }
 

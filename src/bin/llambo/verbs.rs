@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use crate::cli::{CommandRow, Options, Sockets};
-use crate::connection::{Connection, Field, Reply};
+use crate::connection::{Field, Reply};
 use crate::failure::{self, Failure};
-use crate::generate::quote;
 use crate::input;
 use crate::output;
 
@@ -15,21 +14,24 @@ pub fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
     let argument = argument(command.name, options)?;
     let verb = command.name.to_ascii_uppercase();
     if command.sockets == Sockets::FirstFree {
-        let mut connection = Connection::open(options)?;
+        let mut connection = options.bridges.connect()?;
         connection.request(&verb, &argument)?;
         return print(command.name, connection.reply()?, options.json, None);
     }
-    let several = options.sockets.len() > 1;
+    let several = options.bridges.addresses.len() > 1;
     let mut worst = failure::DONE;
-    for address in &options.sockets {
-        let outcome = Connection::open_to(address, options).and_then(|mut connection| {
-            // These take their time; all others are answered at once.
-            if !["load", "save", "restore"].contains(&command.name) {
-                return connection.quick(&verb);
-            }
-            connection.request(&verb, &argument)?;
-            connection.reply()
-        });
+    for address in &options.bridges.addresses {
+        let outcome = options
+            .bridges
+            .connect_to(address)
+            .and_then(|mut connection| {
+                // These take their time; all others are answered at once.
+                if !["load", "save", "restore"].contains(&command.name) {
+                    return connection.quick(&verb);
+                }
+                connection.request(&verb, &argument)?;
+                connection.reply()
+            });
         let name = several.then(|| address.to_string());
         let outcome =
             outcome.and_then(|reply| print(command.name, reply, options.json, name.as_deref()));
@@ -64,9 +66,11 @@ fn argument(name: &str, options: &Options) -> Result<String, Failure> {
 fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<(), Failure> {
     if json {
         let line = match name {
-            Some(name) => reply
-                .line
-                .replacen('{', &format!("{{\"socket\":{},", quote(name)), 1),
+            Some(name) => reply.line.replacen(
+                '{',
+                &format!("{{\"socket\":{},", output::json_string(name)),
+                1,
+            ),
             None => reply.line.clone(),
         };
         output::print_line(&line)?;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal};
 use super::editor::{Editor, Typed};
 use super::interrupt::Interrupts;
 use crate::cli::Options;
-use crate::connection::{Connection, Reply};
+use crate::connection::Reply;
 use crate::failure::{self, Failure};
 use crate::generate::{self, Message, Sampling};
 use crate::output;
@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         tokens: 0,
         unanswered: None,
     };
-    let mut editor = Editor::new(options);
+    let mut editor = Editor::new(options.history);
     loop {
         let typed = match editor.read(PROMPT)? {
             Typed::Text(typed) => typed,
@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
 
 /// Says whom one talks to; a bridge that is not there ends the chat before it begins.
 fn greet(options: &Options) -> Result<(), Failure> {
-    let mut connection = Connection::open(options)?;
+    let mut connection = options.bridges.connect()?;
     let reply = connection.quick("STATUS")?.into_result()?;
     output::show(&format!(
         "{} ({})\n/help shows the commands, Ctrl-D ends.\n",
@@ -179,7 +179,7 @@ impl Chat<'_> {
         let (options, sampling) = (self.options.clone(), self.sampling.clone());
         let (outcome, stopped) = self.interrupts.during(move |connected| {
             let mut shown = String::new();
-            let outcome = Connection::open(&options).and_then(|mut connection| {
+            let outcome = options.bridges.connect().and_then(|mut connection| {
                 connected(connection.sender()?)?;
                 generate::ask(
                     &mut connection,

@@ -1,13 +1,10 @@
 //! The lines that a person types: edited where the build and the terminal allow it, as they come
 //! where not.
 
-use std::io;
-
+use super::line::{self, Line};
 use super::lines::Lines;
-use crate::cli::Options;
 use crate::failure::Failure;
 use crate::output;
-use llama_cpp_bridge::sys::terminal;
 
 /// What is shown where a message goes on.
 const CONTINUATION: &str = "| ";
@@ -22,24 +19,6 @@ pub enum Typed {
     End,
 }
 
-/// One line as it was typed, or why there is none.
-pub enum Line {
-    /// Without its newline. One that was pasted may hold more of them.
-    Text(String),
-    /// Ctrl-C, or what else drops what is typed; true if there was nothing to drop.
-    Interrupt(bool),
-    /// Ctrl-D.
-    End,
-}
-
-impl Line {
-    /// One that is no text: it is told, and dropped with what was typed before it.
-    pub fn not_text() -> Line {
-        output::tell("that line is not valid UTF-8");
-        Line::Interrupt(false)
-    }
-}
-
 /// Reads messages.
 pub struct Editor {
     /// Absent where lines cannot be edited.
@@ -47,10 +26,10 @@ pub struct Editor {
 }
 
 impl Editor {
-    /// An editor for the terminal.
-    pub fn new(options: &Options) -> Editor {
+    /// An editor for the terminal, with the history of earlier chats if it is wanted.
+    pub fn new(history: bool) -> Editor {
         Editor {
-            lines: Lines::new(options.history),
+            lines: Lines::new(history),
         }
     }
 
@@ -65,7 +44,7 @@ impl Editor {
             };
             let line = match &mut self.lines {
                 Some(lines) => lines.read(shown)?,
-                None => plain(shown)?,
+                None => line::read(shown)?,
             };
             match line {
                 Line::Text(line) => match line.strip_suffix('\\') {
@@ -99,25 +78,5 @@ impl Editor {
             output::tell("this terminal or this llambo has no line editing; try: rlwrap llambo");
         }
         String::new()
-    }
-}
-
-/// Reads a line as the terminal gives it. Ctrl-C ends llambo meanwhile.
-fn plain(prompt: &str) -> Result<Line, Failure> {
-    output::show(prompt);
-    let mut line = String::new();
-    terminal::hold_interrupts(false);
-    let outcome = io::stdin().read_line(&mut line);
-    terminal::hold_interrupts(true);
-    match outcome {
-        Ok(0) => {
-            output::show("\n");
-            Ok(Line::End)
-        }
-        Ok(_) => Ok(Line::Text(line.trim_end_matches(['\n', '\r']).to_string())),
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Line::not_text()),
-        Err(error) => Err(Failure::Usage(format!(
-            "cannot read standard input: {error}"
-        ))),
     }
 }

@@ -16,7 +16,7 @@ use rustyline::history::FileHistory;
 use rustyline::validate::Validator;
 use rustyline::{ColorMode, Context, Editor, Helper};
 
-use super::editor::Line;
+use super::line::Line;
 use crate::failure::Failure;
 use crate::output;
 

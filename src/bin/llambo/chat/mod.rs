@@ -5,6 +5,7 @@
 mod conversation;
 mod editor;
 mod interrupt;
+mod line;
 #[cfg(feature = "line-editing")]
 mod lines;
 #[cfg(not(feature = "line-editing"))]

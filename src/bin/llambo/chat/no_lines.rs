@@ -1,6 +1,6 @@
 //! In place of line editing, in builds without the feature `line-editing`.
 
-use super::editor::Line;
+use super::line::Line;
 use crate::failure::Failure;
 
 /// No editor: there is never one.

@@ -4,10 +4,13 @@ use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use super::table::{self, CommandRow, Meaning, OptionRow, Sockets, Takes};
-use crate::connection::Address;
+use crate::connection::{Address, Bridges};
 use crate::failure::Failure;
 use lexopt::Arg;
 use llama_cpp_bridge::shared::endpoint::{DEFAULT_MAX_REQUEST, DEFAULT_SOCKET};
+
+/// The environment variable that names the file of the token.
+pub const AUTH_FILE_VARIABLE: &str = "LLAMBO_AUTH_FILE";
 
 /// What the command line asks for.
 #[derive(Clone, Default)]
@@ -55,20 +58,14 @@ pub struct Options {
     pub task: Task,
     /// The operands of the command.
     pub operands: Vec<OsString>,
-    /// The bridges, at least one.
-    pub sockets: Vec<Address>,
-    /// How long a silence may last; for ever if absent.
-    pub timeout: Option<Duration>,
+    /// The bridges to ask.
+    pub bridges: Bridges,
     /// The longest text, in bytes.
     pub max_request: u64,
     /// Print replies instead of text.
     pub json: bool,
-    /// Users whose sockets are trusted beside root's and the caller's own.
-    pub trusted: Vec<u32>,
     /// The file that holds the token for bridges which want one.
     pub auth_file: Option<OsString>,
-    /// That token, once the file is read.
-    pub token: Option<String>,
     /// Fields of GENERATE with their JSON values, each at most once.
     pub fields: Vec<(&'static str, String)>,
     /// Stop strings.
@@ -170,16 +167,17 @@ impl Options {
         match option.meaning {
             Meaning::Socket => {
                 let value = value.unwrap_or_default();
-                self.sockets
+                self.bridges
+                    .addresses
                     .push(Address::parse(value).map_err(Failure::Usage)?);
             }
             Meaning::Timeout => {
-                self.timeout = Some(Duration::from_secs_f64(number(option, value)?));
+                self.bridges.timeout = Some(Duration::from_secs_f64(number(option, value)?));
             }
             Meaning::MaxRequest => self.max_request = number(option, value)? as u64,
             Meaning::Json => self.json = true,
             Meaning::AuthFile => self.auth_file = value,
-            Meaning::TrustUid => self.trusted.push(number(option, value)? as u32),
+            Meaning::TrustUid => self.bridges.trusted.push(number(option, value)? as u32),
             Meaning::Field(name) => self.field(name, number(option, value)?.to_string()),
             Meaning::Switch(name) => self.field(name, "true".to_string()),
             Meaning::Stop => self.stop.push(text(option, value)?),
@@ -245,16 +243,17 @@ impl Options {
                 option.commands.join(", ")
             )));
         }
-        if self.sockets.len() > 1 && sockets == Sockets::One {
+        if self.bridges.addresses.len() > 1 && sockets == Sockets::One {
             return Err(Failure::Usage(format!(
                 "{name} asks one bridge, but {} sockets were given",
-                self.sockets.len()
+                self.bridges.addresses.len()
             )));
         }
-        if self.sockets.is_empty() {
+        if self.bridges.addresses.is_empty() {
             let value = socket_variable.filter(|value| !value.is_empty());
             let value = value.unwrap_or_else(|| DEFAULT_SOCKET.into());
-            self.sockets
+            self.bridges
+                .addresses
                 .push(Address::parse(value).map_err(Failure::Usage)?);
         }
         match name {

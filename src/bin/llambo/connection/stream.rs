@@ -1,8 +1,7 @@
 //! A connection to one bridge: requests out, replies in, and how long a silence may last.
 
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
-use std::net::{Shutdown, TcpStream};
-use std::os::fd::OwnedFd;
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc;
 use std::thread;
@@ -10,7 +9,6 @@ use std::time::Duration;
 
 use super::address::Address;
 use super::reply::{Reply, Status};
-use crate::cli::Options;
 use crate::failure::Failure;
 use crate::output;
 
@@ -33,42 +31,29 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects to the bridge that a command asks: of several, to the first that answers and has
-    /// a model. Where none has, one that could tell so is as good as any.
-    pub fn open(options: &Options) -> Result<Self, Failure> {
-        if let [only] = options.sockets.as_slice() {
-            return Self::open_to(only, options);
+    /// Takes over a socket, and shows the bridge a token if there is one.
+    pub(super) fn new(
+        stream: UnixStream,
+        address: &Address,
+        timeout: Option<Duration>,
+        token: Option<&str>,
+    ) -> Result<Self, Failure> {
+        let mut connection = Connection {
+            stream,
+            address: address.clone(),
+            timeout,
+            token_due: token.is_some(),
+            received: Vec::new(),
+            notice_due: io::stderr().is_terminal(),
+        };
+        connection
+            .stream
+            .set_write_timeout(timeout)
+            .map_err(|error| connection.lost(&error.to_string()))?;
+        if let Some(token) = token {
+            connection.request("AUTH", token)?;
         }
-        let (sender, outcomes) = mpsc::channel();
-        for address in options.sockets.clone() {
-            let (options, sender) = (options.clone(), sender.clone());
-            // A bridge that serves another client keeps its thread waiting, and no one else.
-            thread::spawn(move || sender.send(Self::open_to_free(&address, &options)));
-        }
-        drop(sender);
-        let mut spare = None;
-        let mut failures = Vec::new();
-        for outcome in outcomes {
-            match outcome {
-                Ok((connection, true)) => return Ok(connection),
-                Ok((connection, false)) => spare = Some(connection),
-                Err(failure) => failures.push(failure),
-            }
-        }
-        spare.ok_or_else(|| {
-            for failure in &failures {
-                output::tell(&failure.to_string());
-            }
-            let worst = failures.iter().map(Failure::status).max();
-            Failure::Told(worst.unwrap_or_default())
-        })
-    }
-
-    /// Connects to a bridge, waits until it is free, and learns whether it has a model.
-    fn open_to_free(address: &Address, options: &Options) -> Result<(Self, bool), Failure> {
-        let mut connection = Self::open_to(address, options)?;
-        let info = connection.quick("INFO")?.into_result()?;
-        Ok((connection, info.has_model()))
+        Ok(connection)
     }
 
     /// Asks what a bridge answers at once, whatever its model does: where it keeps silent, it serves
@@ -83,28 +68,6 @@ impl Connection {
             )),
             other => other,
         })
-    }
-
-    /// Connects to a bridge, after a look at who owns its socket.
-    pub fn open_to(address: &Address, options: &Options) -> Result<Self, Failure> {
-        address.check_owner(&options.trusted)?;
-        let stream = connect(address, options.timeout)?;
-        let mut connection = Connection {
-            stream,
-            address: address.clone(),
-            timeout: options.timeout,
-            token_due: options.token.is_some(),
-            received: Vec::new(),
-            notice_due: io::stderr().is_terminal(),
-        };
-        connection
-            .stream
-            .set_write_timeout(options.timeout)
-            .map_err(|error| connection.lost(&error.to_string()))?;
-        if let Some(token) = &options.token {
-            connection.request("AUTH", token)?;
-        }
-        Ok(connection)
     }
 
     /// Shows no notice of waiting: `map` has a line of its own.
@@ -293,34 +256,8 @@ pub fn encode(verb: &str, argument: &str) -> Vec<u8> {
     format!("{verb} {argument}\n").into_bytes()
 }
 
-/// Connects within the time allowed. Connecting itself can block, where a hundred others wait in
-/// the listen queue of a Unix socket, and has no time limit of its own there: so it is done in a thread.
-fn connect(address: &Address, timeout: Option<Duration>) -> Result<UnixStream, Failure> {
-    let attempt = {
-        let address = address.clone();
-        move || match &address {
-            Address::Unix(path) => UnixStream::connect(path),
-            Address::Tcp(place) => TcpStream::connect(place.as_str()).and_then(|stream| {
-                stream.set_nodelay(true)?;
-                Ok(UnixStream::from(OwnedFd::from(stream)))
-            }),
-        }
-    };
-    let outcome = match timeout {
-        None => attempt(),
-        Some(timeout) => {
-            let (sender, receiver) = mpsc::channel();
-            thread::spawn(move || sender.send(attempt()));
-            match receiver.recv_timeout(timeout) {
-                Ok(outcome) => outcome,
-                Err(_) => return Err(Failure::Silence(silence_text(address, Some(timeout)))),
-            }
-        }
-    };
-    outcome.map_err(|error| address.refusal(&error))
-}
-
-fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
+/// The message of a silence that lasted too long.
+pub(super) fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
     let seconds = timeout.unwrap_or_default().as_secs_f64();
     format!(
         "{address} said nothing for {seconds} s: it is at work, busy with another client, or stuck"

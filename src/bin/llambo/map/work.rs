@@ -11,9 +11,9 @@ use llama_cpp_bridge::shared::endpoint::MAX_REQUEST_LIMIT;
 use super::progress::Progress;
 use super::queue::{Answer, Line, Next, Queue};
 use crate::cli::{Each, Options};
-use crate::connection::{self, Address, Connection, Reply};
+use crate::connection::{self, Address, Reply};
 use crate::failure::{self, Failure};
-use crate::generate::{self, Sampling, quote};
+use crate::generate::{self, Sampling};
 use crate::input;
 use crate::output;
 
@@ -44,7 +44,7 @@ struct Work {
 /// Answers the lines of standard input.
 pub fn run(options: Options) -> Result<(), Failure> {
     let sampling = Sampling::from_options(&options)?;
-    let sockets = options.sockets.clone();
+    let sockets = options.bridges.addresses.clone();
     let work = Arc::new(Work {
         options,
         sampling,
@@ -181,7 +181,7 @@ fn ask(work: &Work, number: usize, address: &Address) {
 /// Holds a bridge for one turn. A bridge that is busy gets no lines until it has answered an INFO,
 /// so that the others do not wait for what lies with it.
 fn hold(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure> {
-    let mut connection = Connection::open_to(address, &work.options)?.without_notice();
+    let mut connection = work.options.bridges.connect_to(address)?.without_notice();
     let parallel = connection.quick("INFO")?.into_result()?.count("parallel");
     visit.parallel = usize::try_from(parallel).unwrap_or(1).max(1);
     visit.reached = true;
@@ -262,7 +262,7 @@ impl Answer {
         let mut text = match (&self.error, options.json) {
             (Some((message, _)), true) if self.text.is_empty() => format!(
                 "{{\"status\":\"error\",\"message\":{},\"code\":\"bad_request\"}}",
-                quote(message)
+                output::json_string(message)
             ),
             (Some((message, _)), false) => format!("error: {message}"),
             _ => self.text,

@@ -1,0 +1,46 @@
+//! Lines as the terminal gives them.
+
+use std::io;
+
+use llama_cpp_bridge::sys::terminal;
+
+use crate::failure::Failure;
+use crate::output;
+
+/// One line as it was typed, or why there is none.
+pub enum Line {
+    /// Without its newline. One that was pasted may hold more of them.
+    Text(String),
+    /// Ctrl-C, or what else drops what is typed; true if there was nothing to drop.
+    Interrupt(bool),
+    /// Ctrl-D.
+    End,
+}
+
+impl Line {
+    /// One that is no text: it is told, and dropped with what was typed before it.
+    pub fn not_text() -> Line {
+        output::tell("that line is not valid UTF-8");
+        Line::Interrupt(false)
+    }
+}
+
+/// Reads a line as the terminal gives it. Ctrl-C ends llambo meanwhile.
+pub fn read(prompt: &str) -> Result<Line, Failure> {
+    output::show(prompt);
+    let mut line = String::new();
+    terminal::hold_interrupts(false);
+    let outcome = io::stdin().read_line(&mut line);
+    terminal::hold_interrupts(true);
+    match outcome {
+        Ok(0) => {
+            output::show("\n");
+            Ok(Line::End)
+        }
+        Ok(_) => Ok(Line::Text(line.trim_end_matches(['\n', '\r']).to_string())),
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Line::not_text()),
+        Err(error) => Err(Failure::Usage(format!(
+            "cannot read standard input: {error}"
+        ))),
+    }
+}

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
+use super::answer::Answer;
 use crate::failure::Failure;
 
 /// Bytes of lines that may wait to be asked. Enough that the length of most inputs, and with it
@@ -33,17 +34,6 @@ pub struct Line {
     pub suspect: bool,
     /// The number of the bridge that failed last while it was at this line.
     failed_at: Option<usize>,
-}
-
-/// An answer on its way out.
-#[derive(Default)]
-pub struct Answer {
-    /// What is printed.
-    pub text: String,
-    /// The message and the exit status, where the answer is an error.
-    pub error: Option<(String, u8)>,
-    /// True if the answer ended at the default number of tokens.
-    pub cut: bool,
 }
 
 #[derive(Default)]

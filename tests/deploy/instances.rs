@@ -381,7 +381,7 @@ fn a_socket_of_someone_else_is_not_asked_anything() {
     let status = instance.deploy("status", &[]);
     assert_eq!(status.code, Some(1), "{status:?}");
     let reason = format!(
-        "{} is not trusted: it belongs to user {STRANGER}",
+        "{} is not trusted: it belongs to uid {STRANGER}",
         socket.display()
     );
     let expected = format!("cannot be asked: {reason}");

@@ -81,7 +81,7 @@ fn without_the_token_or_with_a_wrong_one_llambo_says_so() {
         1,
         "llambo: Not authenticated: this bridge needs AUTH TOKEN first",
     );
-    expect_failure(&without, 1, "Show one with: llambo --auth-file FILE");
+    expect_failure(&without, 1, "Pass it with: llambo --auth-file FILE");
     for (arguments, input) in [
         (&["infer", "w"][..], ""),
         (&["status"], ""),

@@ -77,11 +77,11 @@ fn the_model_gets_all_turns_until_they_are_cleared() {
     let home = Directory::new();
     let requests = numbered(&home);
     let mut running = Running::start(&mut at_a_terminal(&home, "--system short --temp 0"));
-    running.next("Ctrl-D ends.");
+    running.next("Ctrl-D to leave.");
     for (typed, shown) in [
         ("one\n", "answer 1"),
         ("two \\\nlines\n", "answer 2"),
-        ("/nonsense\n", "no command /nonsense"),
+        ("/nonsense\n", "unknown command /nonsense"),
         ("/help\n", "forget the conversation"),
         ("/clear\n//three\n", "answer 3"),
     ] {
@@ -268,7 +268,7 @@ fn an_interrupt_ends_the_answer_and_not_the_chat() {
     type_line(&mut running, "first a\r");
     running.next("bcdefgh");
     running.write("\u{3}");
-    running.next("llambo: stopped; Ctrl-C at the empty prompt ends the chat");
+    running.next("llambo: interrupted; press Ctrl-C at an empty prompt to leave");
     running.next(READY);
     // The bridge's work is stopped too.
     expect_text(&ask(&home, &["ping"]), "pong\n");
@@ -344,7 +344,7 @@ fn where_the_context_is_full_the_oldest_turns_can_be_dropped() {
     });
     let mut running = Running::start(&mut at_a_terminal(&home, "--system s"));
     type_line(&mut running, "/drop\r");
-    running.next("forgot the oldest turns: 0");
+    running.next("turns forgotten: 0");
     for (message, answer) in [("one", "answer to 2"), ("two", "answer to 4")] {
         type_line(&mut running, &format!("{message}\r"));
         running.next(answer);
@@ -352,15 +352,15 @@ fn where_the_context_is_full_the_oldest_turns_can_be_dropped() {
     type_line(&mut running, "three\r");
     running.next("Too much");
     running.next(
-        "llambo: /clear frees the 11 tokens of this conversation; /drop forgets its oldest turns instead",
+        "llambo: /clear frees the 11 tokens of this conversation; /drop forgets only its oldest turns",
     );
     type_line(&mut running, "/drop\r");
     running.next("answer to 4");
-    running.next("forgot the oldest turns: 1");
+    running.next("turns forgotten: 1");
     let turns = asked(&requests);
     assert_eq!(turns[3], ["s", "two", "answer to 4", "three"]);
     type_line(&mut running, "/drop\r");
-    running.next("forgot the oldest turns: 1");
+    running.next("turns forgotten: 1");
     type_line(&mut running, "/clear\r");
     type_line(&mut running, "four\r");
     running.next("answer to 2");
@@ -372,10 +372,12 @@ fn a_terminal_that_cannot_edit_refuses_control_characters() {
     let home = Directory::new();
     let requests = numbered(&home);
     let mut running = Running::start(at_a_terminal(&home, "").env("TERM", "dumb"));
-    running.next("Ctrl-D ends.");
+    running.next("Ctrl-D to leave.");
     running.next("> ");
     running.write("helo\u{1b}[Dl\n");
-    running.next("llambo: not sent: the line holds control characters, as arrow keys give them");
+    running.next(
+        "llambo: not sent: the line contains control characters, such as those of arrow keys",
+    );
     running.next("try: rlwrap llambo");
     running.next("> ");
     running.write("fine\n");
@@ -394,7 +396,7 @@ fn a_line_that_is_no_text_is_dropped_and_the_chat_goes_on() {
         let home = Directory::new();
         let requests = numbered(&home);
         let mut running = Running::start(at_a_terminal(&home, "").env("TERM", terminal));
-        running.next("Ctrl-D ends.");
+        running.next("Ctrl-D to leave.");
         running.next(ready);
         running.write("one\r");
         running.next("answer 1");

@@ -444,7 +444,7 @@ fn help_is_a_command_too() {
     assert_eq!(ask(&home, &["help"]).output, ask(&home, &["--help"]).output);
     let ended = ask(&home, &["help", "map"]);
     expect_text(&ended, &ask(&home, &["map", "--help"]).output);
-    expect_failure(&ask(&home, &["help", "fly"]), 2, "no command 'fly'");
+    expect_failure(&ask(&home, &["help", "fly"]), 2, "unknown command 'fly'");
 }
 
 #[test]

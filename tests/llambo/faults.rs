@@ -76,7 +76,7 @@ fn what_is_no_socket_or_no_bridge_is_exit_3() {
     expect_failure(
         &ask(&home, &["-s", "tcp:127.0.0.1:1", "ping"]),
         3,
-        "llambo: A bridge has no port of its own; on its host, lend it one with: \
+        "llambo: A bridge has no port of its own; on its host, forward one with: \
          socat TCP-LISTEN:PORT,bind=localhost,fork UNIX-CONNECT:SOCKET\n",
     );
     let _requests = respond(&home, |mut stream, _| {
@@ -101,7 +101,7 @@ fn the_socket_of_a_stranger_is_refused_unless_named() {
     }
     chown(home.socket(), Some(54_321), None).expect("root can give files away");
     let ended = ask(&home, &["ping"]);
-    expect_failure(&ended, 3, "is not trusted: it belongs to user 54321");
+    expect_failure(&ended, 3, "is not trusted: it belongs to uid 54321");
     expect_failure(
         &ask(&home, &["--trust-uid", "54322", "ping"]),
         3,
@@ -163,7 +163,7 @@ fn a_bridge_that_lacks_a_verb_is_said_to() {
         expect_failure(
             &ended,
             1,
-            "Unknown command: X (this bridge does not have that command)\n",
+            "Unknown command: X (this bridge does not support it)\n",
         );
         assert_eq!(requests.recv_timeout(LIMIT).as_deref(), Ok(request));
     }
@@ -179,12 +179,12 @@ fn a_busy_bridge_is_waited_for_only_as_long_as_the_timeout() {
     for command in ["ping", "status", "info", "free"] {
         let ended = ask(&home, &["--timeout", "0.3", command]);
         let message =
-            "is busy with another client: it took the connection but said nothing for 0.3 s";
+            "is busy with another client: it accepted the connection but sent nothing for 0.3 s";
         expect_failure(&ended, 6, message);
     }
     // What needs work may be at work.
     let ended = ask(&home, &["--timeout", "0.3", "tokenize", "a"]);
-    expect_failure(&ended, 4, "said nothing for 0.3 s");
+    expect_failure(&ended, 4, "sent nothing for 0.3 s");
     drop(running);
     expect_text(&ask(&home, &["ping"]), "pong\n");
     drop(bridge);
@@ -214,7 +214,7 @@ fn a_full_listen_queue_does_not_outlast_the_timeout() {
     expect_failure(
         &ask(&home, &["--timeout", "0.3", "ping"]),
         4,
-        "said nothing for 0.3 s",
+        "sent nothing for 0.3 s",
     );
 }
 
@@ -238,7 +238,7 @@ fn the_timeout_counts_silence_and_not_the_whole_time() {
         (Some(4), "abcdefghijklmnop\n"),
         "{ended:?}"
     );
-    assert!(ended.errors.contains("said nothing for 1 s"), "{ended:?}");
+    assert!(ended.errors.contains("sent nothing for 1 s"), "{ended:?}");
 }
 
 #[test]
@@ -259,11 +259,11 @@ fn raw_counts_silence_only_while_a_reply_is_due() {
     let mut held = Vec::new();
     let _requests = respond(&silent, move |stream, _| held.push(stream));
     let ended = feed(&mut llambo(&silent, &["--timeout", "0.3", "raw"]), "PING\n");
-    expect_failure(&ended, 4, "said nothing for 0.3 s");
+    expect_failure(&ended, 4, "sent nothing for 0.3 s");
     // A request that the bridge does not even read to its end.
     let long = format!("INFER {}\n", "a".repeat(1024 * 1024));
     let ended = feed(&mut llambo(&silent, &["--timeout", "0.3", "raw"]), long);
-    expect_failure(&ended, 4, "said nothing for 0.3 s");
+    expect_failure(&ended, 4, "sent nothing for 0.3 s");
 }
 
 #[test]
@@ -281,7 +281,7 @@ fn raw_tells_how_many_requests_were_left_without_a_reply() {
         ("7:INFER \n,7:INFER \n,\n12:INFER a\nb\nc\n,PING\n", 4),
     ] {
         let ended = feed(&mut llambo(&home, &["raw"]), input);
-        let message = format!("it closed the connection with 1 of {count} requests answered");
+        let message = format!("it closed the connection after 1 of {count} replies");
         assert_eq!(
             (ended.code, ended.output.lines().count()),
             (Some(4), 1),
@@ -345,7 +345,7 @@ fn a_standard_output_that_is_closed_is_an_error() {
         expect_failure(
             &ended,
             1,
-            "llambo: cannot write standard output: it is closed\n",
+            "llambo: cannot write to standard output: it is closed\n",
         );
     }
     // What is thrown away on purpose may be opened as the standard library would.

@@ -60,7 +60,7 @@ fn a_standard_input_that_stays_open_is_not_waited_for_in_silence() {
     let mut command = Command::new("sh");
     command.args(["-c", script, env!("CARGO_BIN_EXE_llambo")]);
     let mut running = Running::start(command.env("LLAMA_CPP_BRIDGE_SOCKET", home.socket()));
-    running.wait_for("still reading standard input");
+    running.wait_for("still waiting for standard input");
 }
 
 #[test]
@@ -134,8 +134,8 @@ fn no_more_is_read_than_a_bridge_would_take() {
     };
     let fits = tokenize(1024);
     assert_eq!(fits.output.split(' ').count(), 1024, "{fits:?}");
-    let message = "is longer than 1024 bytes, the most that is sent; \
-                   --max-request raises that, here and of the bridge";
+    let message = "exceeds the limit of 1024 bytes; \
+                   raise it with --max-request, here and for the bridge";
     expect_failure(
         &tokenize(1025),
         2,
@@ -153,7 +153,11 @@ fn no_more_is_read_than_a_bridge_would_take() {
         let mut command = Command::new("sh");
         let script = format!("yes 1 | \"$0\" {arguments}");
         command.args(["-c", &script, env!("CARGO_BIN_EXE_llambo")]);
-        expect_failure(&feed(&mut command, ""), 2, "is longer than 4194304 bytes");
+        expect_failure(
+            &feed(&mut command, ""),
+            2,
+            "exceeds the limit of 4194304 bytes",
+        );
     }
 }
 
@@ -162,8 +166,7 @@ fn an_answer_to_a_schema_or_grammar_that_is_cut_is_exit_5() {
     let (home, _bridge) = bridge_with(&Tiny::carousel());
     std::fs::write(home.join("g.gbnf"), "root ::= [a-z]{600}\n").expect("a file can be written");
     let schema = r#"{"const":"abcdef"}"#;
-    let cut =
-        "the answer was cut at 3 tokens; -n sets how many it may have, and does not keep to the";
+    let cut = "the answer was cut off after 3 tokens (-n raises the limit); it does not match the";
     for (arguments, kind) in [
         (["-j", schema], "schema"),
         (["--grammar-file", "g.gbnf"], "grammar"),
@@ -212,7 +215,7 @@ fn an_answer_to_a_schema_or_grammar_that_is_cut_is_exit_5() {
 fn an_empty_prompt_is_a_usage_error() {
     let home = Directory::new();
     for command in ["infer", "chat", "embed", "tokenize", "detokenize"] {
-        expect_failure(&ask(&home, &[command]), 2, "the text is empty");
+        expect_failure(&ask(&home, &[command]), 2, "no text given");
     }
 }
 
@@ -342,7 +345,7 @@ fn grammars_and_schemas_constrain_the_answer() {
     );
     expect_text(&ask(&home, &["infer", "a", "-j", schema]), "\"b\"\n");
     let both = ["infer", "a", "-j", "{}", "--grammar-file", "g.gbnf"];
-    expect_failure(&ask(&home, &both), 2, "give only one of");
+    expect_failure(&ask(&home, &both), 2, "use only one of");
     expect_failure(
         &ask(&home, &["infer", "a", "-j", "{"]),
         2,
@@ -367,7 +370,9 @@ fn an_answer_that_the_bridge_cuts_is_told_unless_it_was_asked_for() {
         "{ended:?}"
     );
     assert!(
-        ended.errors.contains("the answer was cut at 256 tokens"),
+        ended
+            .errors
+            .contains("the answer was cut off after 256 tokens"),
         "{ended:?}"
     );
     let ended = ask(&home, &["infer", "-n", "-1", "a"]);
@@ -378,7 +383,10 @@ fn an_answer_that_the_bridge_cuts_is_told_unless_it_was_asked_for() {
 fn a_bad_command_line_says_what_would_be_right() {
     let home = Directory::new();
     let cases: &[(&[&str], &str)] = &[
-        (&["fly"], "no command 'fly'; the commands are ping, status,"),
+        (
+            &["fly"],
+            "unknown command 'fly'; the commands are ping, status,",
+        ),
         (&["--fly", "ping"], "--fly"),
         (&["-x"], "-x"),
         (
@@ -388,7 +396,7 @@ fn a_bad_command_line_says_what_would_be_right() {
         (&["load"], "load needs PATH"),
         (
             &["infer", "two", "words"],
-            "infer takes one PROMPT; 'words' is too many",
+            "infer takes one PROMPT; unexpected 'words'",
         ),
         (
             &["detokenize", "12", "x"],
@@ -396,11 +404,11 @@ fn a_bad_command_line_says_what_would_be_right() {
         ),
         (
             &["ping", "--temp", "1"],
-            "--temp is no option of ping; it belongs to infer, chat, map",
+            "--temp is not an option of ping, only of infer, chat, map",
         ),
         (
             &["infer", "--template", "{}"],
-            "--template is no option of infer; it belongs to map",
+            "--template is not an option of infer, only of map",
         ),
         (
             &["infer", "--temp", "warm"],
@@ -428,14 +436,14 @@ fn a_bad_command_line_says_what_would_be_right() {
             "--trust-uid takes a whole number from 0",
         ),
         (&["ping", "-s", "tcp:host"], "it takes tcp:HOST:PORT"),
-        (&["ping", "-s", ""], "the path of the socket is empty"),
+        (&["ping", "-s", ""], "the socket path is empty"),
         (
             &["map", "--template", "none"],
             "--template needs {} where the line goes",
         ),
         (
             &["map", "--chat", "--embed"],
-            "give only one of --chat and --embed",
+            "use only one of --chat and --embed",
         ),
         (&["map", "--system", "short"], "--system needs --chat"),
         (&["map", "--embed", "-n", "3"], "--embed generates nothing"),

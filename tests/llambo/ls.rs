@@ -154,9 +154,6 @@ fn the_socket_of_a_stranger_is_listed_and_nothing_is_sent_to_it() {
 fn without_a_bridge_it_says_where_it_looked() {
     let home = Directory::new();
     let ended = ls(&home, shown(home.path()), &[]);
-    let message = format!(
-        "llambo: no bridge has a socket in {}",
-        home.path().display()
-    );
+    let message = format!("llambo: no bridge found in {}", home.path().display());
     expect_failure(&ended, 3, &message);
 }

@@ -146,7 +146,7 @@ fn answers_that_the_bridge_cuts_are_counted() {
         "{ended:?}"
     );
     assert!(
-        ended.errors.contains("2 of 3 answers were cut"),
+        ended.errors.contains("2 of 3 answers were cut off"),
         "{ended:?}"
     );
 }
@@ -209,7 +209,7 @@ fn without_any_bridge_left_llambo_says_where_the_answers_end() {
     let errors = std::fs::read_to_string(errors).expect("the errors can be read");
     assert!(matches!(status.code(), Some(3 | 4)), "{status:?} {errors}");
     assert!(
-        errors.contains("no bridge left: the lines from 3 on are not answered"),
+        errors.contains("no bridge left: lines from 3 on are unanswered"),
         "{errors}"
     );
     let gone = Directory::new();
@@ -229,7 +229,7 @@ fn a_line_over_which_bridges_failed_twice_is_not_tried_a_third_time() {
     for homes in [&[&one, &two][..], &[&one]] {
         let ended = feed(&mut map_over(homes, &["--json"]), "poison\n");
         assert_eq!(ended.code, Some(1), "{ended:?}");
-        let message = "a bridge failed 2 times at this line: lost the bridge";
+        let message = "a bridge failed 2 times on this line: lost the bridge";
         assert!(ended.output.contains(message), "{ended:?}");
     }
 }
@@ -334,7 +334,7 @@ fn of_requests_in_hand_only_the_one_that_kills_the_bridge_is_given_up() {
     for (number, answer) in answers.iter().enumerate() {
         match number {
             5 => assert!(
-                answer.starts_with("error: a bridge failed 2 times at this line"),
+                answer.starts_with("error: a bridge failed 2 times on this line"),
                 "{ended:?}"
             ),
             _ => assert_eq!(*answer, format!("<{number}>")),
@@ -360,9 +360,11 @@ fn a_bridge_that_does_not_come_back_in_time_is_given_up() {
         let ended = map(&home, &["--retry", seconds], numbers(5, "", ""));
         assert_eq!(ended.output, "<0>\n<1>\n", "{ended:?}");
         assert_eq!(ended.code, Some(4), "{ended:?}");
-        let message = "no bridge left: the lines from 3 on are not answered";
+        let message = "no bridge left: lines from 3 on are unanswered";
         assert!(ended.errors.contains(message), "{ended:?}");
-        let waited = ended.errors.contains("; it gets 0.3 s to come back");
+        let waited = ended
+            .errors
+            .contains("; waiting up to 0.3 s for it to return");
         assert_eq!(waited, seconds == "0.3", "{ended:?}");
     }
 }
@@ -388,7 +390,7 @@ fn a_model_that_dies_over_a_line_and_comes_back_answers_the_rest() {
         }
     });
     let ended = map(&home, &[], "one\ndeadly\ntwo\n");
-    let error = "error: a bridge failed 2 times at this line: Model process died";
+    let error = "error: a bridge failed 2 times on this line: Model process died";
     assert_eq!(ended.output, format!("fine\n{error}\nfine\n"), "{ended:?}");
     assert_eq!(ended.code, Some(1), "{ended:?}");
 }

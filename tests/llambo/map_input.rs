@@ -46,8 +46,8 @@ fn a_line_that_is_too_long_is_an_error_and_one_without_an_end_ends_the_input() {
     let fits = "a".repeat(1024);
     let input = format!("{fits}\r\n{fits}a\r\nb\n{fits}a");
     let ended = map(&home, &bound, input);
-    let message = "the line is longer than 1024 bytes, the most that is sent; \
-                   --max-request raises that, here and of the bridge";
+    let message = "the line exceeds the limit of 1024 bytes; \
+                   raise it with --max-request, here and for the bridge";
     let error = format!("error: {message}\n");
     assert_eq!(ended.output, format!("bc\n{error}cd\n{error}"));
     let told = |line| format!("llambo: line {line}: {message}\n");
@@ -59,7 +59,7 @@ fn a_line_that_is_too_long_is_an_error_and_one_without_an_end_ends_the_input() {
     assert!(
         ended
             .output
-            .starts_with("bc\nerror: the line is longer than 4194304"),
+            .starts_with("bc\nerror: the line exceeds the limit of 4194304"),
         "{ended:?}"
     );
     assert_eq!(ended.code, Some(2), "{ended:?}");

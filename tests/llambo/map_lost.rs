@@ -145,7 +145,7 @@ fn a_line_that_kills_the_model_slower_than_retry_leaves_the_rest_to_the_bridge()
         }
     });
     let ended = map(&home, &["--retry", "0.3"], "one\ndeadly\ntwo\n");
-    let error = "error: a bridge failed 2 times at this line: Model process died";
+    let error = "error: a bridge failed 2 times on this line: Model process died";
     assert_eq!(ended.output, format!("y\n{error}\ny\n"), "{ended:?}");
     assert_eq!(ended.code, Some(1), "{ended:?}");
 }

@@ -130,18 +130,18 @@ impl fmt::Display for Failure {
             | Failure::Cut(text)
             | Failure::Lost(text) => out.write_str(text),
             Failure::Bridge { message, code } if code == "unknown_command" => {
-                write!(out, "{message} (this bridge does not have that command)")
+                write!(out, "{message} (this bridge does not support it)")
             }
             Failure::Bridge { message, code } if code == "no_model" => {
                 write!(out, "{message}\nLoad one with: llambo load PATH")
             }
             Failure::Bridge { message, code } if code == "unauthenticated" => {
-                write!(out, "{message}\nShow one with: llambo --auth-file FILE")
+                write!(out, "{message}\nPass it with: llambo --auth-file FILE")
             }
             Failure::Bridge { message, .. } => out.write_str(message),
             Failure::Told(_) => Ok(()),
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            Failure::Output(error) => write!(out, "cannot write standard output: {error}"),
+            Failure::Output(error) => write!(out, "cannot write to standard output: {error}"),
         }
     }
 }

@@ -84,7 +84,7 @@ impl Sampling {
     pub fn check(&self, reply: &Reply) -> Result<(), Failure> {
         match self.constraint {
             Some(kind) if reply.is_cut() => Err(Failure::Cut(format!(
-                "{}, and does not keep to the {kind}",
+                "{}; it does not match the {kind}",
                 how_cut(reply)
             ))),
             _ => Ok(()),
@@ -218,9 +218,9 @@ fn how_cut(reply: &Reply) -> String {
         reply.count("completion_tokens"),
     ) {
         ("length", count) => {
-            format!("the answer was cut at {count} tokens; -n sets how many it may have")
+            format!("the answer was cut off after {count} tokens (-n raises the limit)")
         }
-        _ => "the answer was cut: the context is full".to_string(),
+        _ => "the answer was cut off: the context is full".to_string(),
     }
 }
 

@@ -97,7 +97,7 @@ fn operand(operands: &[OsString]) -> Option<&OsStr> {
 /// All of standard input, newlines and all.
 fn standard_input(options: &Options) -> Result<String, Failure> {
     if io::stdin().is_terminal() {
-        output::tell("reading from the terminal; Ctrl-D ends the text");
+        output::tell("reading from the terminal; end with Ctrl-D");
     }
     all(io::stdin().lock(), "standard input", options)
 }
@@ -118,8 +118,7 @@ pub fn all(source: impl Read, name: &str, options: &Options) -> Result<String, F
 /// Says that a text is too long, and what to do about it.
 pub fn too_long(name: &str, options: &Options) -> String {
     format!(
-        "{name} is longer than {} bytes, the most that is sent; --max-request raises that, here and \
-         of the bridge",
+        "{name} exceeds the limit of {} bytes; raise it with --max-request, here and for the bridge",
         options.max_request
     )
 }
@@ -131,7 +130,7 @@ fn patiently<T>(read: impl FnOnce() -> T) -> T {
     thread::spawn(move || {
         if wait.recv_timeout(NOTICE_AFTER) == Err(RecvTimeoutError::Timeout) {
             output::tell(
-                "still reading standard input, to append it to the text; < /dev/null does without",
+                "still waiting for standard input, to append it to the text; use < /dev/null to skip it",
             );
         }
     });
@@ -152,7 +151,7 @@ pub fn token(path: &OsStr) -> Result<String, Failure> {
 fn not_empty(text: String) -> Result<String, Failure> {
     if text.is_empty() {
         return Err(Failure::Usage(
-            "the text is empty: give it as an operand or on standard input".to_string(),
+            "no text given; pass it as an operand or on standard input".to_string(),
         ));
     }
     Ok(text)

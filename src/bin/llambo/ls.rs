@@ -66,7 +66,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             .iter()
             .map(|d| d.display().to_string())
             .collect();
-        let message = format!("no bridge has a socket in {}", shown.join(", "));
+        let message = format!("no bridge found in {}", shown.join(", "));
         return Err(Failure::Connect(message));
     }
     print(&rows, options.json)

@@ -83,7 +83,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     }
     if answered < progress.requests && worst == failure::DONE {
         return Err(connection.lost(&format!(
-            "it closed the connection with {answered} of {} requests answered",
+            "it closed the connection after {answered} of {} replies",
             progress.requests
         )));
     }

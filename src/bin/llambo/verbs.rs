@@ -51,8 +51,9 @@ fn argument(name: &str, options: &Options) -> Result<String, Failure> {
     match (name, options.operands.as_slice()) {
         ("load", [path]) => {
             // The bridge may run in another directory. Links stay as they are named.
-            let path = std::path::absolute(Path::new(path))
-                .map_err(|error| Failure::Usage(format!("the path of the model: {error}")))?;
+            let path = std::path::absolute(Path::new(path)).map_err(|error| {
+                Failure::Usage(format!("cannot resolve the path of the model: {error}"))
+            })?;
             input::utf8(path.as_os_str())
         }
         ("save" | "restore", [name]) => input::utf8(name),

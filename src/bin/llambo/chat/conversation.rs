@@ -16,12 +16,12 @@ const PROMPT: &str = "> ";
 /// The words that are no message, and what they do.
 const COMMANDS: &str = "\
 /clear   forget the conversation
-/drop    forget its oldest turn; after a message that did not fit, as many as it
-         takes, and ask the message again
-/help    show this
-/exit    end, as does Ctrl-D
-A backslash at the end of a line goes on with the next; // at the start stands for one slash.
-Ctrl-C ends an answer.
+/drop    forget its oldest turn; after a message that did not fit, as many turns
+         as needed, and send the message again
+/help    show this help
+/exit    leave, as does Ctrl-D
+A backslash at the end of a line continues the message; // at the start means a slash.
+Ctrl-C stops an answer.
 ";
 
 /// What a line that was typed means.
@@ -70,7 +70,7 @@ pub fn or_once(options: &Options) -> Result<(), Failure> {
 pub fn run(options: &Options) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::Usage(
-            "no command given, and a chat needs a terminal on standard input".to_string(),
+            "no command given, and a chat needs a terminal as standard input".to_string(),
         ));
     }
     let sampling = Sampling::from_options(options)?;
@@ -96,7 +96,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             Entry::Clear => chat.clear(),
             Entry::Drop => chat.drop_oldest()?,
             Entry::Help => output::show(COMMANDS),
-            Entry::Unknown(word) => output::tell(&format!("no command {word}; /help shows them")),
+            Entry::Unknown(word) => output::tell(&format!("unknown command {word}; see /help")),
             Entry::Message(message) => chat.say(message)?,
         }
     }
@@ -107,7 +107,7 @@ fn greet(options: &Options) -> Result<(), Failure> {
     let mut connection = options.bridges.connect()?;
     let reply = connection.quick("STATUS")?.into_result()?;
     output::show(&format!(
-        "{} ({})\n/help shows the commands, Ctrl-D ends.\n",
+        "{} ({})\nType /help for the commands, Ctrl-D to leave.\n",
         reply.message, connection.address
     ));
     Ok(())
@@ -135,7 +135,7 @@ impl Chat<'_> {
     fn offer_room(&self) {
         if self.turns() > 0 {
             output::tell(&format!(
-                "/clear frees the {} tokens of this conversation; /drop forgets its oldest turns instead",
+                "/clear frees the {} tokens of this conversation; /drop forgets only its oldest turns",
                 self.tokens
             ));
         }
@@ -156,7 +156,7 @@ impl Chat<'_> {
                 Some(Err(failure)) => return Err(failure),
             }
         }
-        output::tell(&format!("forgot the oldest turns: {dropped}"));
+        output::tell(&format!("turns forgotten: {dropped}"));
         Ok(())
     }
 
@@ -207,7 +207,7 @@ impl Chat<'_> {
             _ => self.said.truncate(before),
         }
         if stopped {
-            output::tell("stopped; Ctrl-C at the empty prompt ends the chat");
+            output::tell("interrupted; press Ctrl-C at an empty prompt to leave");
         }
         Ok(Turn::Over)
     }

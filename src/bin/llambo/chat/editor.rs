@@ -73,9 +73,9 @@ impl Editor {
         if !text.contains(strange) {
             return text;
         }
-        output::tell("not sent: the line holds control characters, as arrow keys give them");
+        output::tell("not sent: the line contains control characters, such as those of arrow keys");
         if self.lines.is_none() {
-            output::tell("this terminal or this llambo has no line editing; try: rlwrap llambo");
+            output::tell("no line editing in this terminal or build; try: rlwrap llambo");
         }
         String::new()
     }

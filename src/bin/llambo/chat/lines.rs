@@ -111,7 +111,7 @@ impl Lines {
         };
         if let Err(error) = self.editor.append_history(file) {
             output::tell(&format!(
-                "the history {} cannot be written: {error}",
+                "cannot write the history {}: {error}",
                 file.display()
             ));
             self.file = None;

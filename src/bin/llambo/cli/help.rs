@@ -39,7 +39,7 @@ pub fn text(command: Option<&CommandRow>) -> String {
         if option.commands != commands {
             commands = option.commands;
             let _ = match commands {
-                [] => writeln!(text, "\nOptions that print and end:"),
+                [] => writeln!(text, "\nOptions that print and exit:"),
                 _ => writeln!(text, "\nOptions of {}:", commands.join(", ")),
             };
         }
@@ -47,9 +47,9 @@ pub fn text(command: Option<&CommandRow>) -> String {
     }
     text.push_str(
         "\nA PROMPT, MESSAGE or TEXT that is missing or - is read from standard input.\n\
-         Exit status: 0 done, 1 the bridge said error, 2 usage, 3 no connection,\n\
-         4 silence or a dead model (worth another try), 5 an answer to a schema or\n\
-         grammar was cut, 6 the bridge is busy, 130 interrupted.\n\
+         Exit status: 0 success, 1 error reply, 2 usage, 3 no connection, 4 timeout or\n\
+         dead model (worth retrying), 5 answer cut off before it matched its schema or\n\
+         grammar, 6 bridge busy, 130 interrupted.\n\
          See llambo(1) for examples.\n",
     );
     text

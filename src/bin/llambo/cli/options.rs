@@ -238,7 +238,7 @@ impl Options {
         };
         if let Some(option) = given.iter().find(|option| !option.belongs_to(name)) {
             return Err(Failure::Usage(format!(
-                "--{} is no option of {name}; it belongs to {}",
+                "--{} is not an option of {name}, only of {}",
                 option.long,
                 option.commands.join(", ")
             )));
@@ -282,7 +282,7 @@ impl Options {
                 extra.to_string_lossy()
             ))),
             Some(extra) => Err(Failure::Usage(format!(
-                "{} takes one {}; '{}' is too many (quote a text that holds blanks)",
+                "{} takes one {}; unexpected '{}' (quote a text that contains spaces)",
                 command.name,
                 command.operands.trim_matches(['[', ']']),
                 extra.to_string_lossy()
@@ -302,7 +302,7 @@ impl Options {
                     || !self.stop.is_empty()
                     || self.constraint.is_some() =>
             {
-                "--embed generates nothing, so it takes no option of sampling"
+                "--embed generates nothing, so sampling options do not apply"
             }
             _ => return Ok(()),
         };
@@ -311,7 +311,7 @@ impl Options {
 }
 
 fn only_one(names: &str) -> Failure {
-    Failure::Usage(format!("give only one of {names}"))
+    Failure::Usage(format!("use only one of {names}"))
 }
 
 /// The command of this name.
@@ -320,7 +320,7 @@ fn command(word: &OsStr) -> Result<&'static CommandRow, Failure> {
     table::find_command(&name).ok_or_else(|| {
         let names: Vec<&str> = table::COMMANDS.iter().map(|row| row.name).collect();
         Failure::Usage(format!(
-            "no command '{name}'; the commands are {}",
+            "unknown command '{name}'; the commands are {}",
             names.join(", ")
         ))
     })

@@ -24,7 +24,7 @@ impl Address {
     /// Reads a path or `tcp:HOST:PORT`.
     pub fn parse(value: OsString) -> Result<Self, String> {
         if value.is_empty() {
-            return Err("the path of the socket is empty".to_string());
+            return Err("the socket path is empty".to_string());
         }
         if !value.as_bytes().starts_with(b"tcp:") {
             return Ok(Address::Unix(value.into()));
@@ -38,7 +38,7 @@ impl Address {
                 Ok(Address::Tcp(place.to_string()))
             }
             _ => Err(format!(
-                "'{text}' is no address; it takes tcp:HOST:PORT with a port from 1 to 65535"
+                "'{text}' is not an address; use tcp:HOST:PORT with a port from 1 to 65535"
             )),
         }
     }
@@ -60,8 +60,8 @@ impl Address {
         for uid in [link.uid(), socket.uid()] {
             if uid != 0 && uid != own && !trusted.contains(&uid) {
                 return Err(Failure::Untrusted(format!(
-                    "{self} is not trusted: it belongs to user {uid}, who is neither you nor root; \
-                     if that is right, say --trust-uid {uid}"
+                    "{self} is not trusted: it belongs to uid {uid}, which is neither yours nor root's; \
+                     to trust it, use --trust-uid {uid}"
                 )));
             }
         }
@@ -77,7 +77,7 @@ impl Address {
         };
         let hint = match (self, error.kind()) {
             (Address::Tcp(_), _) => {
-                "\nA bridge has no port of its own; on its host, lend it one with: \
+                "\nA bridge has no port of its own; on its host, forward one with: \
                  socat TCP-LISTEN:PORT,bind=localhost,fork UNIX-CONNECT:SOCKET"
                     .to_string()
             }

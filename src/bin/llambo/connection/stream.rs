@@ -62,7 +62,7 @@ impl Connection {
         self.request(verb, "")?;
         self.reply().map_err(|failure| match failure {
             Failure::Silence(_) => Failure::Busy(format!(
-                "{} is busy with another client: it took the connection but said nothing for {} s",
+                "{} is busy with another client: it accepted the connection but sent nothing for {} s",
                 self.address,
                 self.timeout.unwrap_or_default().as_secs_f64()
             )),
@@ -220,7 +220,7 @@ impl Connection {
                     }
                     self.notice_due = false;
                     output::tell(&format!(
-                        "waiting for {}, which is at work or serves another client",
+                        "waiting for {}, which is working or serving another client",
                         self.address
                     ));
                 }
@@ -260,7 +260,7 @@ pub fn encode(verb: &str, argument: &str) -> Vec<u8> {
 pub(super) fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
     let seconds = timeout.unwrap_or_default().as_secs_f64();
     format!(
-        "{address} said nothing for {seconds} s: it is at work, busy with another client, or stuck"
+        "{address} sent nothing for {seconds} s: it is working, busy with another client, or stuck"
     )
 }
 

@@ -88,8 +88,9 @@ pub fn ask(work: &Work, number: usize, address: &Address) {
         }
         if failure.status() != failure::NO_CONNECTION {
             let seconds = patience.as_secs_f64();
-            work.queue
-                .tell(format!("{message}; it gets {seconds} s to come back"));
+            work.queue.tell(format!(
+                "{message}; waiting up to {seconds} s for it to return"
+            ));
         }
         thread::sleep(LOOK_EVERY);
     }

@@ -219,7 +219,7 @@ impl Queue {
                 line.failed_at = Some(bridge);
             }
             if line.attempts == ATTEMPTS {
-                let message = format!("a bridge failed {ATTEMPTS} times at this line: {failure}");
+                let message = format!("a bridge failed {ATTEMPTS} times on this line: {failure}");
                 state.done += 1;
                 state
                     .answers

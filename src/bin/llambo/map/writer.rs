@@ -35,7 +35,7 @@ pub fn write(work: &Work) -> Result<(), Failure> {
                 progress.clear();
                 writer.note_cut();
                 output::tell(&format!(
-                    "no bridge left: the lines from {} on are not answered",
+                    "no bridge left: lines from {} on are unanswered",
                     writer.written + 1
                 ));
                 return Err(Failure::Told(work.queue.failed().max(failure::REFUSED)));
@@ -73,7 +73,7 @@ impl Writer {
     fn note_cut(&self) {
         if self.cut > 0 {
             output::tell(&format!(
-                "{} of {} answers were cut at the bridge's limit; -n sets how many tokens they may have",
+                "{} of {} answers were cut off at the bridge's token limit (-n raises it)",
                 self.cut, self.written
             ));
         }

@@ -1,27 +1,27 @@
-//! Every way in which llambo ends other than well, and the exit status of each.
+//! Every way in which a run can fail, and its exit status.
 
 use std::fmt;
 use std::io;
 
-/// Exit status of a run that did what it was asked.
+/// Exit status of success.
 pub const DONE: u8 = 0;
-/// Exit status when a bridge answered with an error.
-pub const REFUSED: u8 = 1;
+/// Exit status when a bridge answered with an error, or the output could not be written.
+pub const FAILED: u8 = 1;
 /// Exit status of a command line or an input that cannot be used.
 pub const USAGE: u8 = 2;
-/// Exit status when no connection to a bridge came about.
+/// Exit status when no bridge could be connected to.
 pub const NO_CONNECTION: u8 = 3;
-/// Exit status of what is worth a second try: silence, a model or a bridge that died.
+/// Exit status when a retry may help: after a timeout, or when a model or a bridge died.
 pub const RETRY: u8 = 4;
-/// Exit status of an answer to a grammar or a schema that was cut before its end.
+/// Exit status of an answer that was cut off before it matched its grammar or schema.
 pub const CUT: u8 = 5;
-/// Exit status when there is a bridge, which serves another client.
+/// Exit status when the bridge is serving another client.
 pub const BUSY: u8 = 6;
 
-/// Exit status of a chat that Ctrl-C ended, as a shell shows it.
+/// Exit status of a chat that was ended by Ctrl-C, by the convention of shells.
 pub const INTERRUPTED: u8 = 130;
 
-/// Why a run ended.
+/// Why a run failed.
 #[derive(Debug)]
 pub enum Failure {
     /// The command line, or what came on standard input, cannot be used.
@@ -39,43 +39,43 @@ pub enum Failure {
         /// The reply's `code`, from the closed list of the protocol; empty if there was none.
         code: String,
     },
-    /// Nothing was heard for as long as `--timeout` allows.
+    /// The bridge sent nothing for `--timeout`.
     Silence(String),
-    /// The bridge took the connection but said nothing to a question that needs no work.
+    /// The bridge accepted the connection but did not answer a request that needs no work.
     Busy(String),
-    /// A limit cut an answer that a grammar or a schema had begun.
+    /// The answer was cut off before it matched its grammar or schema.
     Cut(String),
     /// The connection ended before the answer was complete.
     Lost(String),
     /// Standard output could not be written.
     Output(io::Error),
-    /// The message was already shown; only the exit status is left to give.
-    Told(u8),
+    /// The message was already shown; only the exit status is left.
+    Reported(u8),
 }
 
-/// The outcome of a run whose messages were shown: its exit status.
-pub fn told(status: u8) -> Result<(), Failure> {
+/// The outcome of a run whose messages were already shown.
+pub fn reported(status: u8) -> Result<(), Failure> {
     match status {
         DONE => Ok(()),
-        status => Err(Failure::Told(status)),
+        status => Err(Failure::Reported(status)),
     }
 }
 
 impl Failure {
-    /// The exit status that stands for this failure.
+    /// Its exit status.
     pub fn status(&self) -> u8 {
         match self {
             Failure::Usage(_) => USAGE,
             Failure::Connect(_) | Failure::Forbidden(_) | Failure::Untrusted(_) => NO_CONNECTION,
-            Failure::Bridge { code, .. } if passes(code) => RETRY,
-            Failure::Bridge { .. } => REFUSED,
+            Failure::Bridge { code, .. } if is_transient_code(code) => RETRY,
+            Failure::Bridge { .. } => FAILED,
             Failure::Silence(_) | Failure::Lost(_) => RETRY,
             Failure::Busy(_) => BUSY,
             Failure::Cut(_) => CUT,
-            // The reader has seen enough (`| head`): that is no failure.
+            // A reader that has seen enough (`| head`) is not a failure.
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
-            Failure::Output(_) => REFUSED,
-            Failure::Told(status) => *status,
+            Failure::Output(_) => FAILED,
+            Failure::Reported(status) => *status,
         }
     }
 
@@ -88,36 +88,36 @@ impl Failure {
         }
     }
 
-    /// True if the bridge may soon be there again, with all that it had.
-    pub fn may_pass(&self) -> bool {
+    /// Whether the bridge may soon be back, its model with it.
+    pub fn is_transient(&self) -> bool {
         match self {
-            Failure::Bridge { code, .. } => passes(code),
+            Failure::Bridge { code, .. } => is_transient_code(code),
             Failure::Lost(_) => true,
             _ => self.status() == NO_CONNECTION,
         }
     }
 
-    /// True if the bridge as a whole is of no use, so that another one should be asked.
-    pub fn is_of_the_bridge(&self) -> bool {
+    /// Whether the bridge as a whole is of no use, so that another one should be asked.
+    pub fn concerns_bridge(&self) -> bool {
         match self {
             Failure::Bridge { code, .. } => {
                 matches!(
                     code.as_str(),
                     "no_model" | "load_failed" | "unauthenticated" | "denied" | "unknown_command"
-                ) || passes(code)
+                ) || is_transient_code(code)
             }
             _ => true,
         }
     }
 }
 
-/// True if this code of an error reply stands for what may be over soon: a model that died, or
-/// `internal`, which a bridge that is stopped says to whoever waits for an answer.
-fn passes(code: &str) -> bool {
+/// Whether a retry may help after an error of this code: a model that died, or `internal`, which a
+/// bridge that is being stopped sends to clients that wait for an answer.
+fn is_transient_code(code: &str) -> bool {
     matches!(code, "model_died" | "internal")
 }
 
-/// The message; empty where there is nothing to tell.
+/// The message; empty where there is nothing to report.
 impl fmt::Display for Failure {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -139,7 +139,7 @@ impl fmt::Display for Failure {
                 write!(out, "{message}\nPass it with: llambo --auth-file FILE")
             }
             Failure::Bridge { message, .. } => out.write_str(message),
-            Failure::Told(_) => Ok(()),
+            Failure::Reported(_) => Ok(()),
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Failure::Output(error) => write!(out, "cannot write to standard output: {error}"),
         }

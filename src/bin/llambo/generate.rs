@@ -29,7 +29,7 @@ impl Message {
     }
 }
 
-/// The members of a GENERATE object that are the same for every prompt.
+/// The fields of a GENERATE object that are the same for every prompt.
 #[derive(Clone)]
 pub struct Sampling {
     members: String,
@@ -37,7 +37,7 @@ pub struct Sampling {
     random: bool,
     /// True if the user set the number of tokens.
     pub limited: bool,
-    /// What the answer has to keep to, if anything: half of it is none.
+    /// What the answer has to match, if anything.
     constraint: Option<&'static str>,
 }
 
@@ -45,7 +45,7 @@ impl Sampling {
     /// Takes the options, and reads the files that they name.
     pub fn from_options(options: &Options) -> Result<Self, Failure> {
         let mut members = String::new();
-        // The bridge knows no seed of -1: it would have to be left out, and then its own counts.
+        // GENERATE has no seed of -1, and without one the bridge's own option would count.
         let random = |(name, value): &(&str, String)| *name == "seed" && value == "-1";
         for (name, value) in options.fields.iter().filter(|field| !random(field)) {
             members.push_str(&format!(",\"{name}\":{value}"));
@@ -80,7 +80,7 @@ impl Sampling {
         })
     }
 
-    /// The failure of an answer that was cut before it kept to its grammar or schema.
+    /// Fails if the answer was cut off before it matched its grammar or schema.
     pub fn check(&self, reply: &Reply) -> Result<(), Failure> {
         match self.constraint {
             Some(kind) if reply.is_cut() => Err(Failure::Cut(format!(
@@ -119,7 +119,7 @@ impl Sampling {
         )
     }
 
-    /// What stands behind the prompt of a request.
+    /// The fields after the prompt.
     fn members(&self) -> Cow<'_, str> {
         match self.random {
             true => format!("{},\"seed\":{}", self.members, random_seed()).into(),
@@ -128,7 +128,7 @@ impl Sampling {
     }
 }
 
-/// A seed that nobody chose, from the standard library's source of randomness.
+/// A random seed, from the standard library's source of randomness.
 fn random_seed() -> u32 {
     RandomState::new().build_hasher().finish() as u32
 }
@@ -164,8 +164,8 @@ pub fn opening(options: &Options, message: String) -> Vec<Message> {
         .collect()
 }
 
-/// Sends a GENERATE object and prints the answer as it comes, or its last reply if `json`. What
-/// came of the answer until it ended or failed is in `shown`.
+/// Sends a GENERATE object and prints the answer as it arrives, or its last reply if `json`. What
+/// arrived before it ended or failed is in `shown`.
 pub fn ask(
     connection: &mut Connection,
     object: &str,
@@ -185,24 +185,24 @@ pub fn ask(
         let reply = outcome?;
         output::print_line(&reply.line)?;
         sampling.check(&reply)?;
-        return reply.told();
+        return reply.reported();
     }
     match outcome.and_then(Reply::into_result) {
         Ok(reply) => {
             let text = reply.text("data");
-            // What a bridge did not stream, it says at the end.
+            // The rest, where a bridge did not stream all of it.
             output::print(text.strip_prefix(shown.as_str()).unwrap_or_default())?;
             if !text.ends_with('\n') {
                 output::print("\n")?;
             }
             sampling.check(&reply)?;
             if reply.is_cut() && !(sampling.limited && reply.text("finish_reason") == "length") {
-                output::tell(&how_cut(&reply));
+                output::report(&how_cut(&reply));
             }
             Ok(reply)
         }
         Err(failure) => {
-            // The message that follows starts on a line of its own.
+            // The message that follows starts on its own line.
             if !shown.is_empty() && !shown.ends_with('\n') {
                 output::print("\n")?;
             }
@@ -211,7 +211,7 @@ pub fn ask(
     }
 }
 
-/// Says where an answer ended for want of room.
+/// Says where an answer was cut off.
 fn how_cut(reply: &Reply) -> String {
     match (
         reply.text("finish_reason"),
@@ -232,8 +232,8 @@ fn read(path: &OsStr, options: &Options) -> Result<String, Failure> {
     input::all(file, &shown, options)
 }
 
-/// The member for a JSON schema, in the order of keys that its author gave them, which is the
-/// order in which they will be generated.
+/// The field for a JSON schema, its keys in the author's order: that is the order in which they
+/// will be generated.
 fn schema(source: &str, text: &str) -> Result<String, Failure> {
     let wrong = |reason: String| Failure::Usage(format!("{source}: {reason}"));
     let value = json::parse(text).map_err(wrong)?;
@@ -241,7 +241,7 @@ fn schema(source: &str, text: &str) -> Result<String, Failure> {
         let reason = "a JSON schema is an object, such as {\"type\":\"object\"}";
         return Err(wrong(reason.to_string()));
     }
-    // A newline between the tokens of JSON means as much as a blank.
+    // Between the tokens of JSON a newline is the same as a blank.
     let line = value.source.replace(['\n', '\r'], " ");
     Ok(format!(",\"json_schema\":{line}"))
 }

@@ -14,7 +14,7 @@ use crate::cli::Options;
 use crate::failure::Failure;
 use crate::output;
 
-/// A person who is kept waiting by standard input for this long is told so.
+/// How long to wait for standard input before a message says so.
 const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 /// The prompt of `infer` and `chat`: the operand, or standard input where the operand is missing
@@ -75,7 +75,7 @@ pub fn utf8(operand: &OsStr) -> Result<String, Failure> {
     })
 }
 
-/// Turns bytes into text, or says which byte is none.
+/// Turns bytes into text, or says which byte is not UTF-8.
 pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
     String::from_utf8(bytes).map_err(|error| {
         let offset = error.utf8_error().valid_up_to();
@@ -86,7 +86,7 @@ pub fn decode(bytes: Vec<u8>) -> Result<String, String> {
     })
 }
 
-/// The only operand, unless it is `-`, which stands for standard input.
+/// The first operand, unless it is `-`, which means standard input.
 fn operand(operands: &[OsString]) -> Option<&OsStr> {
     operands
         .first()
@@ -94,15 +94,15 @@ fn operand(operands: &[OsString]) -> Option<&OsStr> {
         .filter(|operand| *operand != "-")
 }
 
-/// All of standard input, newlines and all.
+/// All of standard input, newlines included.
 fn standard_input(options: &Options) -> Result<String, Failure> {
     if io::stdin().is_terminal() {
-        output::tell("reading from the terminal; end with Ctrl-D");
+        output::report("reading from the terminal; end with Ctrl-D");
     }
     all(io::stdin().lock(), "standard input", options)
 }
 
-/// All the text of a source, which is read no further than a bridge would take it.
+/// All the text of a source, which is not read beyond what a bridge would accept.
 pub fn all(source: impl Read, name: &str, options: &Options) -> Result<String, Failure> {
     let mut bytes = Vec::new();
     source
@@ -115,7 +115,7 @@ pub fn all(source: impl Read, name: &str, options: &Options) -> Result<String, F
     decode(bytes).map_err(|problem| Failure::Usage(format!("{name} is {problem}")))
 }
 
-/// Says that a text is too long, and what to do about it.
+/// The message for a text that is too long.
 pub fn too_long(name: &str, options: &Options) -> String {
     format!(
         "{name} exceeds the limit of {} bytes; raise it with --max-request, here and for the bridge",
@@ -123,13 +123,13 @@ pub fn too_long(name: &str, options: &Options) -> String {
     )
 }
 
-/// Runs `read`, and says what is awaited if that takes long: a standard input that a script or ssh
-/// left open by oversight never ends.
+/// Runs `read`, with a message if that takes long: a standard input that a script or ssh left open
+/// by mistake never ends.
 fn patiently<T>(read: impl FnOnce() -> T) -> T {
     let (done, wait) = mpsc::channel::<()>();
     thread::spawn(move || {
         if wait.recv_timeout(NOTICE_AFTER) == Err(RecvTimeoutError::Timeout) {
-            output::tell(
+            output::report(
                 "still waiting for standard input, to append it to the text; use < /dev/null to skip it",
             );
         }

@@ -18,17 +18,17 @@ use crate::output;
 /// The environment variable that names the directories to look in, separated by colons.
 const DIRECTORIES_VARIABLE: &str = "LLAMBO_LS_PATH";
 
-/// The directory in which every socket is a bridge's, as units of systemd make it.
+/// The directory in which every socket is a bridge's, as the systemd units create it.
 const OWN_DIRECTORY: &str = "/run/llama-cpp-bridge";
 
-/// How long a bridge may take to answer before it counts as busy, unless `--timeout` says so. More
-/// than a wrong token costs.
+/// How long a bridge may take to answer before it counts as busy, without `--timeout`. Longer than
+/// the penalty for a wrong token.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is found out about a socket.
+/// What is known of a socket.
 struct Row {
     socket: String,
-    /// One of a closed list of words, which the manual has.
+    /// One of the words that the manual lists.
     state: &'static str,
     model: Option<String>,
 }
@@ -40,7 +40,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     let mut places = Vec::new();
     for address in &options.bridges.addresses {
         match address {
-            // What was not named is listed only if it is there.
+            // The default socket is listed only if it exists.
             Address::Unix(path) if path.exists() => drop(paths.insert(path.clone())),
             Address::Unix(_) => (),
             Address::Tcp(_) => places.push(address.clone()),
@@ -72,7 +72,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     print(&rows, options.json)
 }
 
-/// Where sockets of bridges are looked for.
+/// The directories to search for sockets.
 fn directories() -> Vec<PathBuf> {
     if let Some(list) = env::var_os(DIRECTORIES_VARIABLE).filter(|list| !list.is_empty()) {
         return env::split_paths(&list).collect();
@@ -84,7 +84,7 @@ fn directories() -> Vec<PathBuf> {
     directories
 }
 
-/// The sockets in a directory that have the name of a bridge's.
+/// The sockets in a directory whose names are a bridge's.
 fn sockets(directory: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(directory) else {
         return Vec::new();
@@ -94,14 +94,14 @@ fn sockets(directory: &Path) -> Vec<PathBuf> {
         let name = entry.file_name();
         let name = name.as_bytes();
         let named = all || name.starts_with(b"llama-cpp-bridge");
-        // A link counts as what it leads to.
+        // Symbolic links are followed.
         let kind = fs::metadata(entry.path()).map(|metadata| metadata.file_type());
         named && name.ends_with(b".sock") && kind.is_ok_and(|kind| kind.is_socket())
     });
     found.map(|entry| entry.path()).collect()
 }
 
-/// Asks one of them; `None` if nobody listens there any more.
+/// Asks one of them; `None` if nobody is listening there any more.
 fn look(address: &Address, bridges: &Bridges) -> Option<Row> {
     let row = |state, model| {
         Some(Row {

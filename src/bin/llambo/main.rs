@@ -30,9 +30,9 @@ fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::from(failure::DONE),
         Err(failure) => {
-            output::tell(&failure.to_string());
+            output::report(&failure.to_string());
             if let Failure::Usage(_) = failure {
-                output::tell("see llambo --help");
+                output::report("see llambo --help");
             }
             ExitCode::from(failure.status())
         }

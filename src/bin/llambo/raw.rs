@@ -1,4 +1,4 @@
-//! `raw`: standard input to the bridge as it is, its replies to standard output as they are.
+//! `raw`: copies standard input to the bridge, and its replies to standard output, unchanged.
 
 use std::io::{self, BufRead, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -14,21 +14,21 @@ use crate::output;
 /// Digits that the length of a netstring has at most.
 const LENGTH_DIGITS: usize = 10;
 
-/// What the thread that sends tells the one that prints.
+/// What the sending thread shares with the printing one.
 #[derive(Default)]
 struct Progress {
     /// Requests that were sent whole.
     requests: usize,
     /// When the last of them was sent.
     sent: Option<Instant>,
-    /// True while the bridge takes nothing of what is sent, for as long as it may be silent.
+    /// Whether the bridge has accepted nothing of what is sent for as long as it may be silent.
     stuck: bool,
     /// Why standard input could not be read, if so.
     problem: Option<String>,
 }
 
-/// The bridge as it is written to. One that is at work need not read: only if it says nothing
-/// either is that a silence, so a write that waited for too long is noted and goes on.
+/// The bridge as a sink. One that is working need not read; it counts as silent only if it sends
+/// nothing either. So a write that times out is noted and tried again.
 struct Patient<'a> {
     bridge: &'a UnixStream,
     progress: &'a Mutex<Progress>,
@@ -73,7 +73,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         if reply.status != Status::Partial {
             answered += 1;
         }
-        if let Err(failure) = reply.told() {
+        if let Err(failure) = reply.reported() {
             worst = worst.max(failure.status());
         }
     }
@@ -87,11 +87,11 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             progress.requests
         )));
     }
-    failure::told(worst)
+    failure::reported(worst)
 }
 
 impl Progress {
-    /// True if nothing is due, or was sent so lately that the silence is younger than it may be.
+    /// Whether a silence is in order: no reply is due, or the last request was sent too recently.
     fn excuses(&self, answered: usize, options: &Options) -> bool {
         let silence = self.sent.map(|sent| sent.elapsed());
         !self.stuck && (answered >= self.requests || silence < options.bridges.timeout)
@@ -118,7 +118,7 @@ fn copy(bridge: UnixStream, progress: &Mutex<Progress>) {
                 progress.sent = Some(Instant::now());
             }
             Ok(None) => break,
-            // A bridge that takes no more: its replies tell.
+            // The bridge accepts no more; its replies say why.
             Err(error) if connection::is_end(error.kind()) => return,
             Err(error) => {
                 let problem = format!("cannot read standard input: {error}");
@@ -130,8 +130,8 @@ fn copy(bridge: UnixStream, progress: &Mutex<Progress>) {
     connection::finish(&bridge);
 }
 
-/// Passes a line or a netstring on as it comes, and says how many requests that was: an empty line
-/// is none. `None` at the end of the input.
+/// Forwards a line or a netstring as it arrives, and returns how many requests that was: 0 for an
+/// empty line. `None` at the end of the input.
 fn pass(input: &mut impl BufRead, bridge: &mut impl Write) -> io::Result<Option<usize>> {
     let mut digits = String::new();
     while let Some(digit @ b'0'..=b'9') = input.fill_buf()?.first()
@@ -142,7 +142,7 @@ fn pass(input: &mut impl BufRead, bridge: &mut impl Write) -> io::Result<Option<
     }
     bridge.write_all(digits.as_bytes())?;
     if let Ok(length) = digits.parse::<u64>() {
-        // The colon and the comma are no part of the length.
+        // The length does not count the colon and the comma.
         io::copy(&mut input.take(length + 2), bridge)?;
         return Ok(Some(1));
     }

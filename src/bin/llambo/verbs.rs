@@ -9,7 +9,7 @@ use crate::input;
 use crate::output;
 
 /// Asks every bridge that was named, in their order, and prints what each says. A bridge that
-/// fails does not keep the others from being asked; the worst exit status stands.
+/// fails does not keep the others from being asked; the worst exit status counts.
 pub fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
     let argument = argument(command.name, options)?;
     let verb = command.name.to_ascii_uppercase();
@@ -25,7 +25,7 @@ pub fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
             .bridges
             .connect_to(address)
             .and_then(|mut connection| {
-                // These take their time; all others are answered at once.
+                // These take time; all others are answered at once.
                 if !["load", "save", "restore"].contains(&command.name) {
                     return connection.quick(&verb);
                 }
@@ -37,20 +37,20 @@ pub fn run(options: &Options, command: &CommandRow) -> Result<(), Failure> {
             outcome.and_then(|reply| print(command.name, reply, options.json, name.as_deref()));
         match outcome {
             Err(failure) if several && !matches!(failure, Failure::Output(_)) => {
-                output::tell(&failure.of(address));
+                output::report(&failure.of(address));
                 worst = worst.max(failure.status());
             }
             outcome => outcome?,
         }
     }
-    failure::told(worst)
+    failure::reported(worst)
 }
 
 /// The argument of the request.
 fn argument(name: &str, options: &Options) -> Result<String, Failure> {
     match (name, options.operands.as_slice()) {
         ("load", [path]) => {
-            // The bridge may run in another directory. Links stay as they are named.
+            // The bridge may run in another directory. Links are not resolved.
             let path = std::path::absolute(Path::new(path)).map_err(|error| {
                 Failure::Usage(format!("cannot resolve the path of the model: {error}"))
             })?;
@@ -63,7 +63,7 @@ fn argument(name: &str, options: &Options) -> Result<String, Failure> {
     }
 }
 
-/// Prints a reply as the command has it; `name` is the bridge's, where several are asked.
+/// Prints a reply the way the command does; `name` is the bridge's, where several are asked.
 fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<(), Failure> {
     if json {
         let line = match name {
@@ -75,11 +75,11 @@ fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<
             None => reply.line.clone(),
         };
         output::print_line(&line)?;
-        return reply.told().map(drop);
+        return reply.reported().map(drop);
     }
     let reply = reply.into_result()?;
     let text = match command {
-        "info" => members(&reply),
+        "info" => fields(&reply),
         "detokenize" | "metrics" => reply.text("data").to_string(),
         "embed" => reply.numbers("embedding"),
         "tokenize" => reply.numbers("tokens"),
@@ -92,15 +92,15 @@ fn print(command: &str, reply: Reply, json: bool, name: Option<&str>) -> Result<
         _ => reply.message,
     };
     match name {
-        // One line stands beside the bridge's name, more stand below it.
+        // A single line goes beside the bridge's name, several go below it.
         Some(name) if text.contains('\n') => output::print_line(&format!("{name}:\n{text}")),
         Some(name) => output::print_line(&format!("{name}: {text}")),
         None => output::print_line(&text),
     }
 }
 
-/// The members of a reply, a line each.
-fn members(reply: &Reply) -> String {
+/// The fields of a reply, one a line.
+fn fields(reply: &Reply) -> String {
     let lines: Vec<String> = reply
         .fields
         .iter()

@@ -1,4 +1,4 @@
-//! The interactive chat: turns with their history, for a person at a terminal.
+//! The conversation: its turns, and the commands that start with a slash.
 
 use std::io::{self, IsTerminal};
 
@@ -10,10 +10,10 @@ use crate::failure::{self, Failure};
 use crate::generate::{self, Message, Sampling};
 use crate::output;
 
-/// What is shown where the person is to type.
+/// The prompt for a message.
 const PROMPT: &str = "> ";
 
-/// The words that are no message, and what they do.
+/// What `/help` shows.
 const COMMANDS: &str = "\
 /clear   forget the conversation
 /drop    forget its oldest turn; after a message that did not fit, as many turns
@@ -36,11 +36,11 @@ enum Entry {
     Unknown(String),
 }
 
-/// How a message fared.
+/// What became of a message.
 enum Turn {
-    /// It was answered, or failed for a reason of its own.
+    /// It was answered, or failed for good.
     Over,
-    /// The conversation is too long for it; here it is again.
+    /// The conversation leaves no room for it; here it is again.
     DoesNotFit(String),
 }
 
@@ -49,11 +49,11 @@ struct Chat<'a> {
     options: &'a Options,
     sampling: Sampling,
     interrupts: Interrupts,
-    /// What was said: perhaps a system message, then user and assistant by turns.
+    /// The conversation: perhaps a system message, then user and assistant in turn.
     said: Vec<Message>,
-    /// Tokens that this takes of the context.
+    /// How many tokens of the context it takes.
     tokens: u64,
-    /// The last message, if the conversation was too long for it.
+    /// The last message, if there was no room for it.
     unanswered: Option<String>,
 }
 
@@ -65,8 +65,8 @@ pub fn or_once(options: &Options) -> Result<(), Failure> {
     generate::run(options, true)
 }
 
-/// Talks until the person has had enough. The connection is made anew for each turn: a bridge
-/// serves one client at a time, and others should not wait while somebody thinks.
+/// Talks until the user leaves. Each turn has a connection of its own: a bridge serves one client at
+/// a time, and others should not wait while somebody thinks.
 pub fn run(options: &Options) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
         return Err(Failure::Usage(
@@ -87,7 +87,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
     loop {
         let typed = match editor.read(PROMPT)? {
             Typed::Text(typed) => typed,
-            Typed::Interrupt => return Err(Failure::Told(failure::INTERRUPTED)),
+            Typed::Interrupt => return Err(Failure::Reported(failure::INTERRUPTED)),
             Typed::End => return Ok(()),
         };
         match entry(&typed) {
@@ -96,13 +96,13 @@ pub fn run(options: &Options) -> Result<(), Failure> {
             Entry::Clear => chat.clear(),
             Entry::Drop => chat.drop_oldest()?,
             Entry::Help => output::show(COMMANDS),
-            Entry::Unknown(word) => output::tell(&format!("unknown command {word}; see /help")),
+            Entry::Unknown(word) => output::report(&format!("unknown command {word}; see /help")),
             Entry::Message(message) => chat.say(message)?,
         }
     }
 }
 
-/// Says whom one talks to; a bridge that is not there ends the chat before it begins.
+/// Shows which model answers; without a bridge the chat ends here.
 fn greet(options: &Options) -> Result<(), Failure> {
     let mut connection = options.bridges.connect()?;
     let reply = connection.quick("STATUS")?.into_result()?;
@@ -121,7 +121,7 @@ impl Chat<'_> {
         self.unanswered = None;
     }
 
-    /// Says a message, and if there is no room for it, what can be done.
+    /// Sends a message, and if there is no room for it, says what can be done.
     fn say(&mut self, message: String) -> Result<(), Failure> {
         self.unanswered = None;
         if let Turn::DoesNotFit(message) = self.turn(message)? {
@@ -131,17 +131,17 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// Says how room can be made in the context.
+    /// Says how to make room in the context.
     fn offer_room(&self) {
         if self.turns() > 0 {
-            output::tell(&format!(
+            output::report(&format!(
                 "/clear frees the {} tokens of this conversation; /drop forgets only its oldest turns",
                 self.tokens
             ));
         }
     }
 
-    /// Forgets the oldest turn, or with a message that did not fit as many as it takes.
+    /// Forgets the oldest turn; after a message that did not fit, as many as needed.
     fn drop_oldest(&mut self) -> Result<(), Failure> {
         let mut dropped = 0;
         let mut waiting = self.unanswered.take();
@@ -156,17 +156,17 @@ impl Chat<'_> {
                 Some(Err(failure)) => return Err(failure),
             }
         }
-        output::tell(&format!("turns forgotten: {dropped}"));
+        output::report(&format!("turns forgotten: {dropped}"));
         Ok(())
     }
 
-    /// How many turns were said and answered.
+    /// How many turns were answered.
     fn turns(&self) -> usize {
         self.said.len() / 2
     }
 
-    /// Asks a message. What was said stays only together with its answer, or with what there is
-    /// of an answer that was stopped.
+    /// Sends a message. It stays in the conversation only together with its answer, or with what
+    /// there is of an interrupted one.
     fn turn(&mut self, message: String) -> Result<Turn, Failure> {
         let before = self.said.len();
         if before == 0 {
@@ -199,7 +199,7 @@ impl Chat<'_> {
             }
             Some((Err(failure), _)) if !stopped => {
                 self.said.truncate(before);
-                output::tell(&failure.to_string());
+                output::report(&failure.to_string());
                 if matches!(&failure, Failure::Bridge { code, .. } if code == "context_exceeded") {
                     return Ok(Turn::DoesNotFit(message));
                 }
@@ -207,12 +207,12 @@ impl Chat<'_> {
             _ => self.said.truncate(before),
         }
         if stopped {
-            output::tell("interrupted; press Ctrl-C at an empty prompt to leave");
+            output::report("interrupted; press Ctrl-C at an empty prompt to leave");
         }
         Ok(Turn::Over)
     }
 
-    /// Takes an answer into the conversation.
+    /// Adds an answer to the conversation.
     fn answered(&mut self, reply: &Reply) {
         let text = reply.text("data").to_string();
         self.said.push(Message::new("assistant", text));
@@ -223,7 +223,7 @@ impl Chat<'_> {
     }
 }
 
-/// Tells messages from commands.
+/// Distinguishes messages from commands.
 fn entry(typed: &str) -> Entry {
     match typed.trim() {
         "" => Entry::Nothing,

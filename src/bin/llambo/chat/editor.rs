@@ -1,15 +1,14 @@
-//! The lines that a person types: edited where the build and the terminal allow it, as they come
-//! where not.
+//! The lines that a user types: with line editing where the build and the terminal have it.
 
 use super::line::{self, Line};
 use super::lines::Lines;
 use crate::failure::Failure;
 use crate::output;
 
-/// What is shown where a message goes on.
+/// The prompt for another line of a message.
 const CONTINUATION: &str = "| ";
 
-/// What came of waiting for a person.
+/// What a user typed.
 pub enum Typed {
     /// A message, or a command of the chat.
     Text(String),
@@ -66,16 +65,17 @@ impl Editor {
         Ok(Typed::Text(self.without_control(text)))
     }
 
-    /// The text, or nothing if it holds what no keyboard has letters for: that is not meant for a
-    /// model.
+    /// The text, or nothing if it contains control characters, which are not meant for a model.
     fn without_control(&self, text: String) -> String {
         let strange = |character: char| character.is_control() && !"\n\t".contains(character);
         if !text.contains(strange) {
             return text;
         }
-        output::tell("not sent: the line contains control characters, such as those of arrow keys");
+        output::report(
+            "not sent: the line contains control characters, such as those of arrow keys",
+        );
         if self.lines.is_none() {
-            output::tell("no line editing in this terminal or build; try: rlwrap llambo");
+            output::report("no line editing in this terminal or build; try: rlwrap llambo");
         }
         String::new()
     }

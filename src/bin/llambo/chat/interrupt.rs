@@ -1,4 +1,4 @@
-//! Ctrl-C during a conversation: it ends the answer that is under way, and nothing else.
+//! Ctrl-C during a conversation: it stops the current answer, and nothing else.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -9,27 +9,26 @@ use std::thread;
 use crate::failure::Failure;
 use llama_cpp_bridge::sys::terminal;
 
-/// What happens while an answer is under way.
+/// What happens while an answer is awaited.
 enum Event<T> {
     /// The connection was made.
     Connected(UnixStream),
     /// Ctrl-C was pressed.
     Interrupt,
-    /// The work has come to its end.
+    /// The work has ended.
     Done(T),
 }
 
-/// Where an interrupt is reported while there is something to interrupt.
+/// Called on an interrupt while there is something to interrupt.
 type Report = Box<dyn Fn() + Send>;
 
-/// Takes the interrupts of the process.
+/// Handles SIGINT for the process.
 pub struct Interrupts {
     report: Arc<Mutex<Option<Report>>>,
 }
 
 impl Interrupts {
-    /// From now on an interrupt no longer ends the process. To be called before other threads are
-    /// started.
+    /// From now on SIGINT no longer ends the process. To be called before other threads are started.
     pub fn take() -> Self {
         terminal::hold_interrupts(true);
         let report: Arc<Mutex<Option<Report>>> = Arc::default();
@@ -45,20 +44,20 @@ impl Interrupts {
         Interrupts { report }
     }
 
-    /// Does work that tells its connection as soon as it has one. An interrupt ends the connection,
-    /// and the work with it; if there was none yet, the work is left to itself, and there is no
-    /// outcome. The second part is true if there was an interrupt.
+    /// Runs work that passes on its connection as soon as it has one. An interrupt shuts the
+    /// connection down, which ends the work; without one yet, the work is abandoned and has no
+    /// outcome. The second value is whether there was an interrupt.
     pub fn during<T: Send + 'static>(
         &self,
         work: impl FnOnce(&dyn Fn(UnixStream) -> Result<(), Failure>) -> T + Send + 'static,
     ) -> (Option<T>, bool) {
-        // Without room: what was sent was taken, or nobody waits any more.
+        // Unbuffered: what was sent was received, or nobody is waiting any more.
         let (events, received) = mpsc::sync_channel(0);
         self.set(Some(reporter(events.clone())));
         thread::spawn(move || {
             let connected = |stream| {
                 let sent = events.send(Event::Connected(stream));
-                sent.map_err(|_| Failure::Told(crate::failure::INTERRUPTED))
+                sent.map_err(|_| Failure::Reported(crate::failure::INTERRUPTED))
             };
             let outcome = work(&connected);
             events.send(Event::Done(outcome))

@@ -9,23 +9,23 @@ use crate::output;
 
 /// One line as it was typed, or why there is none.
 pub enum Line {
-    /// Without its newline. One that was pasted may hold more of them.
+    /// Without its newline. Text that was pasted may contain more of them.
     Text(String),
-    /// Ctrl-C, or what else drops what is typed; true if there was nothing to drop.
+    /// Ctrl-C, or what else discards the line; true if it was empty.
     Interrupt(bool),
     /// Ctrl-D.
     End,
 }
 
 impl Line {
-    /// One that is no text: it is told, and dropped with what was typed before it.
+    /// One that is not UTF-8: it is reported, and discarded with the lines before it.
     pub fn not_text() -> Line {
-        output::tell("that line is not valid UTF-8");
+        output::report("that line is not valid UTF-8");
         Line::Interrupt(false)
     }
 }
 
-/// Reads a line as the terminal gives it. Ctrl-C ends llambo meanwhile.
+/// Reads a line. Meanwhile Ctrl-C ends llambo.
 pub fn read(prompt: &str) -> Result<Line, Failure> {
     output::show(prompt);
     let mut line = String::new();

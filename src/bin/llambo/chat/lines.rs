@@ -23,17 +23,17 @@ use crate::output;
 /// How many messages the history keeps.
 const REMEMBERED: usize = 1000;
 
-/// Terminals that cannot be drawn on, by their names in `TERM`.
+/// Values of `TERM` of terminals without cursor control.
 const PLAIN_TERMINALS: &[&str] = &["dumb", "cons25", "emacs"];
 
 /// The editor and its history.
 pub struct Lines {
     editor: Editor<Watch, FileHistory>,
-    /// Where the history is kept between chats; absent if it is not.
+    /// Where the history is saved; `None` if it is not.
     file: Option<PathBuf>,
 }
 
-/// Knows whether something is typed, which rustyline does not tell with Ctrl-C.
+/// Knows whether the line is empty, which rustyline does not say on Ctrl-C.
 struct Watch {
     empty: Cell<bool>,
 }
@@ -58,8 +58,8 @@ impl Validator for Watch {}
 impl Helper for Watch {}
 
 impl Lines {
-    /// The editor, with the history of earlier chats if it is wanted; `None` where the terminal is
-    /// not one for it.
+    /// The editor, with the history of earlier chats if it is wanted; `None` on a terminal without
+    /// cursor control.
     pub fn new(history: bool) -> Option<Lines> {
         let terminal = env::var("TERM").unwrap_or_default();
         if PLAIN_TERMINALS.contains(&terminal.as_str()) {
@@ -69,7 +69,7 @@ impl Lines {
             .max_history_size(REMEMBERED)
             .ok()?
             .history_ignore_space(true)
-            // Standard output is for the answers.
+            // Not on standard output, which is for the answers.
             .behavior(Behavior::PreferTerm)
             .color_mode(ColorMode::Disabled)
             .build();
@@ -79,7 +79,7 @@ impl Lines {
         }));
         let file = history.then(history_file).flatten();
         if let Some(file) = &file {
-            // There is none before the first chat.
+            // Before the first chat there is none.
             let _ = editor.load_history(file);
         }
         Some(Lines { editor, file })
@@ -110,7 +110,7 @@ impl Lines {
             return;
         };
         if let Err(error) = self.editor.append_history(file) {
-            output::tell(&format!(
+            output::report(&format!(
                 "cannot write the history {}: {error}",
                 file.display()
             ));
@@ -119,8 +119,7 @@ impl Lines {
     }
 }
 
-/// The file of the history, in a directory that is made if need be; `None` where there is no place
-/// for it.
+/// The file of the history, in a directory that is created if necessary; `None` without a home.
 fn history_file() -> Option<PathBuf> {
     let absolute = |path: PathBuf| path.is_absolute().then_some(path);
     let state = env::var_os("XDG_STATE_HOME").map(PathBuf::from);
@@ -129,7 +128,7 @@ fn history_file() -> Option<PathBuf> {
         Some(home.and_then(absolute)?.join(".local/state"))
     })?;
     let directory = state.join("llambo");
-    // Why it cannot be made is told when the history cannot be written.
+    // A failure is reported when the history cannot be written.
     let _ = DirBuilder::new()
         .recursive(true)
         .mode(0o700)

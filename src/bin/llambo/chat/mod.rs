@@ -1,4 +1,4 @@
-//! The conversation with a person at a terminal: what is typed, what Ctrl-C ends, the turns so far.
+//! The conversation at a terminal: what is typed, what Ctrl-C stops, the turns so far.
 //!
 //! Shown to others: [`run`], and [`or_once`] for the command `chat`.
 

@@ -1,13 +1,13 @@
-//! In place of line editing, in builds without the feature `line-editing`.
+//! Replaces line editing in builds without the feature `line-editing`.
 
 use super::line::Line;
 use crate::failure::Failure;
 
-/// No editor: there is never one.
+/// There is never an editor.
 pub enum Lines {}
 
 impl Lines {
-    /// `None`: lines are taken as the terminal gives them.
+    /// Always `None`.
     pub fn new(_history: bool) -> Option<Lines> {
         None
     }

@@ -64,7 +64,7 @@ pub struct Options {
     pub max_request: u64,
     /// Print replies instead of text.
     pub json: bool,
-    /// The file that holds the token for bridges which want one.
+    /// The file with the token, for bridges that require one.
     pub auth_file: Option<OsString>,
     /// Fields of GENERATE with their JSON values, each at most once.
     pub fields: Vec<(&'static str, String)>,
@@ -78,11 +78,11 @@ pub struct Options {
     pub template: Option<String>,
     /// What `map` asks.
     pub each: Each,
-    /// `map` separates by NUL.
+    /// `map` separates prompts and answers by NUL.
     pub null: bool,
     /// The chat keeps a history of what is typed.
     pub history: bool,
-    /// How long `map` waits for a bridge that was lost.
+    /// How long `map` waits for a lost bridge.
     pub retry: Duration,
 }
 
@@ -143,8 +143,8 @@ pub fn parse(
 }
 
 impl Options {
-    /// True if answers are JSON texts, in which a newline means as much as a blank: their strings
-    /// hold none.
+    /// Whether answers are JSON texts, in which a newline is the same as a blank: in their strings
+    /// it is escaped.
     pub fn wants_json_text(&self) -> bool {
         matches!(
             self.constraint,
@@ -152,7 +152,7 @@ impl Options {
         )
     }
 
-    /// Takes a word that is no option: first the command, then its operands.
+    /// Takes a word that is not an option: first the command, then its operands.
     fn operand(&mut self, value: OsString) -> Result<(), Failure> {
         if let Task::Command(_) = self.task {
             self.operands.push(value);
@@ -200,7 +200,7 @@ impl Options {
         Ok(())
     }
 
-    /// Sets a field of GENERATE; the last value given counts, as GNU programs have it.
+    /// Sets a field of GENERATE; the last value given counts.
     fn field(&mut self, name: &'static str, value: String) {
         self.fields.retain(|(known, _)| *known != name);
         self.fields.push((name, value));
@@ -223,7 +223,7 @@ impl Options {
         }
     }
 
-    /// Checks what only the whole command line shows, and fills in the socket.
+    /// Checks what depends on the whole command line, and fills in the socket.
     fn check(
         &mut self,
         given: &[&'static OptionRow],
@@ -337,8 +337,7 @@ fn text(option: &OptionRow, value: Option<OsString>) -> Result<String, Failure> 
     })
 }
 
-/// A number within the bounds of the option's row. A whole one that is in bounds is exact as this
-/// type too.
+/// A number within the bounds of the option's row. Whole numbers within them are exact as f64.
 fn number(option: &OptionRow, value: Option<OsString>) -> Result<f64, Failure> {
     let text = text(option, value)?;
     let (parsed, least, most, kind) = match option.takes {

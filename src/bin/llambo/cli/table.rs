@@ -1,5 +1,5 @@
-//! The commands and the options, a row each. Parsing, `--help` and the shell completions
-//! follow from these two tables, and tests compare the man page with them.
+//! The commands and the options, one a row. Parsing, `--help` and the shell completions follow from
+//! these two tables, and tests compare the man page with the help.
 
 use Sockets::{All, FirstFree, One};
 use llama_cpp_bridge::shared::endpoint::MAX_REQUEST_LIMIT;
@@ -59,7 +59,7 @@ pub enum Meaning {
     MapEmbed,
     /// NUL in place of newline.
     Null,
-    /// Seconds in which a bridge may come back.
+    /// Seconds in which a lost bridge may return.
     Retry,
     /// The history of the chat is not kept.
     NoHistory,

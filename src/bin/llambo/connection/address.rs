@@ -11,7 +11,7 @@ use std::path::PathBuf;
 
 use crate::failure::Failure;
 
-/// The place of a bridge.
+/// The address of a bridge.
 #[derive(Clone, Debug)]
 pub enum Address {
     /// The path of a Unix socket.
@@ -43,20 +43,20 @@ impl Address {
         }
     }
 
-    /// Refuses a Unix socket that belongs to a stranger: anyone may make one in /tmp under the
-    /// name where a bridge is expected, and would read the prompts and invent the answers.
+    /// Fails if a Unix socket belongs to a stranger: anyone may create one in /tmp where a bridge is
+    /// expected, read the prompts and make up the answers.
     pub fn check_owner(&self, trusted: &[u32]) -> Result<(), Failure> {
         let Address::Unix(path) = self else {
             return Ok(());
         };
-        // The link first, if it is one: its owner could point it elsewhere after this look.
-        let link = fs::symlink_metadata(path).map_err(|error| self.refusal(&error))?;
-        let socket = fs::metadata(path).map_err(|error| self.refusal(&error))?;
+        // The link first, if it is one: its owner could redirect it after this check.
+        let link = fs::symlink_metadata(path).map_err(|error| self.failure(&error))?;
+        let socket = fs::metadata(path).map_err(|error| self.failure(&error))?;
         if !socket.file_type().is_socket() {
             let message = format!("cannot connect to {self}: it is not a socket");
             return Err(Failure::Connect(message));
         }
-        let own = own_uid().map_err(|error| self.refusal(&error))?;
+        let own = own_uid().map_err(|error| self.failure(&error))?;
         for uid in [link.uid(), socket.uid()] {
             if uid != 0 && uid != own && !trusted.contains(&uid) {
                 return Err(Failure::Untrusted(format!(
@@ -68,8 +68,8 @@ impl Address {
         Ok(())
     }
 
-    /// Why there is no connection, and how to get one.
-    pub fn refusal(&self, error: &io::Error) -> Failure {
+    /// Why the connection failed, and how to get one.
+    pub fn failure(&self, error: &io::Error) -> Failure {
         let reason = match error.kind() {
             ErrorKind::NotFound => "no such file".to_string(),
             ErrorKind::ConnectionRefused => "no bridge listens there".to_string(),
@@ -103,7 +103,7 @@ impl std::fmt::Display for Address {
     }
 }
 
-/// The effective user id of this process: that of a socket it makes.
+/// The effective user id of this process: the owner of a socket that it creates.
 pub fn own_uid() -> io::Result<u32> {
     let (socket, _) = UnixStream::pair()?;
     Ok(fs::File::from(OwnedFd::from(socket)).metadata()?.uid())

@@ -1,4 +1,4 @@
-//! The bridges that a command asks, and how a connection to one comes about.
+//! The bridges that a command asks, and how to connect to them.
 
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -12,22 +12,22 @@ use super::stream::{Connection, silence_text};
 use crate::failure::Failure;
 use crate::output;
 
-/// Some bridges, at least one, and what it takes to reach them.
+/// One or more bridges, and what it takes to reach them.
 #[derive(Clone, Default)]
 pub struct Bridges {
     /// Where they listen.
     pub addresses: Vec<Address>,
-    /// How long one may say nothing; without it, for ever.
+    /// How long one may be silent; `None` is without end.
     pub timeout: Option<Duration>,
-    /// Users whose sockets are trusted, beside root's and the caller's own.
+    /// Users whose sockets are trusted, besides root and the caller.
     pub trusted: Vec<u32>,
-    /// What each is shown first.
+    /// The token that each is sent first.
     pub token: Option<String>,
 }
 
 impl Bridges {
     /// Connects to the bridge that a command asks: of several, to the first that answers and has
-    /// a model. Where none has, one that could tell so is as good as any.
+    /// a model, or else to one that has none, whose error reply says so.
     pub fn connect(&self) -> Result<Connection, Failure> {
         if let [only] = self.addresses.as_slice() {
             return self.connect_to(only);
@@ -35,7 +35,7 @@ impl Bridges {
         let (sender, outcomes) = mpsc::channel();
         for address in self.addresses.clone() {
             let (bridges, sender) = (self.clone(), sender.clone());
-            // A bridge that serves another client keeps its thread waiting, and no one else.
+            // A bridge that serves another client keeps only its own thread waiting.
             thread::spawn(move || sender.send(bridges.connect_to_free(&address)));
         }
         drop(sender);
@@ -50,21 +50,21 @@ impl Bridges {
         }
         spare.ok_or_else(|| {
             for failure in &failures {
-                output::tell(&failure.to_string());
+                output::report(&failure.to_string());
             }
             let worst = failures.iter().map(Failure::status).max();
-            Failure::Told(worst.unwrap_or_default())
+            Failure::Reported(worst.unwrap_or_default())
         })
     }
 
-    /// Connects to a bridge, waits until it is free, and learns whether it has a model.
+    /// Connects to a bridge, waits until it is free, and asks whether it has a model.
     fn connect_to_free(&self, address: &Address) -> Result<(Connection, bool), Failure> {
         let mut connection = self.connect_to(address)?;
         let info = connection.quick("INFO")?.into_result()?;
         Ok((connection, info.has_model()))
     }
 
-    /// Connects to a bridge, after a look at who owns its socket.
+    /// Connects to a bridge, after checking who owns its socket.
     pub fn connect_to(&self, address: &Address) -> Result<Connection, Failure> {
         address.check_owner(&self.trusted)?;
         let stream = connect(address, self.timeout)?;
@@ -72,8 +72,8 @@ impl Bridges {
     }
 }
 
-/// Connects within the time allowed. Connecting itself can block, where a hundred others wait in
-/// the listen queue of a Unix socket, and has no time limit of its own there: so it is done in a thread.
+/// Connects within the time allowed. connect(2) blocks while the backlog of a Unix socket is
+/// full and has no time limit of its own, so it is done in a thread.
 fn connect(address: &Address, timeout: Option<Duration>) -> Result<UnixStream, Failure> {
     let attempt = {
         let address = address.clone();
@@ -96,5 +96,5 @@ fn connect(address: &Address, timeout: Option<Duration>) -> Result<UnixStream, F
             }
         }
     };
-    outcome.map_err(|error| address.refusal(&error))
+    outcome.map_err(|error| address.failure(&error))
 }

@@ -106,21 +106,21 @@ impl Reply {
         words.join(" ")
     }
 
-    /// True if this reply to INFO tells of a model. One that is unloaded while nobody needs it counts:
-    /// it is named all the same. A bridge of version 0.1 has no field `loaded`.
+    /// Whether this reply to INFO describes a model. One that was unloaded while idle is named, too;
+    /// a bridge of version 0.1 has no field `loaded`.
     pub fn has_model(&self) -> bool {
         self.json("loaded") == "true" || self.field("model").is_some()
     }
 
-    /// True if the answer ended for want of room, and not by itself.
+    /// Whether the answer was cut off by a limit.
     pub fn is_cut(&self) -> bool {
         matches!(self.text("finish_reason"), "length" | "context")
     }
 
-    /// The outcome of a reply that was printed as it is: an error leaves only its exit status.
-    pub fn told(self) -> Result<Reply, Failure> {
+    /// The outcome of a reply that was already printed: of an error, only its exit status is left.
+    pub fn reported(self) -> Result<Reply, Failure> {
         self.into_result()
-            .map_err(|failure| Failure::Told(failure.status()))
+            .map_err(|failure| Failure::Reported(failure.status()))
     }
 
     /// An error reply as a failure, any other as it is.

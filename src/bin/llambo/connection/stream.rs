@@ -1,4 +1,4 @@
-//! A connection to one bridge: requests out, replies in, and how long a silence may last.
+//! A connection to one bridge: requests out, replies in, and how long it may be silent.
 
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::net::Shutdown;
@@ -12,26 +12,26 @@ use super::reply::{Reply, Status};
 use crate::failure::Failure;
 use crate::output;
 
-/// A person who waits this long for the first sign of a bridge is told what is awaited.
+/// How long to wait for the first bytes before a message on the terminal says so.
 const NOTICE_AFTER: Duration = Duration::from_secs(3);
 
 /// An open connection.
 pub struct Connection {
-    /// A Unix socket, or a TCP socket under the same type: all that is done with them is the same.
+    /// A Unix socket, or a TCP socket under the same type: they are used alike.
     stream: UnixStream,
-    /// Where it leads.
+    /// Where it leads to.
     pub address: Address,
     timeout: Option<Duration>,
-    /// True until the reply to the token was read, which is sent ahead of everything.
+    /// Whether the reply to the token, which is sent first, has still to be read.
     token_due: bool,
-    /// Bytes that were received but not yet taken as lines.
+    /// Bytes that were received but not yet read as lines.
     received: Vec<u8>,
-    /// True until the bridge was heard or the person at the terminal was told of the wait.
+    /// Whether the notice of waiting may still be shown: nothing was received yet.
     notice_due: bool,
 }
 
 impl Connection {
-    /// Takes over a socket, and shows the bridge a token if there is one.
+    /// Takes over a socket, and sends the token if there is one.
     pub(super) fn new(
         stream: UnixStream,
         address: &Address,
@@ -56,8 +56,8 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Asks what a bridge answers at once, whatever its model does: where it keeps silent, it serves
-    /// somebody else.
+    /// Asks something that a bridge answers at once, whatever its model does: if it stays silent, it
+    /// is serving another client.
     pub fn quick(&mut self, verb: &str) -> Result<Reply, Failure> {
         self.request(verb, "")?;
         self.reply().map_err(|failure| match failure {
@@ -70,7 +70,7 @@ impl Connection {
         })
     }
 
-    /// Shows no notice of waiting: `map` has a line of its own.
+    /// Shows no notice of waiting.
     pub fn without_notice(mut self) -> Self {
         self.notice_due = false;
         self
@@ -80,7 +80,7 @@ impl Connection {
     pub fn request(&mut self, verb: &str, argument: &str) -> Result<(), Failure> {
         match self.stream.write_all(&encode(verb, argument)) {
             Ok(()) => Ok(()),
-            // A bridge that closed the connection may have said why: reading tells.
+            // A bridge that closed the connection may have said why; the reply is read next.
             Err(error) if is_end(error.kind()) => Ok(()),
             Err(error) if is_timeout(&error) => Err(self.silence()),
             Err(error) => Err(self.lost(&error.to_string())),
@@ -93,8 +93,8 @@ impl Connection {
             .ok_or_else(|| self.lost("it closed the connection before the answer was complete"))
     }
 
-    /// The next reply, or none when the bridge has closed the connection. A token that the bridge
-    /// does not know is a failure.
+    /// The next reply, or none when the bridge has closed the connection. A rejected
+    /// token is a failure.
     pub fn next_reply(&mut self) -> Result<Option<Reply>, Failure> {
         if self.token_due {
             let Some(reply) = self.any_reply()? else {
@@ -102,7 +102,7 @@ impl Connection {
             };
             self.token_due = false;
             match reply.into_result() {
-                // An older bridge needs no token.
+                // An older bridge does not know AUTH.
                 Err(Failure::Bridge { code, .. }) if code == "unknown_command" => (),
                 outcome => drop(outcome?),
             }
@@ -144,12 +144,12 @@ impl Connection {
             .map_err(|error| self.lost(&error.to_string()))
     }
 
-    /// Where to put requests that are sent while replies are read: neither side ever waits for the
+    /// A queue of requests that are sent while replies are read, so that neither side waits for the
     /// other to read first.
     pub fn sending(&self) -> Result<mpsc::Sender<Vec<u8>>, Failure> {
         let (sender, requests) = mpsc::channel::<Vec<u8>>();
         let mut stream = self.sender()?;
-        // A bridge at work need not read; how long it may be silent, whoever reads its replies knows.
+        // A bridge that is working need not read; the time limit is on its replies.
         stream
             .set_write_timeout(None)
             .map_err(|error| self.lost(&error.to_string()))?;
@@ -160,7 +160,7 @@ impl Connection {
         Ok(sender)
     }
 
-    /// The failure of having heard nothing.
+    /// The failure of a bridge that sent nothing for too long.
     pub fn silence(&self) -> Failure {
         Failure::Silence(silence_text(&self.address, self.timeout))
     }
@@ -181,7 +181,7 @@ impl Connection {
                 let rest = self.received.split_off(searched + position + 1);
                 let mut line = std::mem::replace(&mut self.received, rest);
                 line.pop();
-                // The parser of replies says what is wrong with a line that is no text.
+                // The parser of replies reports a line that is not text.
                 return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
             }
             searched = self.received.len();
@@ -219,7 +219,7 @@ impl Connection {
                         return Err(self.silence());
                     }
                     self.notice_due = false;
-                    output::tell(&format!(
+                    output::report(&format!(
                         "waiting for {}, which is working or serving another client",
                         self.address
                     ));
@@ -231,24 +231,23 @@ impl Connection {
 }
 
 impl Drop for Connection {
-    /// Ends the connection for second handles too: a bridge then gives up what was asked of it.
+    /// Ends the connection for all handles, so that the bridge cancels what was asked of it.
     fn drop(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both);
     }
 }
 
-/// Tells a bridge that no more requests come.
+/// Shuts down the sending side: no more requests follow.
 pub fn finish(stream: &UnixStream) {
-    // A bridge that is gone already needs no telling.
     let _ = stream.shutdown(Shutdown::Write);
 }
 
-/// A request as bytes: a line, or a netstring where the argument holds what a line cannot carry.
+/// A request as bytes: a line, or a netstring if a line could not carry the argument.
 pub fn encode(verb: &str, argument: &str) -> Vec<u8> {
     if argument.is_empty() {
         return format!("{verb}\n").into_bytes();
     }
-    // Behind the verb of a line all blanks are skipped; in a netstring only one is.
+    // After the verb, a line skips all blanks, a netstring only one.
     if argument.starts_with([' ', '\t']) || argument.contains('\n') || argument.ends_with('\r') {
         let length = verb.len() + 1 + argument.len();
         return format!("{length}:{verb} {argument},").into_bytes();
@@ -256,7 +255,7 @@ pub fn encode(verb: &str, argument: &str) -> Vec<u8> {
     format!("{verb} {argument}\n").into_bytes()
 }
 
-/// The message of a silence that lasted too long.
+/// The message for a bridge that sent nothing for too long.
 pub(super) fn silence_text(address: &Address, timeout: Option<Duration>) -> String {
     let seconds = timeout.unwrap_or_default().as_secs_f64();
     format!(
@@ -264,12 +263,12 @@ pub(super) fn silence_text(address: &Address, timeout: Option<Duration>) -> Stri
     )
 }
 
-/// Reports of a socket whose other end takes no more.
+/// Whether the error means that the other end has closed the connection.
 pub fn is_end(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
-/// Reports of a socket whose timeout has run out: Linux says one, other systems the other.
+/// Whether the error means that the time limit of a socket has passed; systems differ in which.
 pub fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
 }

@@ -1,4 +1,4 @@
-//! An answer on its way out.
+//! The answer to a line, and how it is printed.
 
 use crate::cli::Options;
 use crate::failure;
@@ -11,20 +11,20 @@ pub struct Answer {
     pub text: String,
     /// The message and the exit status, where the answer is an error.
     pub error: Option<(String, u8)>,
-    /// True if the answer ended at the default number of tokens.
+    /// Whether it was cut off at the default number of tokens.
     pub cut: bool,
 }
 
 impl Answer {
-    /// The answer to a line that no bridge answers.
+    /// The answer to a line that is not sent to any bridge.
     pub fn client_error(message: String) -> Answer {
         Answer {
-            error: Some((message, failure::REFUSED)),
+            error: Some((message, failure::FAILED)),
             ..Answer::default()
         }
     }
 
-    /// The answer as it is printed: on one line, or as it is where NUL ends it.
+    /// The answer as it is printed: on one line, or unchanged before a NUL.
     pub fn shown(self, options: &Options) -> String {
         let mut text = match (&self.error, options.json) {
             (Some((message, _)), true) if self.text.is_empty() => format!(

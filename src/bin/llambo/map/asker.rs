@@ -9,47 +9,47 @@ use super::work::Work;
 use crate::connection::Address;
 use crate::failure::{self, Failure};
 
-/// Requests that are sent to a bridge for each that it works on at once (INFO's `parallel`, 1 where
-/// it tells none): the next lie ready when answers are finished. More would leave lines with a busy
-/// bridge at the end, while others have nothing to do.
+/// Requests in flight for each that a bridge works on at once (INFO's `parallel`, else 1), so that
+/// the next are there when answers are finished. More would leave lines with a busy bridge at the
+/// end, while others have nothing to do.
 const PIPELINED: usize = 2;
 
-/// How often a bridge that was lost is looked for.
+/// How often to try a lost bridge.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// How often a bridge may be back and fail again, without an answer in between, and still gets the
-/// whole of --retry to come back: a line that kills it slowly is not the end of all others, but one
-/// that always fails at work is given up.
+/// How often a bridge may return and fail again without an answer in between and still get the
+/// whole of --retry: a line that kills it slowly must not be the end of all others, but a bridge
+/// that always fails is given up.
 const RELAPSES: usize = 10;
 
-/// How long a bridge is held before others that wait for it get their turn: it serves one client
-/// at a time, and a nightly batch should not keep a person waiting until morning.
+/// How long to stay connected before other clients get their turn: a bridge serves one at a time,
+/// and a nightly batch should not keep a person waiting until morning.
 const TURN: Duration = Duration::from_secs(10);
 
-/// What is known of a bridge between the turns for which it is held.
+/// What is known of a bridge across connections.
 #[derive(Default)]
 struct Visit {
-    /// Lines that it has not answered yet.
+    /// Lines in flight.
     asked: VecDeque<Line>,
     /// How many requests it works on at once.
     parallel: usize,
     /// Which bridge it is, counted from 0.
     number: usize,
-    /// True once it was there.
-    reached: bool,
-    /// True if it was there the last time that it was looked for.
-    there: bool,
-    /// What is known while it fails without an answer in between.
+    /// Whether it was ever connected.
+    ever_connected: bool,
+    /// Whether the last attempt connected.
+    connected: bool,
+    /// Since it failed last without an answer after that.
     failing: Option<Failing>,
 }
 
-/// A bridge that fails.
+/// A run of failures.
 struct Failing {
-    /// Since when it is lost.
+    /// When the bridge was lost.
     since: Instant,
     /// The exit status of the first failure.
     status: u8,
-    /// How often it was back and failed again.
+    /// How often it returned and failed again.
     relapses: usize,
 }
 
@@ -60,10 +60,10 @@ pub fn ask(work: &Work, number: usize, address: &Address) {
         ..Visit::default()
     };
     while work.queue.wait_for_line(number) {
-        visit.there = false;
-        let outcome = hold(work, address, &mut visit);
-        if visit.there {
-            work.queue.release();
+        visit.connected = false;
+        let outcome = take_turn(work, address, &mut visit);
+        if visit.connected {
+            work.queue.disconnected();
         }
         let Err(failure) = outcome else {
             visit.failing = None;
@@ -78,17 +78,17 @@ pub fn ask(work: &Work, number: usize, address: &Address) {
             status: failure.status(),
             relapses: 0,
         });
-        if visit.there && failing.relapses < RELAPSES {
+        if visit.connected && failing.relapses < RELAPSES {
             failing.since = Instant::now();
             failing.relapses += 1;
         }
         let patience = work.options.retry;
-        if !visit.reached || !failure.may_pass() || failing.since.elapsed() >= patience {
+        if !visit.ever_connected || !failure.is_transient() || failing.since.elapsed() >= patience {
             return work.queue.retire(Some((message, failing.status)));
         }
         if failure.status() != failure::NO_CONNECTION {
             let seconds = patience.as_secs_f64();
-            work.queue.tell(format!(
+            work.queue.report(format!(
                 "{message}; waiting up to {seconds} s for it to return"
             ));
         }
@@ -97,16 +97,16 @@ pub fn ask(work: &Work, number: usize, address: &Address) {
     work.queue.retire(None);
 }
 
-/// Holds a bridge for one turn. A bridge that is busy gets no lines until it has answered an INFO,
-/// so that the others do not wait for what lies with it.
-fn hold(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure> {
+/// Connects to a bridge for one turn. It gets no lines before it has answered INFO, so that lines
+/// do not wait at a busy one.
+fn take_turn(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure> {
     let mut connection = work.options.bridges.connect_to(address)?.without_notice();
     let parallel = connection.quick("INFO")?.into_result()?.count("parallel");
     visit.parallel = usize::try_from(parallel).unwrap_or(1).max(1);
-    visit.reached = true;
+    visit.ever_connected = true;
     let requests = connection.sending()?;
-    visit.there = true;
-    work.queue.hold();
+    visit.connected = true;
+    work.queue.connected();
     let begin = Instant::now();
     loop {
         let asked = &mut visit.asked;
@@ -117,7 +117,7 @@ fn hold(work: &Work, address: &Address, visit: &mut Visit) -> Result<(), Failure
             let Some(line) = work.queue.take(visit.number, asked.is_empty()) else {
                 break;
             };
-            // A bridge that is gone takes nothing; reading tells.
+            // If the bridge is gone, the next read reports it.
             let _ = requests.send(work.request(&line.text));
             asked.push_back(line);
         }

@@ -1,4 +1,4 @@
-//! The line on the terminal that says how far `map` is.
+//! The progress of `map`, on the terminal.
 
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::queue::Count;
 use crate::output;
 
-/// Puts the cursor at the start of the line and empties the line.
+/// Returns the cursor to the start of the line and clears the line.
 const CLEAR_LINE: &str = "\r\x1b[K";
 
-/// The line, if standard error is a terminal where nobody types the prompts.
+/// The progress line, if standard error is a terminal and the prompts are not typed there.
 pub struct Progress {
     shown: bool,
     begin: Instant,
@@ -17,7 +17,7 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// How often the line is drawn anew at most.
+    /// The line is drawn at most this often.
     pub const TICK: Duration = Duration::from_millis(200);
 
     /// A line that counts from now.
@@ -45,7 +45,7 @@ impl Progress {
         output::show(&format!("{CLEAR_LINE}{line}"));
     }
 
-    /// Takes the line off the terminal, for text that goes there.
+    /// Clears the line, for text that follows.
     pub fn clear(&mut self) {
         if self.drawn.take().is_some() {
             output::show(CLEAR_LINE);
@@ -53,7 +53,7 @@ impl Progress {
     }
 }
 
-/// Done, rate and time left, as far as they are known.
+/// Lines done, rate and time left, as far as known.
 fn line(count: &Count, elapsed: Duration) -> String {
     let done = match count.total {
         Some(total) => format!("{} of {total} done", count.done),

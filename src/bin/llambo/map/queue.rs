@@ -8,16 +8,16 @@ use std::time::Duration;
 use super::answer::Answer;
 use crate::failure::Failure;
 
-/// Bytes of lines that may wait to be asked. Enough that the length of most inputs, and with it
-/// the time left, is known early; not so much that an endless input fills the memory.
+/// Bytes of lines that may wait. Enough to know the length of most inputs early, and so the time
+/// left; not so much that an endless input fills the memory.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
 
-/// How far ahead of the next answer to be written lines may be asked, so that one line that
-/// takes for ever does not gather all answers after it in memory.
+/// How many lines past the next answer to be written may be asked, so that answers do not pile up
+/// in memory after one line that takes very long.
 const AHEAD: usize = 10_000;
 
-/// A line is given up, and the failure is its answer, when bridges failed so often over it: some
-/// prompts kill any model, and would go round until no bridge is left.
+/// After this many failures on a line, the failure becomes its answer: a prompt that kills any model
+/// would otherwise go round until no bridge is left.
 const ATTEMPTS: usize = 2;
 
 /// A line on its way to a bridge.
@@ -27,12 +27,12 @@ pub struct Line {
     pub index: usize,
     /// The prompt.
     pub text: String,
-    /// How often a bridge failed while it was at this line and no other.
+    /// How often a bridge failed while working on this line alone.
     attempts: usize,
-    /// True if a bridge failed while it was at this line among others. It is asked alone from then
-    /// on, so that none of them is blamed for another.
+    /// Whether a bridge failed while working on this line among others. From then on it is asked
+    /// alone, so that no line is blamed for another.
     pub suspect: bool,
-    /// The number of the bridge that failed last while it was at this line.
+    /// The number of the bridge that failed last while working on this line.
     failed_at: Option<usize>,
 }
 
@@ -46,12 +46,12 @@ struct State {
     ended: bool,
     /// Why the input could not be read to its end, if so.
     problem: Option<String>,
-    /// Lines that are with a bridge.
+    /// Lines in flight.
     asked: usize,
-    /// Bridges that are held: each asks lines as long as it finds any.
-    held: usize,
+    /// Bridges that are connected: each takes lines as long as there are any.
+    connected: usize,
     answers: BTreeMap<usize, Answer>,
-    /// What the person should know of the bridges.
+    /// What the user should know of the bridges.
     messages: VecDeque<String>,
     /// Lines that were answered, written or not.
     done: usize,
@@ -143,7 +143,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Says that no line follows, and why if that is not as it should be.
+    /// Notes that no line follows, and why if the input failed.
     pub fn end(&self, problem: Option<String>) {
         let mut state = self.state();
         state.ended = true;
@@ -151,12 +151,12 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits until there is a line to ask the bridge of this number. False once there will be none,
-    /// not even one that another bridge leaves unfinished.
+    /// Waits until there is a line for the bridge of this number. False once there will be none, not
+    /// even one that another bridge leaves unfinished.
     pub fn wait_for_line(&self, bridge: usize) -> bool {
         let mut state = self.state();
         loop {
-            if state.is_ready(bridge, state.held) {
+            if state.is_ready(bridge, state.connected) {
                 return true;
             }
             if state.ended && state.waiting.is_empty() && state.asked == 0 {
@@ -166,22 +166,23 @@ impl Queue {
         }
     }
 
-    /// Says that a bridge is held from now on. Only those take lines.
-    pub fn hold(&self) {
-        self.state().held += 1;
+    /// Notes that a bridge is connected. Only those take lines.
+    pub fn connected(&self) {
+        self.state().connected += 1;
     }
 
-    /// Says that a bridge is held no more.
-    pub fn release(&self) {
-        self.state().held -= 1;
+    /// Notes that a bridge is disconnected.
+    pub fn disconnected(&self) {
+        self.state().connected -= 1;
         self.changed.notify_all();
     }
 
-    /// Takes a line for the bridge of this number if there is one; `alone` if it will be the only one
-    /// with it.
+    /// Takes a line for the bridge of this number if there is one; `alone` if the bridge has no other.
     pub fn take(&self, bridge: usize, alone: bool) -> Option<Line> {
         let mut state = self.state();
-        if !state.is_ready(bridge, state.held - 1) || (state.waiting.front()?.suspect && !alone) {
+        if !state.is_ready(bridge, state.connected - 1)
+            || (state.waiting.front()?.suspect && !alone)
+        {
             return None;
         }
         let line = state.waiting.pop_front()?;
@@ -191,7 +192,7 @@ impl Queue {
         Some(line)
     }
 
-    /// Brings the answer to a line that was taken.
+    /// Adds the answer to a line that was taken.
     pub fn answer(&self, line: &Line, answer: Answer) {
         let mut state = self.state();
         state.asked -= 1;
@@ -200,8 +201,8 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Gives lines back that the bridge of this number left unfinished; it was at work on the first
-    /// so many of them.
+    /// Returns lines that the bridge of this number left unfinished; it was working on the first
+    /// `parallel` of them.
     pub fn give_back(
         &self,
         lines: VecDeque<Line>,
@@ -232,14 +233,13 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Leaves a message for the person.
-    pub fn tell(&self, message: String) {
+    /// Adds a message for the user.
+    pub fn report(&self, message: String) {
         self.state().messages.push_back(message);
         self.changed.notify_all();
     }
 
-    /// Says that a thread asks no more, and if its bridge failed, what to tell the person of it
-    /// and with which exit status.
+    /// Notes that a thread has ended; if its bridge failed, with a message and an exit status.
     pub fn retire(&self, failed: Option<(String, u8)>) {
         let mut state = self.state();
         state.bridges -= 1;
@@ -250,7 +250,7 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// The next message, or answer in order; waits for it, or this long if a time is given.
+    /// The next message, or the next answer in order; waits for it, at most for `time`.
     pub fn next(&self, time: Option<Duration>) -> Next {
         let mut state = self.state();
         let mut waited = false;
@@ -305,8 +305,8 @@ impl Queue {
 }
 
 impl State {
-    /// True if the bridge of this number may take a line. One over which it failed itself it leaves
-    /// to others, where there are some at work: it may be the bridge that is ill, and not the line.
+    /// Whether the bridge of this number may take a line. One on which it failed itself is left to
+    /// others that are connected: the bridge may be at fault, not the line.
     fn is_ready(&self, bridge: usize, others: usize) -> bool {
         self.waiting.front().is_some_and(|line| {
             let failed = line.failed_at == Some(bridge) && others > 0;

@@ -8,7 +8,7 @@ use super::answer::Answer;
 use super::work::Work;
 use crate::input;
 
-/// Reads lines, or whatever ends in NUL, until the end of standard input.
+/// Reads lines, or what NUL separates, until the end of standard input.
 pub fn read(work: &Work) {
     let end = if work.options.null { b'\0' } else { b'\n' };
     let mut input = io::stdin().lock();
@@ -22,11 +22,11 @@ pub fn read(work: &Work) {
     work.queue.end(problem);
 }
 
-/// Reads one line, but no more of it than is sent to a bridge; false at the end of the input.
+/// Reads one line, but not beyond what is sent to a bridge; false at the end of the input.
 fn read_line(input: &mut impl BufRead, end: u8, work: &Work) -> io::Result<bool> {
     let most = work.options.max_request;
     let mut bytes = Vec::new();
-    // Room for what ends the line.
+    // Room for the end of the line.
     input.take(most + 2).read_until(end, &mut bytes)?;
     let ended = bytes.pop_if(|byte| *byte == end).is_some();
     if !ended && bytes.is_empty() {

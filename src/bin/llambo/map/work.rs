@@ -7,7 +7,7 @@ use crate::connection::{self, Reply};
 use crate::failure::Failure;
 use crate::generate::{self, Sampling};
 
-/// What all threads work with.
+/// What all threads share.
 pub struct Work {
     pub options: Options,
     pub sampling: Sampling,
@@ -15,7 +15,7 @@ pub struct Work {
 }
 
 impl Work {
-    /// The request that asks a line.
+    /// The request for a line.
     pub fn request(&self, line: &str) -> Vec<u8> {
         match self.options.each {
             Each::Infer => connection::encode("GENERATE", &self.sampling.of_prompt(line)),
@@ -27,12 +27,12 @@ impl Work {
         }
     }
 
-    /// Makes the answer to a line of a reply, or the failure of a bridge that is of no use.
+    /// The answer to a line, or the failure of a bridge that is of no use.
     pub fn answer(&self, reply: Reply) -> Result<Answer, Failure> {
         let line = self.options.json.then(|| reply.line.clone());
         let cut = !self.sampling.limited && reply.text("finish_reason") == "length";
         let outcome = match reply.into_result() {
-            Err(failure) if failure.is_of_the_bridge() => return Err(failure),
+            Err(failure) if failure.concerns_bridge() => return Err(failure),
             outcome => outcome.and_then(|reply| self.sampling.check(&reply).map(|()| reply)),
         };
         let (text, error) = match &outcome {

@@ -26,19 +26,19 @@ pub fn write(work: &Work) -> Result<(), Failure> {
             }
             Next::Message(message) => {
                 progress.clear();
-                output::tell(&message);
+                output::report(&message);
             }
             Next::Pending => {}
             Next::Done => break,
-            // What was answered behind the first gap is asked again by whoever goes on there.
+            // Answers after the first gap are dropped: whoever continues there asks them again.
             Next::Deserted => {
                 progress.clear();
                 writer.note_cut();
-                output::tell(&format!(
+                output::report(&format!(
                     "no bridge left: lines from {} on are unanswered",
                     writer.written + 1
                 ));
-                return Err(Failure::Told(work.queue.failed().max(failure::REFUSED)));
+                return Err(Failure::Reported(work.queue.failed().max(failure::FAILED)));
             }
         }
     }
@@ -47,7 +47,7 @@ pub fn write(work: &Work) -> Result<(), Failure> {
     if let Some(problem) = work.queue.problem() {
         return Err(Failure::Usage(problem));
     }
-    failure::told(writer.worst)
+    failure::reported(writer.worst)
 }
 
 /// Counts what it writes.
@@ -63,7 +63,7 @@ impl Writer {
     fn write(&mut self, index: usize, answer: Answer, options: &Options) -> Result<(), Failure> {
         if let Some((message, status)) = &answer.error {
             self.worst = self.worst.max(*status);
-            output::tell(&format!("line {}: {message}", index + 1));
+            output::report(&format!("line {}: {message}", index + 1));
         }
         self.cut += usize::from(answer.cut);
         self.written = index + 1;
@@ -72,7 +72,7 @@ impl Writer {
 
     fn note_cut(&self) {
         if self.cut > 0 {
-            output::tell(&format!(
+            output::report(&format!(
                 "{} of {} answers were cut off at the bridge's token limit (-n raises it)",
                 self.cut, self.written
             ));

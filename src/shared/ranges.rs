@@ -79,7 +79,8 @@ pub const SAMPLING: [(&Limit, Setter); 8] = [
     }),
 ];
 
-const fn whole(field: &'static str, option: &'static str, low: i64, high: i64) -> Limit {
+/// The limits of an option that takes whole numbers.
+pub const fn whole(field: &'static str, option: &'static str, low: i64, high: i64) -> Limit {
     let whole = true;
     let (low, high) = (low as f64, high as f64);
     Limit {
@@ -91,7 +92,8 @@ const fn whole(field: &'static str, option: &'static str, low: i64, high: i64) -
     }
 }
 
-const fn decimal(field: &'static str, option: &'static str, low: f64, high: f64) -> Limit {
+/// The limits of an option that takes decimals, too.
+pub const fn decimal(field: &'static str, option: &'static str, low: f64, high: f64) -> Limit {
     let whole = false;
     Limit {
         field,

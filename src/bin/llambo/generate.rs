@@ -1,33 +1,18 @@
 //! GENERATE: the request from the options, and the answer as it comes.
 
-use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 
 use llama_cpp_bridge::protocol::json::{self, Kind};
+use llama_cpp_bridge::shared::message::Turn;
 
 use crate::cli::{Constraint, Options};
 use crate::connection::{Connection, Reply};
 use crate::failure::Failure;
 use crate::input;
 use crate::output::{self, json_string};
-
-/// A turn of a conversation.
-pub struct Message {
-    /// `system`, `user` or `assistant`.
-    pub role: &'static str,
-    /// What was said.
-    pub content: String,
-}
-
-impl Message {
-    /// What somebody said.
-    pub fn new(role: &'static str, content: String) -> Self {
-        Message { role, content }
-    }
-}
 
 /// The fields of a GENERATE object that are the same for every prompt.
 #[derive(Clone)]
@@ -93,38 +78,23 @@ impl Sampling {
 
     /// The object that asks for what follows a prompt.
     pub fn of_prompt(&self, prompt: &str) -> String {
-        format!(
-            "{{\"prompt\":{},\"stream\":true{}}}",
-            json_string(prompt),
-            self.members()
-        )
+        self.object("prompt", &json_string(prompt))
     }
 
     /// The object that asks for the answer to a conversation.
-    pub fn of_messages<'a>(&self, messages: impl IntoIterator<Item = &'a Message>) -> String {
-        let turns: Vec<String> = messages
-            .into_iter()
-            .map(|message| {
-                format!(
-                    "{{\"role\":\"{}\",\"content\":{}}}",
-                    message.role,
-                    json_string(&message.content)
-                )
-            })
-            .collect();
-        format!(
-            "{{\"messages\":[{}],\"stream\":true{}}}",
-            turns.join(","),
-            self.members()
-        )
+    pub fn of_messages(&self, messages: &Vec<Turn>) -> String {
+        self.object("messages", &miniserde::json::to_string(messages))
     }
 
-    /// The fields after the prompt.
-    fn members(&self) -> Cow<'_, str> {
-        match self.random {
-            true => format!("{},\"seed\":{}", self.members, random_seed()).into(),
-            false => self.members.as_str().into(),
-        }
+    fn object(&self, name: &str, prompt: &str) -> String {
+        let seed = match self.random {
+            true => format!(",\"seed\":{}", random_seed()),
+            false => String::new(),
+        };
+        format!(
+            "{{\"{name}\":{prompt},\"stream\":true{}{seed}}}",
+            self.members
+        )
     }
 }
 
@@ -150,18 +120,20 @@ pub fn run(options: &Options, chat: bool) -> Result<(), Failure> {
         options.json,
         &sampling,
         &mut shown,
-    )?;
-    Ok(())
+    )
+    .map(drop)
 }
 
 /// The first turns of a conversation: the system message, if any, and the user's.
-pub fn opening(options: &Options, message: String) -> Vec<Message> {
-    let system = options.system.clone();
-    let system = system.map(|text| Message::new("system", text));
-    system
-        .into_iter()
-        .chain([Message::new("user", message)])
-        .collect()
+pub fn opening(options: &Options, message: String) -> Vec<Turn> {
+    let system = options.system.clone().map(|text| turn("system", text));
+    system.into_iter().chain([turn("user", message)]).collect()
+}
+
+/// What `system`, `user` or `assistant` said.
+pub fn turn(role: &str, content: String) -> Turn {
+    let role = role.to_string();
+    Turn { role, content }
 }
 
 /// Sends a GENERATE object and prints the answer as it arrives, or its last reply if `json`. What

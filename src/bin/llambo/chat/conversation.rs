@@ -2,12 +2,14 @@
 
 use std::io::{self, IsTerminal};
 
+use llama_cpp_bridge::shared::message::Turn;
+
 use super::editor::{Editor, Typed};
 use super::interrupt::Interrupts;
 use crate::cli::Options;
 use crate::connection::Reply;
 use crate::failure::{self, Failure};
-use crate::generate::{self, Message, Sampling};
+use crate::generate::{self, Sampling, turn};
 use crate::output;
 
 /// The prompt for a message.
@@ -36,21 +38,13 @@ enum Entry {
     Unknown(String),
 }
 
-/// What became of a message.
-enum Turn {
-    /// It was answered, or failed for good.
-    Over,
-    /// The conversation leaves no room for it; here it is again.
-    DoesNotFit(String),
-}
-
 /// A conversation.
 struct Chat<'a> {
     options: &'a Options,
     sampling: Sampling,
     interrupts: Interrupts,
     /// The conversation: perhaps a system message, then user and assistant in turn.
-    said: Vec<Message>,
+    said: Vec<Turn>,
     /// How many tokens of the context it takes.
     tokens: u64,
     /// The last message, if there was no room for it.
@@ -123,9 +117,8 @@ impl Chat<'_> {
 
     /// Sends a message, and if there is no room for it, says what can be done.
     fn say(&mut self, message: String) -> Result<(), Failure> {
-        self.unanswered = None;
-        if let Turn::DoesNotFit(message) = self.turn(message)? {
-            self.unanswered = Some(message);
+        self.unanswered = self.turn(message)?;
+        if self.unanswered.is_some() {
             self.offer_room();
         }
         Ok(())
@@ -144,16 +137,16 @@ impl Chat<'_> {
     /// Forgets the oldest turn; after a message that did not fit, as many as needed.
     fn drop_oldest(&mut self) -> Result<(), Failure> {
         let mut dropped = 0;
-        let mut waiting = self.unanswered.take();
         while self.turns() > 0 {
             // A system message stays.
             let first = self.said.len() % 2;
             self.said.drain(first..first + 2);
             dropped += 1;
-            match waiting.take().map(|message| self.turn(message)) {
-                None | Some(Ok(Turn::Over)) => break,
-                Some(Ok(Turn::DoesNotFit(message))) => waiting = Some(message),
-                Some(Err(failure)) => return Err(failure),
+            if let Some(message) = self.unanswered.take() {
+                self.unanswered = self.turn(message)?;
+            }
+            if self.unanswered.is_none() {
+                break;
             }
         }
         output::report(&format!("turns forgotten: {dropped}"));
@@ -166,14 +159,14 @@ impl Chat<'_> {
     }
 
     /// Sends a message. It stays in the conversation only together with its answer, or with what
-    /// there is of an interrupted one.
-    fn turn(&mut self, message: String) -> Result<Turn, Failure> {
+    /// there is of an interrupted one. If the conversation leaves no room for it, it is returned.
+    fn turn(&mut self, message: String) -> Result<Option<String>, Failure> {
         let before = self.said.len();
         if before == 0 {
             self.said
                 .extend(generate::opening(self.options, message.clone()));
         } else {
-            self.said.push(Message::new("user", message.clone()));
+            self.said.push(turn("user", message.clone()));
         }
         let object = self.sampling.of_messages(&self.said);
         let (options, sampling) = (self.options.clone(), self.sampling.clone());
@@ -195,13 +188,13 @@ impl Chat<'_> {
             Some((Ok(reply), _)) => self.answered(&reply),
             Some((Err(failure @ Failure::Output(_)), _)) => return Err(failure),
             Some((Err(_), shown)) if stopped && !shown.is_empty() => {
-                self.said.push(Message::new("assistant", shown));
+                self.said.push(turn("assistant", shown));
             }
             Some((Err(failure), _)) if !stopped => {
                 self.said.truncate(before);
                 output::report(&failure.to_string());
                 if matches!(&failure, Failure::Bridge { code, .. } if code == "context_exceeded") {
-                    return Ok(Turn::DoesNotFit(message));
+                    return Ok(Some(message));
                 }
             }
             _ => self.said.truncate(before),
@@ -209,13 +202,13 @@ impl Chat<'_> {
         if stopped {
             output::report("interrupted; press Ctrl-C at an empty prompt to leave");
         }
-        Ok(Turn::Over)
+        Ok(None)
     }
 
     /// Adds an answer to the conversation.
     fn answered(&mut self, reply: &Reply) {
         let text = reply.text("data").to_string();
-        self.said.push(Message::new("assistant", text));
+        self.said.push(turn("assistant", text));
         self.tokens = reply.count("prompt_tokens") + reply.count("completion_tokens");
         if reply.text("finish_reason") == "context" {
             self.offer_room();

@@ -93,7 +93,7 @@ complete -F _llambo llambo
         values = pattern(|takes| !matches!(takes, Takes::Nothing)),
         commands = command_names("|"),
         paths = pattern(|takes| matches!(takes, Takes::Path(_))),
-        choices = pattern(|takes| matches!(takes, Takes::Choice(_))),
+        choices = pattern(|takes| matches!(takes, Takes::Choice(..))),
         shells = SHELLS.join(" "),
         all = all.join(" "),
         words = command_names(" "),
@@ -125,7 +125,7 @@ fn zsh() -> String {
         };
         let value = match (option.takes, option.value_name()) {
             (Takes::Path(name), _) => format!(":{name}:_files"),
-            (Takes::Choice(words), Some(name)) => format!(":{name}:({})", words.join(" ")),
+            (Takes::Choice(name, words), _) => format!(":{name}:({})", words.join(" ")),
             (_, Some(name)) => format!(":{name}: "),
             (_, None) => String::new(),
         };
@@ -194,7 +194,7 @@ fn fish() -> String {
         match option.takes {
             Takes::Nothing => {}
             Takes::Path(_) => line.push_str(" -r -F"),
-            Takes::Choice(words) => {
+            Takes::Choice(_, words) => {
                 let _ = write!(line, " -x -a '{}'", words.join(" "));
             }
             _ => line.push_str(" -x"),

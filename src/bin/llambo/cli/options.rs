@@ -3,11 +3,12 @@
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use super::table::{self, CommandRow, Meaning, OptionRow, Sockets, Takes};
+use super::table::{self, CommandRow, OptionRow, Sockets, Takes};
 use crate::connection::{Address, Bridges};
 use crate::failure::Failure;
 use lexopt::Arg;
 use llama_cpp_bridge::shared::endpoint::{DEFAULT_MAX_REQUEST, DEFAULT_SOCKET};
+use llama_cpp_bridge::shared::ranges;
 
 /// The environment variable that names the file of the token.
 pub const AUTH_FILE_VARIABLE: &str = "LLAMBO_AUTH_FILE";
@@ -119,10 +120,10 @@ pub fn parse(
             Takes::Nothing => None,
             _ => Some(parser.value()?),
         };
-        match option.meaning {
-            Meaning::Help => immediate = Some(Meaning::Help),
-            Meaning::Version => immediate = immediate.or(Some(Meaning::Version)),
-            Meaning::Completions => {
+        match option.long {
+            "help" => immediate = Some(option.long),
+            "version" => immediate = immediate.or(Some(option.long)),
+            "completions" => {
                 let shell = choice(option, text(option, value)?)?;
                 return Ok(Options {
                     task: Task::Completions(shell),
@@ -134,8 +135,8 @@ pub fn parse(
         given.push(option);
     }
     match (immediate, &options.task) {
-        (Some(Meaning::Help), Task::Command(command)) => options.task = Task::Help(Some(command)),
-        (Some(Meaning::Help), _) => options.task = Task::Help(None),
+        (Some("help"), Task::Command(command)) => options.task = Task::Help(Some(command)),
+        (Some("help"), _) => options.task = Task::Help(None),
         (Some(_), _) => options.task = Task::Version,
         (None, _) => options.check(&given, socket_variable)?,
     }
@@ -164,38 +165,38 @@ impl Options {
 
     /// Takes an option and its value.
     fn set(&mut self, option: &'static OptionRow, value: Option<OsString>) -> Result<(), Failure> {
-        match option.meaning {
-            Meaning::Socket => {
-                let value = value.unwrap_or_default();
-                self.bridges
-                    .addresses
-                    .push(Address::parse(value).map_err(Failure::Usage)?);
+        match option.long {
+            "socket" => {
+                let address = Address::parse(value.unwrap_or_default());
+                let address = address.map_err(Failure::Usage)?;
+                self.bridges.addresses.push(address);
             }
-            Meaning::Timeout => {
-                self.bridges.timeout = Some(Duration::from_secs_f64(number(option, value)?));
-            }
-            Meaning::MaxRequest => self.max_request = number(option, value)? as u64,
-            Meaning::Json => self.json = true,
-            Meaning::AuthFile => self.auth_file = value,
-            Meaning::TrustUid => self.bridges.trusted.push(number(option, value)? as u32),
-            Meaning::Field(name) => self.field(name, number(option, value)?.to_string()),
-            Meaning::Switch(name) => self.field(name, "true".to_string()),
-            Meaning::Stop => self.stop.push(text(option, value)?),
-            Meaning::GrammarFile => {
+            "timeout" => self.bridges.timeout = Some(seconds(option, value)?),
+            "max-request" => self.max_request = number(option, value)? as u64,
+            "json" => self.json = true,
+            "auth-file" => self.auth_file = value,
+            "trust-uid" => self.bridges.trusted.push(number(option, value)? as u32),
+            "ignore-eos" => self.field("ignore_eos", "true".to_string()),
+            "stop" => self.stop.push(text(option, value)?),
+            "grammar-file" => {
                 self.constrain(Constraint::GrammarFile(value.unwrap_or_default()))?;
             }
-            Meaning::Schema => self.constrain(Constraint::Schema(text(option, value)?))?,
-            Meaning::SchemaFile => {
+            "json-schema" => self.constrain(Constraint::Schema(text(option, value)?))?,
+            "json-schema-file" => {
                 self.constrain(Constraint::SchemaFile(value.unwrap_or_default()))?;
             }
-            Meaning::System => self.system = Some(text(option, value)?),
-            Meaning::Template => self.template = Some(text(option, value)?),
-            Meaning::MapChat => self.each(Each::Chat)?,
-            Meaning::MapEmbed => self.each(Each::Embed)?,
-            Meaning::Null => self.null = true,
-            Meaning::Retry => self.retry = Duration::from_secs_f64(number(option, value)?),
-            Meaning::NoHistory => self.history = false,
-            Meaning::Completions | Meaning::Help | Meaning::Version => {}
+            "system" => self.system = Some(text(option, value)?),
+            "template" => self.template = Some(text(option, value)?),
+            "chat" => self.each(Each::Chat)?,
+            "embed" => self.each(Each::Embed)?,
+            "null" => self.null = true,
+            "retry" => self.retry = seconds(option, value)?,
+            "no-history" => self.history = false,
+            name => {
+                let limit = ranges::ALL.iter().find(|limit| limit.option == name);
+                let limit = limit.unwrap_or_else(|| unreachable!("--{name} has only a row"));
+                self.field(limit.field, number(option, value)?.to_string());
+            }
         }
         Ok(())
     }
@@ -337,40 +338,31 @@ fn text(option: &OptionRow, value: Option<OsString>) -> Result<String, Failure> 
     })
 }
 
-/// A number within the bounds of the option's row. Whole numbers within them are exact as f64.
+/// A number within the limits of the option's row. Whole numbers within them are exact as f64.
 fn number(option: &OptionRow, value: Option<OsString>) -> Result<f64, Failure> {
     let text = text(option, value)?;
-    let (parsed, least, most, kind) = match option.takes {
-        Takes::Integer(least, most) => {
-            let whole = text.parse::<i64>().ok();
-            (
-                whole.map(|n| n as f64),
-                least as f64,
-                most as f64,
-                "a whole number",
-            )
-        }
-        Takes::Decimal(least, most) => (text.parse().ok(), least, most, "a number"),
-        _ => (None, 0.0, 0.0, "no number"),
+    let Takes::Number(_, limit) = option.takes else {
+        return Err(not_taken(option, "no number", &text));
     };
-    parsed
-        .filter(|value| (least..=most).contains(value))
-        .ok_or_else(|| {
-            Failure::Usage(format!(
-                "--{} takes {kind} from {least} to {most}, not '{text}'",
-                option.long
-            ))
-        })
+    let number = limit.parse(&text);
+    number.ok_or_else(|| not_taken(option, &limit.takes(), &text))
+}
+
+/// A number of seconds within the limits of the option's row.
+fn seconds(option: &OptionRow, value: Option<OsString>) -> Result<Duration, Failure> {
+    number(option, value).map(Duration::from_secs_f64)
 }
 
 /// A word among those of the option's row.
 fn choice(option: &OptionRow, word: String) -> Result<String, Failure> {
     match option.takes {
-        Takes::Choice(words) if !words.contains(&word.as_str()) => Err(Failure::Usage(format!(
-            "--{} takes {}, not '{word}'",
-            option.long,
-            words.join(", ")
-        ))),
+        Takes::Choice(_, words) if !words.contains(&word.as_str()) => {
+            Err(not_taken(option, &words.join(", "), &word))
+        }
         _ => Ok(word),
     }
+}
+
+fn not_taken(option: &OptionRow, takes: &str, value: &str) -> Failure {
+    Failure::Usage(format!("--{} takes {takes}, not '{value}'", option.long))
 }

@@ -5,76 +5,23 @@ use Sockets::{All, FirstFree, One};
 use llama_cpp_bridge::shared::endpoint::MAX_REQUEST_LIMIT;
 use llama_cpp_bridge::shared::ranges::{self, Limit};
 
-/// What an option takes.
+/// What an option takes; a value has a name in the help.
 #[derive(Clone, Copy)]
 pub enum Takes {
     /// Nothing: the option is a switch.
     Nothing,
-    /// Any text, under this name in the help.
+    /// Any text.
     Text(&'static str),
-    /// The path of a file, under this name in the help.
+    /// The path of a file.
     Path(&'static str),
-    /// A whole number within these bounds.
-    Integer(i64, i64),
-    /// A decimal number within these bounds.
-    Decimal(f64, f64),
+    /// A number within these limits.
+    Number(&'static str, &'static Limit),
     /// One of these words.
-    Choice(&'static [&'static str]),
-}
-
-/// What an option means to the parser.
-#[derive(Clone, Copy, PartialEq)]
-pub enum Meaning {
-    /// A path or `tcp:HOST:PORT`; repeatable.
-    Socket,
-    /// Seconds of silence.
-    Timeout,
-    /// Bytes of the longest text.
-    MaxRequest,
-    /// Replies as they came.
-    Json,
-    /// The file of the token.
-    AuthFile,
-    /// A user whose sockets are trusted; repeatable.
-    TrustUid,
-    /// A field of GENERATE with a number.
-    Field(&'static str),
-    /// A field of GENERATE that is set to true.
-    Switch(&'static str),
-    /// A stop string; repeatable.
-    Stop,
-    /// A GBNF grammar in a file.
-    GrammarFile,
-    /// A JSON schema as text.
-    Schema,
-    /// A JSON schema in a file.
-    SchemaFile,
-    /// The system message.
-    System,
-    /// Text around each line of `map`.
-    Template,
-    /// Each line of `map` is a user's turn.
-    MapChat,
-    /// Each line of `map` is embedded.
-    MapEmbed,
-    /// NUL in place of newline.
-    Null,
-    /// Seconds in which a lost bridge may return.
-    Retry,
-    /// The history of the chat is not kept.
-    NoHistory,
-    /// Print a completion script.
-    Completions,
-    /// Print the help.
-    Help,
-    /// Print the version.
-    Version,
+    Choice(&'static str, &'static [&'static str]),
 }
 
 /// An option.
 pub struct OptionRow {
-    /// What it means.
-    pub meaning: Meaning,
     /// The letter of its short form.
     pub short: Option<char>,
     /// Its long name, without the hyphens.
@@ -123,20 +70,25 @@ const GENERATING: &[&str] = &["infer", "chat", "map"];
 
 const MAP: &[&str] = &["map"];
 
+const TIMEOUT: Limit = ranges::decimal("", "timeout", 0.001, 86_400.0);
+const RETRY: Limit = ranges::decimal("", "retry", 0.0, 86_400.0);
+const UID: Limit = ranges::whole("", "trust-uid", 0, u32::MAX as i64);
+const MAX_REQUEST: Limit = ranges::whole("", "max-request", 1024, MAX_REQUEST_LIMIT as i64);
+
 #[rustfmt::skip]
 /// Every option, in the order of the help.
 pub const OPTIONS: &[OptionRow] = &[
-    row(Meaning::Socket, Some('s'), "socket", Takes::Path("SOCKET"), &[],
+    row(Some('s'), "socket", Takes::Path("SOCKET"), &[],
         "socket's path, or tcp:HOST:PORT; repeatable"),
-    row(Meaning::Timeout, None, "timeout", Takes::Decimal(0.001, 86_400.0), &[],
+    row(None, "timeout", Takes::Number("SECONDS", &TIMEOUT), &[],
         "give up after this many seconds of silence"),
-    row(Meaning::Json, None, "json", Takes::Nothing, &[],
+    row(None, "json", Takes::Nothing, &[],
         "print the replies as the bridge wrote them"),
-    row(Meaning::TrustUid, None, "trust-uid", Takes::Integer(0, u32::MAX as i64), &[],
+    row(None, "trust-uid", Takes::Number("UID", &UID), &[],
         "trust this user's sockets too; repeatable"),
-    row(Meaning::AuthFile, None, "auth-file", Takes::Path("FILE"), &[],
+    row(None, "auth-file", Takes::Path("FILE"), &[],
         "file with the token for bridges that require one"),
-    row(Meaning::MaxRequest, None, "max-request", Takes::Integer(1024, MAX_REQUEST_LIMIT as i64), READING,
+    row(None, "max-request", Takes::Number("BYTES", &MAX_REQUEST), READING,
         "longest text to read, as the bridge's --max-request"),
     limited(&ranges::MAX_TOKENS, Some('n'),
         "maximum tokens to generate; -1: fill the context"),
@@ -158,40 +110,39 @@ pub const OPTIONS: &[OptionRow] = &[
         "penalty by how often a token occurred; 0: off"),
     limited(&ranges::SEED, None,
         "seed of sampling; -1: random"),
-    row(Meaning::Stop, None, "stop", Takes::Text("TEXT"), GENERATING,
+    row(None, "stop", Takes::Text("TEXT"), GENERATING,
         "end the answer before this text; repeatable"),
-    row(Meaning::Switch("ignore_eos"), None, "ignore-eos", Takes::Nothing, GENERATING,
+    row(None, "ignore-eos", Takes::Nothing, GENERATING,
         "continue past the end-of-generation token"),
-    row(Meaning::GrammarFile, None, "grammar-file", Takes::Path("FILE"), GENERATING,
+    row(None, "grammar-file", Takes::Path("FILE"), GENERATING,
         "constrain the answer to the GBNF grammar in FILE"),
-    row(Meaning::Schema, Some('j'), "json-schema", Takes::Text("SCHEMA"), GENERATING,
+    row(Some('j'), "json-schema", Takes::Text("SCHEMA"), GENERATING,
         "constrain the answer to this JSON schema"),
-    row(Meaning::SchemaFile, None, "json-schema-file", Takes::Path("FILE"), GENERATING,
+    row(None, "json-schema-file", Takes::Path("FILE"), GENERATING,
         "constrain the answer to the JSON schema in FILE"),
-    row(Meaning::System, None, "system", Takes::Text("TEXT"), &["chat", "map"],
+    row(None, "system", Takes::Text("TEXT"), &["chat", "map"],
         "system message of the chat"),
-    row(Meaning::Template, None, "template", Takes::Text("TEXT"), MAP,
+    row(None, "template", Takes::Text("TEXT"), MAP,
         "send TEXT with each line in place of {}"),
-    row(Meaning::MapChat, None, "chat", Takes::Nothing, MAP,
+    row(None, "chat", Takes::Nothing, MAP,
         "send each line through the model's chat template"),
-    row(Meaning::MapEmbed, None, "embed", Takes::Nothing, MAP,
+    row(None, "embed", Takes::Nothing, MAP,
         "answer each line with its embedding"),
-    row(Meaning::Null, Some('0'), "null", Takes::Nothing, MAP,
+    row(Some('0'), "null", Takes::Nothing, MAP,
         "prompts and answers end in NUL instead of newline"),
-    row(Meaning::Retry, None, "retry", Takes::Decimal(0.0, 86_400.0), MAP,
+    row(None, "retry", Takes::Number("SECONDS", &RETRY), MAP,
         "how long to wait for a lost bridge to return"),
-    row(Meaning::NoHistory, None, "no-history", Takes::Nothing, &["chat"],
+    row(None, "no-history", Takes::Nothing, &["chat"],
         "do not read or save the history of what is typed"),
-    row(Meaning::Completions, None, "completions", Takes::Choice(SHELLS), &[],
+    row(None, "completions", Takes::Choice("SHELL", SHELLS), &[],
         "print the completion script for a shell"),
-    row(Meaning::Help, Some('h'), "help", Takes::Nothing, &[],
+    row(Some('h'), "help", Takes::Nothing, &[],
         "print this help, or that of a command"),
-    row(Meaning::Version, Some('V'), "version", Takes::Nothing, &[],
+    row(Some('V'), "version", Takes::Nothing, &[],
         "print the version"),
 ];
 
 const fn row(
-    meaning: Meaning,
     short: Option<char>,
     long: &'static str,
     takes: Takes,
@@ -199,7 +150,6 @@ const fn row(
     help: &'static str,
 ) -> OptionRow {
     OptionRow {
-        meaning,
         short,
         long,
         takes,
@@ -210,13 +160,14 @@ const fn row(
 
 /// The row of a field of GENERATE that takes a number.
 const fn limited(limit: &'static Limit, short: Option<char>, help: &'static str) -> OptionRow {
-    let takes = if limit.whole {
-        Takes::Integer(limit.low as i64, limit.high as i64)
-    } else {
-        Takes::Decimal(limit.low, limit.high)
-    };
-    let meaning = Meaning::Field(limit.field);
-    row(meaning, short, limit.option, takes, GENERATING, help)
+    let name = if limit.whole { "N" } else { "F" };
+    row(
+        short,
+        limit.option,
+        Takes::Number(name, limit),
+        GENERATING,
+        help,
+    )
 }
 
 #[rustfmt::skip]
@@ -269,12 +220,7 @@ impl OptionRow {
         match self.takes {
             Takes::Nothing => None,
             Takes::Text(name) | Takes::Path(name) => Some(name),
-            Takes::Integer(..) if self.long == "trust-uid" => Some("UID"),
-            Takes::Integer(..) if self.long == "max-request" => Some("BYTES"),
-            Takes::Integer(..) => Some("N"),
-            Takes::Decimal(..) if self.commands != GENERATING => Some("SECONDS"),
-            Takes::Decimal(..) => Some("F"),
-            Takes::Choice(_) => Some("SHELL"),
+            Takes::Number(name, _) | Takes::Choice(name, _) => Some(name),
         }
     }
 }

@@ -23,13 +23,13 @@ pub fn read(file: File) -> Result<Vec<String>, String> {
     let mut text = String::new();
     let read = file.take(LIMIT + 1).read_to_string(&mut text);
     if read.map_err(|error| error.to_string())? as u64 > LIMIT {
-        return Err(format!("larger than {LIMIT} bytes"));
+        return Err(format!("is larger than {LIMIT} bytes"));
     }
     let mut tokens = Vec::new();
     for (line, token) in text.lines().enumerate() {
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(format!(
-                "line {}: a token consists of visible ASCII characters, without blanks",
+                "line {}: a token may contain only visible ASCII characters",
                 line + 1
             ));
         }
@@ -38,7 +38,7 @@ pub fn read(file: File) -> Result<Vec<String>, String> {
         }
     }
     match tokens.is_empty() {
-        true => Err("holds no token; it takes one a line".to_string()),
+        true => Err("has no tokens; write one per line".to_string()),
         false => Ok(tokens),
     }
 }

@@ -132,9 +132,12 @@ fn a_file_without_a_token_is_refused() {
     let home = Directory::new();
     let _bridge = guarded(&home);
     for (text, reason) in [
-        ("", "holds no token"),
-        ("\n\n", "holds no token"),
-        ("two words\n", "line 1: a token consists of visible ASCII"),
+        ("", "has no tokens"),
+        ("\n\n", "has no tokens"),
+        (
+            "two words\n",
+            "line 1: a token may contain only visible ASCII",
+        ),
     ] {
         let file = private(home.join("mine"), text);
         expect_failure(&with_file(&home, &file), 2, reason);

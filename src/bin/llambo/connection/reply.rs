@@ -106,10 +106,13 @@ impl Reply {
         words.join(" ")
     }
 
-    /// Whether this reply to INFO describes a model. One that was unloaded while idle is named, too;
-    /// a bridge of version 0.1 has no field `loaded`.
+    /// Whether this reply to INFO describes a model, loaded or unloaded while idle.
     pub fn has_model(&self) -> bool {
-        self.json("loaded") == "true" || self.field("model").is_some()
+        match self.json("loaded") {
+            // As of a bridge of version 0.1.
+            "" => self.field("model").is_some(),
+            loaded => loaded == "true",
+        }
     }
 
     /// Whether the answer was cut off by a limit.

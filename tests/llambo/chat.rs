@@ -277,7 +277,7 @@ fn an_interrupt_ends_the_answer_and_not_the_chat() {
     type_line(&mut running, "second x\r");
     running.next("yzabc");
     running.write("\u{3}");
-    running.next("stopped");
+    running.next("interrupted");
     type_line(&mut running, "\u{3}");
     assert_eq!(running.child.wait().expect("llambo ends").code(), Some(130));
 }
@@ -305,7 +305,7 @@ fn a_stopped_answer_stays_in_the_conversation_as_far_as_it_came() {
     type_line(&mut running, "one\r");
     running.next("half");
     running.write("\u{3}");
-    running.next("stopped");
+    running.next("interrupted");
     type_line(&mut running, "two\r");
     let asked_twice = requests
         .iter()
@@ -316,7 +316,7 @@ fn a_stopped_answer_stays_in_the_conversation_as_far_as_it_came() {
         ["one", "half", "two"]
     );
     running.write("\u{3}");
-    running.next("stopped");
+    running.next("interrupted");
     type_line(&mut running, "three\r");
     running.next("whole");
     assert_eq!(asked(&requests), [["one", "half", "three"]]);

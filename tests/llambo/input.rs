@@ -234,7 +234,7 @@ fn bytes_that_are_not_utf_8_are_told_with_their_place() {
 fn without_a_command_and_a_terminal_llambo_does_not_chat() {
     let home = Directory::new();
     let ended = feed(&mut llambo(&home, &[]), "hello\n");
-    expect_failure(&ended, 2, "a chat needs a terminal on standard input");
+    expect_failure(&ended, 2, "a chat needs a terminal as standard input");
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn a_bad_command_line_says_what_would_be_right() {
             &["ping", "--trust-uid", "root"],
             "--trust-uid takes a whole number from 0",
         ),
-        (&["ping", "-s", "tcp:host"], "it takes tcp:HOST:PORT"),
+        (&["ping", "-s", "tcp:host"], "use tcp:HOST:PORT"),
         (&["ping", "-s", ""], "the socket path is empty"),
         (
             &["map", "--template", "none"],

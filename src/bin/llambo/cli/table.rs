@@ -188,7 +188,7 @@ pub const COMMANDS: &[CommandRow] = &[
     command("embed", "[TEXT]", (0, 1), FirstFree, "print the embedding of TEXT"),
     command("tokenize", "[TEXT]", (0, 1), FirstFree, "print the tokens of TEXT"),
     command("detokenize", "[ID]...", (0, usize::MAX), FirstFree, "print the text of tokens"),
-    command("raw", "", (0, 0), One, "send standard input to the bridge, print its replies"),
+    command("raw", "", (0, 0), One, "send standard input to the bridge, print replies"),
     command("map", "", (0, 0), All, "answer each line of standard input with a line"),
     command("help", "[COMMAND]", (0, 1), All, "print this help, or that of a command"),
 ];

@@ -21,6 +21,14 @@ pub const BUSY: u8 = 6;
 /// Exit status of a chat that was ended by Ctrl-C, by the convention of shells.
 pub const INTERRUPTED: u8 = 130;
 
+/// The failure of a command line or an input, with a message as of `format!`.
+macro_rules! usage {
+    ($($message:tt)*) => {
+        $crate::failure::Failure::Usage(format!($($message)*))
+    };
+}
+pub(crate) use usage;
+
 /// Why a run failed.
 #[derive(Debug)]
 pub enum Failure {

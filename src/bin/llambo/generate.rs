@@ -10,7 +10,7 @@ use llama_cpp_bridge::shared::message::Turn;
 
 use crate::cli::{Constraint, Options};
 use crate::connection::{Connection, Reply};
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 use crate::input;
 use crate::output::{self, json_string};
 
@@ -199,15 +199,14 @@ fn how_cut(reply: &Reply) -> String {
 /// Reads a file that holds text.
 fn read(path: &OsStr, options: &Options) -> Result<String, Failure> {
     let shown = path.to_string_lossy();
-    let file = File::open(path)
-        .map_err(|error| Failure::Usage(format!("cannot read {shown}: {error}")))?;
+    let file = File::open(path).map_err(|error| usage!("cannot read {shown}: {error}"))?;
     input::all(file, &shown, options)
 }
 
 /// The field for a JSON schema, its keys in the author's order: that is the order in which they
 /// will be generated.
 fn schema(source: &str, text: &str) -> Result<String, Failure> {
-    let wrong = |reason: String| Failure::Usage(format!("{source}: {reason}"));
+    let wrong = |reason: String| usage!("{source}: {reason}");
     let value = json::parse(text).map_err(wrong)?;
     if !matches!(value.kind, Kind::Object(_)) {
         let reason = "a JSON schema is an object, such as {\"type\":\"object\"}";

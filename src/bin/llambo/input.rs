@@ -11,7 +11,7 @@ use std::time::Duration;
 use llama_cpp_bridge::shared::token_file;
 
 use crate::cli::Options;
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 use crate::output;
 
 /// How long to wait for standard input before a message says so.
@@ -58,21 +58,19 @@ pub fn tokens(options: &Options) -> Result<String, Failure> {
     };
     let words: Vec<&str> = text.split_whitespace().collect();
     if let Some(word) = words.iter().find(|word| word.parse::<u32>().is_err()) {
-        return Err(Failure::Usage(format!(
+        return Err(usage!(
             "detokenize takes tokens as whole numbers, not '{word}'"
-        )));
+        ));
     }
     not_empty(words.join(" "))
 }
 
 /// An operand that has to be text.
 pub fn utf8(operand: &OsStr) -> Result<String, Failure> {
-    operand.to_str().map(str::to_string).ok_or_else(|| {
-        Failure::Usage(format!(
-            "'{}' is not valid UTF-8",
-            operand.to_string_lossy()
-        ))
-    })
+    operand
+        .to_str()
+        .map(str::to_string)
+        .ok_or_else(|| usage!("'{}' is not valid UTF-8", operand.to_string_lossy()))
 }
 
 /// Turns bytes into text, or says which byte is not UTF-8.
@@ -108,11 +106,11 @@ pub fn all(source: impl Read, name: &str, options: &Options) -> Result<String, F
     source
         .take(options.max_request + 1)
         .read_to_end(&mut bytes)
-        .map_err(|error| Failure::Usage(format!("cannot read {name}: {error}")))?;
+        .map_err(|error| usage!("cannot read {name}: {error}"))?;
     if bytes.len() as u64 > options.max_request {
         return Err(Failure::Usage(too_long(name, options)));
     }
-    decode(bytes).map_err(|problem| Failure::Usage(format!("{name} is {problem}")))
+    decode(bytes).map_err(|problem| usage!("{name} is {problem}"))
 }
 
 /// The message for a text that is too long.
@@ -145,13 +143,13 @@ pub fn token(path: &OsStr) -> Result<String, Failure> {
     let file = File::open(path).map_err(|error| error.to_string());
     let tokens = file.and_then(token_file::read);
     let tokens = tokens.map(|mut tokens| tokens.swap_remove(0));
-    tokens.map_err(|reason| Failure::Usage(format!("--auth-file: {}: {reason}", path.display())))
+    tokens.map_err(|reason| usage!("--auth-file: {}: {reason}", path.display()))
 }
 
 fn not_empty(text: String) -> Result<String, Failure> {
     if text.is_empty() {
-        return Err(Failure::Usage(
-            "no text given; pass it as an operand or on standard input".to_string(),
+        return Err(usage!(
+            "no text given; pass it as an operand or on standard input"
         ));
     }
     Ok(text)

@@ -82,7 +82,7 @@ pub fn run(options: &Options) -> Result<(), Failure> {
         return Err(Failure::Usage(problem));
     }
     if answered < progress.requests && worst == failure::DONE {
-        return Err(connection.lost(&format!(
+        return Err(connection.lost(format!(
             "it closed the connection after {answered} of {} replies",
             progress.requests
         )));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::cli::{CommandRow, Options, Sockets};
 use crate::connection::{Field, Reply};
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, usage};
 use crate::input;
 use crate::output;
 
@@ -51,9 +51,8 @@ fn argument(name: &str, options: &Options) -> Result<String, Failure> {
     match (name, options.operands.as_slice()) {
         ("load", [path]) => {
             // The bridge may run in another directory. Links are not resolved.
-            let path = std::path::absolute(Path::new(path)).map_err(|error| {
-                Failure::Usage(format!("cannot resolve the path of the model: {error}"))
-            })?;
+            let path = std::path::absolute(Path::new(path))
+                .map_err(|error| usage!("cannot resolve the path of the model: {error}"))?;
             input::utf8(path.as_os_str())
         }
         ("save" | "restore", [name]) => input::utf8(name),

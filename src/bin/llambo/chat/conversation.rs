@@ -8,7 +8,7 @@ use super::editor::{Editor, Typed};
 use super::interrupt::Interrupts;
 use crate::cli::Options;
 use crate::connection::Reply;
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, usage};
 use crate::generate::{self, Sampling, turn};
 use crate::output;
 
@@ -63,8 +63,8 @@ pub fn or_once(options: &Options) -> Result<(), Failure> {
 /// a time, and others should not wait while somebody thinks.
 pub fn run(options: &Options) -> Result<(), Failure> {
     if !io::stdin().is_terminal() {
-        return Err(Failure::Usage(
-            "no command given, and a chat needs a terminal as standard input".to_string(),
+        return Err(usage!(
+            "no command given, and a chat needs a terminal as standard input"
         ));
     }
     let sampling = Sampling::from_options(options)?;

@@ -4,7 +4,7 @@ use std::io;
 
 use llama_cpp_bridge::sys::terminal;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 use crate::output;
 
 /// One line as it was typed, or why there is none.
@@ -39,8 +39,6 @@ pub fn read(prompt: &str) -> Result<Line, Failure> {
         }
         Ok(_) => Ok(Line::Text(line.trim_end_matches(['\n', '\r']).to_string())),
         Err(error) if error.kind() == io::ErrorKind::InvalidData => Ok(Line::not_text()),
-        Err(error) => Err(Failure::Usage(format!(
-            "cannot read standard input: {error}"
-        ))),
+        Err(error) => Err(usage!("cannot read standard input: {error}")),
     }
 }

@@ -17,7 +17,7 @@ use rustyline::validate::Validator;
 use rustyline::{ColorMode, Context, Editor, Helper};
 
 use super::line::Line;
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 use crate::output;
 
 /// How many messages the history keeps.
@@ -99,7 +99,7 @@ impl Lines {
             Err(ReadlineError::Io(error)) if error.kind() == ErrorKind::InvalidData => {
                 Ok(Line::not_text())
             }
-            Err(error) => Err(Failure::Usage(format!("cannot read the terminal: {error}"))),
+            Err(error) => Err(usage!("cannot read the terminal: {error}")),
         }
     }
 

@@ -1,11 +1,11 @@
-//! The command line, read by the tables of [`table`]. Reading it opens nothing.
+//! The command line, read by the tables of [`table`](super::table). Reading it opens nothing.
 
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
-use super::table::{self, CommandRow, OptionRow, Sockets, Takes};
+use super::table::{COMMANDS, CommandRow, OPTIONS, OptionRow, Sockets, Takes};
 use crate::connection::{Address, Bridges};
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 use lexopt::Arg;
 use llama_cpp_bridge::shared::endpoint::{DEFAULT_MAX_REQUEST, DEFAULT_SOCKET};
 use llama_cpp_bridge::shared::ranges;
@@ -106,8 +106,8 @@ pub fn parse(
     let mut parser = lexopt::Parser::from_args(arguments);
     while let Some(argument) = parser.next()? {
         let found = match &argument {
-            Arg::Long(name) => table::find_long(name),
-            Arg::Short(letter) => table::find_short(*letter),
+            Arg::Long(name) => OPTIONS.iter().find(|option| option.long == *name),
+            Arg::Short(letter) => OPTIONS.iter().find(|option| option.short == Some(*letter)),
             Arg::Value(value) => {
                 options.operand(value.clone())?;
                 continue;
@@ -238,17 +238,17 @@ impl Options {
             _ => ("chat", Sockets::FirstFree),
         };
         if let Some(option) = given.iter().find(|option| !option.belongs_to(name)) {
-            return Err(Failure::Usage(format!(
+            return Err(usage!(
                 "--{} is not an option of {name}, only of {}",
                 option.long,
                 option.commands.join(", ")
-            )));
+            ));
         }
         if self.bridges.addresses.len() > 1 && sockets == Sockets::One {
-            return Err(Failure::Usage(format!(
+            return Err(usage!(
                 "{name} asks one bridge, but {} sockets were given",
                 self.bridges.addresses.len()
-            )));
+            ));
         }
         if self.bridges.addresses.is_empty() {
             let value = socket_variable.filter(|value| !value.is_empty());
@@ -271,23 +271,19 @@ impl Options {
     fn check_operands(&self, command: &CommandRow) -> Result<(), Failure> {
         let (least, most) = command.count;
         if self.operands.len() < least {
-            return Err(Failure::Usage(format!(
-                "{} needs {}",
-                command.name, command.operands
-            )));
+            return Err(usage!("{} needs {}", command.name, command.operands));
         }
-        match self.operands.get(most) {
-            Some(extra) if most == 0 => Err(Failure::Usage(format!(
-                "{} takes no operand, but was given '{}'",
+        let extra = self.operands.get(most).map(|word| word.to_string_lossy());
+        match extra {
+            Some(extra) if most == 0 => Err(usage!(
+                "{} takes no operand, but was given '{extra}'",
+                command.name
+            )),
+            Some(extra) => Err(usage!(
+                "{} takes one {}; unexpected '{extra}' (quote a text that contains spaces)",
                 command.name,
-                extra.to_string_lossy()
-            ))),
-            Some(extra) => Err(Failure::Usage(format!(
-                "{} takes one {}; unexpected '{}' (quote a text that contains spaces)",
-                command.name,
-                command.operands.trim_matches(['[', ']']),
-                extra.to_string_lossy()
-            ))),
+                command.operands.trim_matches(['[', ']'])
+            )),
             None => Ok(()),
         }
     }
@@ -312,29 +308,32 @@ impl Options {
 }
 
 fn only_one(names: &str) -> Failure {
-    Failure::Usage(format!("use only one of {names}"))
+    usage!("use only one of {names}")
 }
 
 /// The command of this name.
 fn command(word: &OsStr) -> Result<&'static CommandRow, Failure> {
     let name = word.to_string_lossy();
-    table::find_command(&name).ok_or_else(|| {
-        let names: Vec<&str> = table::COMMANDS.iter().map(|row| row.name).collect();
-        Failure::Usage(format!(
-            "unknown command '{name}'; the commands are {}",
-            names.join(", ")
-        ))
-    })
+    COMMANDS
+        .iter()
+        .find(|command| command.name == name)
+        .ok_or_else(|| {
+            let names: Vec<&str> = COMMANDS.iter().map(|row| row.name).collect();
+            usage!(
+                "unknown command '{name}'; the commands are {}",
+                names.join(", ")
+            )
+        })
 }
 
 /// The value of an option as text.
 fn text(option: &OptionRow, value: Option<OsString>) -> Result<String, Failure> {
     value.unwrap_or_default().into_string().map_err(|value| {
-        Failure::Usage(format!(
+        usage!(
             "--{}: '{}' is not valid UTF-8",
             option.long,
             value.to_string_lossy()
-        ))
+        )
     })
 }
 
@@ -364,5 +363,5 @@ fn choice(option: &OptionRow, word: String) -> Result<String, Failure> {
 }
 
 fn not_taken(option: &OptionRow, takes: &str, value: &str) -> Failure {
-    Failure::Usage(format!("--{} takes {takes}, not '{value}'", option.long))
+    usage!("--{} takes {takes}, not '{value}'", option.long)
 }

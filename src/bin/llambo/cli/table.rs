@@ -224,18 +224,3 @@ impl OptionRow {
         }
     }
 }
-
-/// The row of an option by its long name.
-pub fn find_long(name: &str) -> Option<&'static OptionRow> {
-    OPTIONS.iter().find(|option| option.long == name)
-}
-
-/// The row of an option by its letter.
-pub fn find_short(letter: char) -> Option<&'static OptionRow> {
-    OPTIONS.iter().find(|option| option.short == Some(letter))
-}
-
-/// The row of a command.
-pub fn find_command(name: &str) -> Option<&'static CommandRow> {
-    COMMANDS.iter().find(|command| command.name == name)
-}

@@ -1,5 +1,6 @@
 //! A connection to one bridge: requests out, replies in, and how long it may be silent.
 
+use std::fmt;
 use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -49,7 +50,7 @@ impl Connection {
         connection
             .stream
             .set_write_timeout(timeout)
-            .map_err(|error| connection.lost(&error.to_string()))?;
+            .map_err(|error| connection.lost(error))?;
         if let Some(token) = token {
             connection.request("AUTH", token)?;
         }
@@ -83,7 +84,7 @@ impl Connection {
             // A bridge that closed the connection may have said why; the reply is read next.
             Err(error) if is_end(error.kind()) => Ok(()),
             Err(error) if is_timeout(&error) => Err(self.silence()),
-            Err(error) => Err(self.lost(&error.to_string())),
+            Err(error) => Err(self.lost(error)),
         }
     }
 
@@ -139,9 +140,7 @@ impl Connection {
 
     /// A second handle on the same socket, for a thread that sends or closes it.
     pub fn sender(&self) -> Result<UnixStream, Failure> {
-        self.stream
-            .try_clone()
-            .map_err(|error| self.lost(&error.to_string()))
+        self.stream.try_clone().map_err(|error| self.lost(error))
     }
 
     /// A queue of requests that are sent while replies are read, so that neither side waits for the
@@ -152,7 +151,7 @@ impl Connection {
         // A bridge that is working need not read; the time limit is on its replies.
         stream
             .set_write_timeout(None)
-            .map_err(|error| self.lost(&error.to_string()))?;
+            .map_err(|error| self.lost(error))?;
         thread::spawn(move || {
             let mut requests = requests.iter();
             requests.all(|request| stream.write_all(&request).is_ok())
@@ -166,7 +165,7 @@ impl Connection {
     }
 
     /// The failure of a connection that ended.
-    pub fn lost(&self, reason: &str) -> Failure {
+    pub fn lost(&self, reason: impl fmt::Display) -> Failure {
         Failure::Lost(format!("lost the bridge at {}: {reason}", self.address))
     }
 
@@ -204,7 +203,7 @@ impl Connection {
             };
             self.stream
                 .set_read_timeout(limit)
-                .map_err(|error| self.lost(&error.to_string()))?;
+                .map_err(|error| self.lost(error))?;
             match self.stream.read(&mut chunk) {
                 Ok(count) => {
                     self.notice_due = false;
@@ -224,7 +223,7 @@ impl Connection {
                         self.address
                     ));
                 }
-                Err(error) => return Err(self.lost(&error.to_string())),
+                Err(error) => return Err(self.lost(error)),
             }
         }
     }

@@ -19,12 +19,10 @@ mod output;
 mod raw;
 mod verbs;
 
-use std::env;
 use std::process::ExitCode;
 
 use cli::Task;
 use failure::Failure;
-use llama_cpp_bridge::shared::endpoint::SOCKET_VARIABLE;
 
 fn main() -> ExitCode {
     match run() {
@@ -41,11 +39,7 @@ fn main() -> ExitCode {
 
 /// Reads the command line and does what it asks.
 fn run() -> Result<(), Failure> {
-    let mut options = cli::parse(
-        env::args_os().skip(1),
-        env::var_os(SOCKET_VARIABLE),
-        env::var_os(cli::AUTH_FILE_VARIABLE),
-    )?;
+    let mut options = cli::parse()?;
     if let (Task::Interactive | Task::Command(_), Some(file)) = (&options.task, &options.auth_file)
     {
         options.bridges.token = Some(input::token(file)?);

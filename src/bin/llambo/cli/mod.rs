@@ -10,5 +10,5 @@ mod table;
 
 pub(crate) use completions::script as completions;
 pub(crate) use help::text as help;
-pub(crate) use options::{AUTH_FILE_VARIABLE, Constraint, Each, Options, Task, parse};
+pub(crate) use options::{Constraint, Options, Task, parse};
 pub(crate) use table::{CommandRow, Sockets};

@@ -1,5 +1,6 @@
 //! The command line, read by the tables of [`table`](super::table). Reading it opens nothing.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
@@ -7,11 +8,11 @@ use super::table::{COMMANDS, CommandRow, OPTIONS, OptionRow, Sockets, Takes};
 use crate::connection::{Address, Bridges};
 use crate::failure::{Failure, usage};
 use lexopt::Arg;
-use llama_cpp_bridge::shared::endpoint::{DEFAULT_MAX_REQUEST, DEFAULT_SOCKET};
+use llama_cpp_bridge::shared::endpoint::{DEFAULT_MAX_REQUEST, DEFAULT_SOCKET, SOCKET_VARIABLE};
 use llama_cpp_bridge::shared::ranges;
 
 /// The environment variable that names the file of the token.
-pub const AUTH_FILE_VARIABLE: &str = "LLAMBO_AUTH_FILE";
+const AUTH_FILE_VARIABLE: &str = "LLAMBO_AUTH_FILE";
 
 /// What the command line asks for.
 #[derive(Clone, Default)]
@@ -40,18 +41,6 @@ pub enum Constraint {
     SchemaFile(OsString),
 }
 
-/// What `map` asks for each line.
-#[derive(Clone, Copy, Default, PartialEq)]
-pub enum Each {
-    /// The text that follows it.
-    #[default]
-    Infer,
-    /// The answer to it as a user's turn.
-    Chat,
-    /// Its embedding.
-    Embed,
-}
-
 /// A command line.
 #[derive(Clone, Default)]
 pub struct Options {
@@ -77,8 +66,10 @@ pub struct Options {
     pub system: Option<String>,
     /// Text around each line of `map`; holds `{}` at least once.
     pub template: Option<String>,
-    /// What `map` asks.
-    pub each: Each,
+    /// `map` sends each line as a user's turn.
+    pub chat: bool,
+    /// `map` asks for the embedding of each line.
+    pub embed: bool,
     /// `map` separates prompts and answers by NUL.
     pub null: bool,
     /// The chat keeps a history of what is typed.
@@ -87,23 +78,18 @@ pub struct Options {
     pub retry: Duration,
 }
 
-/// Reads a command line; `socket_variable` is the value of the variable that names a
-/// socket, `auth_variable` that of the one that names the file with a token.
-pub fn parse(
-    arguments: impl IntoIterator<Item = OsString>,
-    socket_variable: Option<OsString>,
-    auth_variable: Option<OsString>,
-) -> Result<Options, Failure> {
+/// Reads the command line and the environment.
+pub fn parse() -> Result<Options, Failure> {
     let mut options = Options {
         max_request: DEFAULT_MAX_REQUEST,
-        auth_file: auth_variable.filter(|value| !value.is_empty()),
+        auth_file: set_variable(AUTH_FILE_VARIABLE),
         history: true,
         retry: Duration::from_secs(10),
         ..Options::default()
     };
     let mut given: Vec<&'static OptionRow> = Vec::new();
     let mut immediate = None;
-    let mut parser = lexopt::Parser::from_args(arguments);
+    let mut parser = lexopt::Parser::from_env();
     while let Some(argument) = parser.next()? {
         let found = match &argument {
             Arg::Long(name) => OPTIONS.iter().find(|option| option.long == *name),
@@ -138,7 +124,7 @@ pub fn parse(
         (Some("help"), Task::Command(command)) => options.task = Task::Help(Some(command)),
         (Some("help"), _) => options.task = Task::Help(None),
         (Some(_), _) => options.task = Task::Version,
-        (None, _) => options.check(&given, socket_variable)?,
+        (None, _) => options.check(&given)?,
     }
     Ok(options)
 }
@@ -167,8 +153,7 @@ impl Options {
     fn set(&mut self, option: &'static OptionRow, value: Option<OsString>) -> Result<(), Failure> {
         match option.long {
             "socket" => {
-                let address = Address::parse(value.unwrap_or_default());
-                let address = address.map_err(Failure::Usage)?;
+                let address = Address::parse(value.unwrap_or_default())?;
                 self.bridges.addresses.push(address);
             }
             "timeout" => self.bridges.timeout = Some(seconds(option, value)?),
@@ -187,8 +172,8 @@ impl Options {
             }
             "system" => self.system = Some(text(option, value)?),
             "template" => self.template = Some(text(option, value)?),
-            "chat" => self.each(Each::Chat)?,
-            "embed" => self.each(Each::Embed)?,
+            "chat" => self.chat = true,
+            "embed" => self.embed = true,
             "null" => self.null = true,
             "retry" => self.retry = seconds(option, value)?,
             "no-history" => self.history = false,
@@ -210,26 +195,14 @@ impl Options {
     fn constrain(&mut self, constraint: Constraint) -> Result<(), Failure> {
         match self.constraint.replace(constraint) {
             None => Ok(()),
-            Some(_) => Err(only_one(
-                "--grammar-file, --json-schema and --json-schema-file",
+            Some(_) => Err(usage!(
+                "use only one of --grammar-file, --json-schema and --json-schema-file"
             )),
         }
     }
 
-    fn each(&mut self, each: Each) -> Result<(), Failure> {
-        match std::mem::replace(&mut self.each, each) {
-            Each::Infer => Ok(()),
-            before if before == each => Ok(()),
-            _ => Err(only_one("--chat and --embed")),
-        }
-    }
-
     /// Checks what depends on the whole command line, and fills in the socket.
-    fn check(
-        &mut self,
-        given: &[&'static OptionRow],
-        socket_variable: Option<OsString>,
-    ) -> Result<(), Failure> {
+    fn check(&mut self, given: &[&OptionRow]) -> Result<(), Failure> {
         let (name, sockets) = match self.task {
             Task::Command(command) => {
                 self.check_operands(command)?;
@@ -251,11 +224,9 @@ impl Options {
             ));
         }
         if self.bridges.addresses.is_empty() {
-            let value = socket_variable.filter(|value| !value.is_empty());
-            let value = value.unwrap_or_else(|| DEFAULT_SOCKET.into());
-            self.bridges
-                .addresses
-                .push(Address::parse(value).map_err(Failure::Usage)?);
+            let value = set_variable(SOCKET_VARIABLE);
+            let address = Address::parse(value.unwrap_or_else(|| DEFAULT_SOCKET.into()))?;
+            self.bridges.addresses.push(address);
         }
         match name {
             "map" => self.check_map(),
@@ -289,26 +260,27 @@ impl Options {
     }
 
     fn check_map(&self) -> Result<(), Failure> {
-        let problem = match (&self.template, self.each) {
-            (Some(template), _) if !template.contains("{}") => {
+        let sampling =
+            !self.fields.is_empty() || !self.stop.is_empty() || self.constraint.is_some();
+        let template = self.template.as_deref();
+        let problem = match () {
+            () if self.chat && self.embed => "use only one of --chat and --embed",
+            () if !template.unwrap_or("{}").contains("{}") => {
                 "--template needs {} where the line goes"
             }
-            (_, each) if each != Each::Chat && self.system.is_some() => "--system needs --chat",
-            (_, Each::Embed)
-                if !self.fields.is_empty()
-                    || !self.stop.is_empty()
-                    || self.constraint.is_some() =>
-            {
+            () if self.system.is_some() && !self.chat => "--system needs --chat",
+            () if self.embed && sampling => {
                 "--embed generates nothing, so sampling options do not apply"
             }
-            _ => return Ok(()),
+            () => return Ok(()),
         };
         Err(Failure::Usage(problem.to_string()))
     }
 }
 
-fn only_one(names: &str) -> Failure {
-    usage!("use only one of {names}")
+/// The value of an environment variable; an empty one counts as not set.
+fn set_variable(name: &str) -> Option<OsString> {
+    env::var_os(name).filter(|value| !value.is_empty())
 }
 
 /// The command of this name.

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, usage};
 
 /// The address of a bridge.
 #[derive(Clone, Debug)]
@@ -22,9 +22,9 @@ pub enum Address {
 
 impl Address {
     /// Reads a path or `tcp:HOST:PORT`.
-    pub fn parse(value: OsString) -> Result<Self, String> {
+    pub fn parse(value: OsString) -> Result<Self, Failure> {
         if value.is_empty() {
-            return Err("the socket path is empty".to_string());
+            return Err(usage!("the socket path is empty"));
         }
         if !value.as_bytes().starts_with(b"tcp:") {
             return Ok(Address::Unix(value.into()));
@@ -37,7 +37,7 @@ impl Address {
             {
                 Ok(Address::Tcp(place.to_string()))
             }
-            _ => Err(format!(
+            _ => Err(usage!(
                 "'{text}' is not an address; use tcp:HOST:PORT with a port from 1 to 65535"
             )),
         }

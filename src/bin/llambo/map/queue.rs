@@ -46,15 +46,11 @@ struct State {
     ended: bool,
     /// Why the input could not be read to its end, if so.
     problem: Option<String>,
-    /// Lines in flight.
-    asked: usize,
     /// Bridges that are connected: each takes lines as long as there are any.
     connected: usize,
     answers: BTreeMap<usize, Answer>,
     /// What the user should know of the bridges.
     messages: VecDeque<String>,
-    /// Lines that were answered, written or not.
-    done: usize,
     /// Answers that were written, all those before this number.
     written: usize,
     /// Threads that still ask.
@@ -135,10 +131,7 @@ impl Queue {
                     failed_at: None,
                 });
             }
-            Err(answer) => {
-                state.done += 1;
-                state.answers.insert(index, answer);
-            }
+            Err(answer) => drop(state.answers.insert(index, answer)),
         }
         self.changed.notify_all();
     }
@@ -159,7 +152,7 @@ impl Queue {
             if state.is_ready(bridge, state.connected) {
                 return true;
             }
-            if state.ended && state.waiting.is_empty() && state.asked == 0 {
+            if state.ended && state.done() == state.read {
                 return false;
             }
             state = self.wait(state);
@@ -187,7 +180,6 @@ impl Queue {
         }
         let line = state.waiting.pop_front()?;
         state.waiting_bytes -= line.text.len();
-        state.asked += 1;
         self.changed.notify_all();
         Some(line)
     }
@@ -195,8 +187,6 @@ impl Queue {
     /// Adds the answer to a line that was taken.
     pub fn answer(&self, line: &Line, answer: Answer) {
         let mut state = self.state();
-        state.asked -= 1;
-        state.done += 1;
         state.answers.insert(line.index, answer);
         self.changed.notify_all();
     }
@@ -213,7 +203,6 @@ impl Queue {
         let mut state = self.state();
         let at_work = parallel.min(lines.len());
         for (position, mut line) in lines.into_iter().enumerate().rev() {
-            state.asked -= 1;
             line.attempts += usize::from(position == 0 && at_work == 1);
             if position < at_work {
                 line.suspect = true;
@@ -221,10 +210,8 @@ impl Queue {
             }
             if line.attempts == ATTEMPTS {
                 let message = format!("a bridge failed {ATTEMPTS} times on this line: {failure}");
-                state.done += 1;
-                state
-                    .answers
-                    .insert(line.index, Answer::client_error(message));
+                let answer = Answer::client_error(message);
+                state.answers.insert(line.index, answer);
             } else {
                 state.waiting_bytes += line.text.len();
                 state.waiting.push_front(line);
@@ -288,7 +275,7 @@ impl Queue {
     pub fn count(&self) -> Count {
         let state = self.state();
         Count {
-            done: state.done,
+            done: state.done(),
             total: state.ended.then_some(state.read),
         }
     }
@@ -305,6 +292,11 @@ impl Queue {
 }
 
 impl State {
+    /// How many lines were answered, written or not.
+    fn done(&self) -> usize {
+        self.written + self.answers.len()
+    }
+
     /// Whether the bridge of this number may take a line. One on which it failed itself is left to
     /// others that are connected: the bridge may be at fault, not the line.
     fn is_ready(&self, bridge: usize, others: usize) -> bool {

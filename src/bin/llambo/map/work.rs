@@ -2,7 +2,7 @@
 
 use super::answer::Answer;
 use super::queue::Queue;
-use crate::cli::{Each, Options};
+use crate::cli::Options;
 use crate::connection::{self, Reply};
 use crate::failure::Failure;
 use crate::generate::{self, Sampling};
@@ -17,14 +17,16 @@ pub struct Work {
 impl Work {
     /// The request for a line.
     pub fn request(&self, line: &str) -> Vec<u8> {
-        match self.options.each {
-            Each::Infer => connection::encode("GENERATE", &self.sampling.of_prompt(line)),
-            Each::Chat => {
-                let turns = generate::opening(&self.options, line.to_string());
-                connection::encode("GENERATE", &self.sampling.of_messages(&turns))
-            }
-            Each::Embed => connection::encode("EMBED", line),
+        if self.options.embed {
+            return connection::encode("EMBED", line);
         }
+        let object = match self.options.chat {
+            true => self
+                .sampling
+                .of_messages(&generate::opening(&self.options, line.to_string())),
+            false => self.sampling.of_prompt(line),
+        };
+        connection::encode("GENERATE", &object)
     }
 
     /// The answer to a line, or the failure of a bridge that is of no use.
@@ -36,7 +38,7 @@ impl Work {
             outcome => outcome.and_then(|reply| self.sampling.check(&reply).map(|()| reply)),
         };
         let (text, error) = match &outcome {
-            Ok(reply) if self.options.each == Each::Embed => (reply.numbers("embedding"), None),
+            Ok(reply) if self.options.embed => (reply.numbers("embedding"), None),
             Ok(reply) => (reply.text("data").to_string(), None),
             Err(failure) => (String::new(), Some((failure.to_string(), failure.status()))),
         };

@@ -22,6 +22,8 @@ pub struct Sampling {
     random: bool,
     /// True if the user set the number of tokens.
     pub limited: bool,
+    /// True if replies are printed instead of text.
+    json: bool,
     /// What the answer has to match, if anything.
     constraint: Option<&'static str>,
 }
@@ -56,6 +58,7 @@ impl Sampling {
         }
         Ok(Sampling {
             members,
+            json: options.json,
             random: options.fields.iter().any(random),
             limited: options.fields.iter().any(|(name, _)| *name == "max_tokens"),
             constraint: options.constraint.as_ref().map(|kind| match kind {
@@ -114,14 +117,7 @@ pub fn run(options: &Options, chat: bool) -> Result<(), Failure> {
     };
     let mut connection = options.bridges.connect()?;
     let mut shown = String::new();
-    ask(
-        &mut connection,
-        &object,
-        options.json,
-        &sampling,
-        &mut shown,
-    )
-    .map(drop)
+    ask(&mut connection, &object, &sampling, &mut shown).map(drop)
 }
 
 /// The first turns of a conversation: the system message, if any, and the user's.
@@ -136,24 +132,23 @@ pub fn turn(role: &str, content: String) -> Turn {
     Turn { role, content }
 }
 
-/// Sends a GENERATE object and prints the answer as it arrives, or its last reply if `json`. What
+/// Sends a GENERATE object and prints the answer as it arrives, or its last reply for `--json`. What
 /// arrived before it ended or failed is in `shown`.
 pub fn ask(
     connection: &mut Connection,
     object: &str,
-    json: bool,
     sampling: &Sampling,
     shown: &mut String,
 ) -> Result<Reply, Failure> {
     connection.request("GENERATE", object)?;
     let outcome = connection.answer(|piece| {
         shown.push_str(piece);
-        if json {
+        if sampling.json {
             return Ok(());
         }
         output::print(piece)
     });
-    if json {
+    if sampling.json {
         let reply = outcome?;
         output::print_line(&reply.line)?;
         sampling.check(&reply)?;
@@ -185,15 +180,11 @@ pub fn ask(
 
 /// Says where an answer was cut off.
 fn how_cut(reply: &Reply) -> String {
-    match (
-        reply.text("finish_reason"),
-        reply.count("completion_tokens"),
-    ) {
-        ("length", count) => {
-            format!("the answer was cut off after {count} tokens (-n raises the limit)")
-        }
-        _ => "the answer was cut off: the context is full".to_string(),
+    if reply.text("finish_reason") != "length" {
+        return "the answer was cut off: the context is full".to_string();
     }
+    let count = reply.count("completion_tokens");
+    format!("the answer was cut off after {count} tokens (-n raises the limit)")
 }
 
 /// Reads a file that holds text.

@@ -169,18 +169,12 @@ impl Chat<'_> {
             self.said.push(turn("user", message.clone()));
         }
         let object = self.sampling.of_messages(&self.said);
-        let (options, sampling) = (self.options.clone(), self.sampling.clone());
+        let (bridges, sampling) = (self.options.bridges.clone(), self.sampling.clone());
         let (outcome, stopped) = self.interrupts.during(move |connected| {
             let mut shown = String::new();
-            let outcome = options.bridges.connect().and_then(|mut connection| {
+            let outcome = bridges.connect().and_then(|mut connection| {
                 connected(connection.sender()?)?;
-                generate::ask(
-                    &mut connection,
-                    &object,
-                    options.json,
-                    &sampling,
-                    &mut shown,
-                )
+                generate::ask(&mut connection, &object, &sampling, &mut shown)
             });
             (outcome, shown)
         });

@@ -1,7 +1,7 @@
 //! The command line: the tables of commands and options, and the parser, the help and the completion
 //! scripts that follow from them.
 //!
-//! Shown to others: [`parse`] and the [`Options`] that come of it, [`help`], [`completions`].
+//! Shown to others: [`parse`] and the [`Options`] that come of it, [`help()`], [`completions()`].
 
 mod completions;
 mod help;

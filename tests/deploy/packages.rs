@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::deploy::haproxy::have;
+use crate::docs::manuals::{name, pages};
 use crate::harness::{Bridge, Directory, Ended, Tiny, ok, program, run, skip};
 
 /// The folder with the Makefile.
@@ -49,8 +50,8 @@ fn files(root: &Path) -> Vec<String> {
     found
 }
 
-/// What is installed besides the examples, relative to PREFIX.
-const INSTALLED: [&str; 13] = [
+/// What is installed besides the manual pages and the examples, relative to PREFIX.
+const INSTALLED: [&str; 10] = [
     "bin/llama-cpp-bridge",
     "bin/llambo",
     "lib/systemd/system/llama-cpp-bridge@.service",
@@ -60,11 +61,20 @@ const INSTALLED: [&str; 13] = [
     "share/doc/llama-cpp-bridge/LICENSE",
     "share/doc/llama-cpp-bridge/README.md",
     "share/fish/vendor_completions.d/llambo.fish",
-    "share/man/man1/llama-cpp-bridge.1",
-    "share/man/man1/llambo.1",
-    "share/man/man7/llama-cpp-bridge.7",
     "share/zsh/site-functions/_llambo",
 ];
+
+/// All of that and every page in `man/`, in order.
+fn installed() -> Vec<String> {
+    let place = |page: PathBuf| {
+        let (_, section) = name(&page).rsplit_once('.').expect("it has a section");
+        format!("share/man/man{section}/{}", name(&page))
+    };
+    let mut all: Vec<String> = INSTALLED.map(String::from).to_vec();
+    all.extend(pages().into_iter().map(place));
+    all.sort();
+    all
+}
 
 const EXAMPLES: &str = "share/doc/llama-cpp-bridge/examples/";
 
@@ -81,13 +91,13 @@ fn make_install_puts_everything_under_the_prefix_and_uninstall_takes_it_away() {
         "PREFIX=/opt/bridge".to_string(),
         format!("BUILT={}", built().display()),
     ];
-    let installed = make("install", &variables);
-    assert_eq!(installed.code, Some(0), "{installed:?}");
+    let made = make("install", &variables);
+    assert_eq!(made.code, Some(0), "{made:?}");
     let root = home.join("opt/bridge");
     let (shown, rest): (Vec<_>, Vec<_>) = files(&root)
         .into_iter()
         .partition(|name| name.starts_with(EXAMPLES));
-    assert_eq!(rest, INSTALLED);
+    assert_eq!(rest, installed());
     let shown: Vec<&str> = shown.iter().map(|name| &name[EXAMPLES.len()..]).collect();
     assert_eq!(shown, examples());
     assert_eq!(files(home.path()).len(), rest.len() + shown.len());
@@ -145,8 +155,8 @@ fn the_debian_package_holds_the_same_and_lintian_finds_nothing() {
     let unpacked = run(Command::new("dpkg-deb").arg("-x").arg(&package).arg(&root));
     assert_eq!(unpacked.code, Some(0), "{unpacked:?}");
     let there = files(&root);
-    for name in INSTALLED {
-        let name = match name {
+    for name in installed() {
+        let name = match name.as_str() {
             "share/doc/llama-cpp-bridge/LICENSE" => "share/doc/llama-cpp-bridge/copyright".into(),
             "share/zsh/site-functions/_llambo" => "share/zsh/vendor-completions/_llambo".into(),
             page if page.starts_with("share/man/") => format!("{page}.gz"),

@@ -24,6 +24,22 @@ fn protocol_manual() -> String {
     read("man/llama-cpp-bridge.7")
 }
 
+/// Every manual page in `man/`.
+pub(crate) fn pages() -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
+    let entries = fs::read_dir(directory).expect("the manuals can be listed");
+    let paths = entries.map(|entry| entry.expect("it can be listed").path());
+    let pages: Vec<PathBuf> = paths.filter(|path| path.is_file()).collect();
+    assert!(pages.len() >= 7, "{pages:?}");
+    pages
+}
+
+/// The name of a file.
+pub(crate) fn name(path: &Path) -> &str {
+    let name = path.file_name().and_then(|name| name.to_str());
+    name.expect("its name is UTF-8")
+}
+
 /// What stands between `before` and `after`, everywhere in `text`.
 fn between<'a>(text: &'a str, before: &str, after: &str) -> BTreeSet<&'a str> {
     let parts = text.split(before).skip(1);
@@ -116,7 +132,9 @@ fn every_option_stands_in_the_help_and_the_reverse() {
 #[test]
 fn a_manual_names_no_option_that_does_not_exist() {
     let accepted = accepted_options();
-    for page in [program_manual(), protocol_manual()] {
+    // llambo's page names options of both programs; a test of its own looks at its own.
+    for path in pages().iter().filter(|path| name(path) != "llambo.1") {
+        let page = fs::read_to_string(path).expect("the page can be read");
         for name in between(&page, "Fl -", "\n") {
             let name = name.split_whitespace().next().unwrap_or_default();
             assert!(accepted.contains(&format!("--{name}")), "--{name}");
@@ -312,16 +330,7 @@ fn the_manuals_are_clean() {
     {
         return skip("there is no mandoc to check the manuals with");
     }
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("man");
-    let pages = fs::read_dir(directory)
-        .expect("the manuals can be listed")
-        .flatten();
-    let pages: Vec<PathBuf> = pages
-        .map(|e| e.path())
-        .filter(|path| path.is_file())
-        .collect();
-    assert!(pages.len() >= 2, "{pages:?}");
-    for page in pages {
+    for page in pages() {
         let mut lint = Command::new("mandoc");
         let ended = run(lint.args(["-T", "lint", "-W", "warning"]).arg(&page));
         assert_eq!(
@@ -333,6 +342,39 @@ fn the_manuals_are_clean() {
             ended.errors
         );
     }
+}
+
+#[test]
+fn every_manual_is_named_by_another_one_and_names_only_what_exists() {
+    let all: BTreeSet<String> = pages()
+        .iter()
+        .map(|path| name(path).replace('.', " "))
+        .collect();
+    let mut named = BTreeSet::new();
+    for path in pages() {
+        let page = fs::read_to_string(&path).expect("the page can be read");
+        for heading in ["NAME", "DESCRIPTION", "SEE ALSO"] {
+            section(&page, heading);
+        }
+        let own = name(&path).replace('.', " ");
+        let references = |text: &str| {
+            let lines = text.lines().filter_map(|line| line.strip_prefix(".Xr "));
+            let names = lines.map(|line| line.split(' ').take(2).collect::<Vec<_>>().join(" "));
+            names.collect::<BTreeSet<String>>()
+        };
+        let ours =
+            |name: &String| name.starts_with("llama-cpp-bridge") || name.starts_with("llambo ");
+        for reference in references(&page).iter().filter(|name| ours(name)) {
+            assert!(all.contains(reference), "{own} names {reference}");
+        }
+        named.extend(
+            references(section(&page, "SEE ALSO"))
+                .into_iter()
+                .filter(|name| *name != own),
+        );
+    }
+    let unnamed: Vec<&String> = all.difference(&named).collect();
+    assert!(unnamed.is_empty(), "no SEE ALSO names {unnamed:?}");
 }
 
 /// The literal blocks of a page.

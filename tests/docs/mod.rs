@@ -1,4 +1,4 @@
 //! The manual pages and the examples: that they say what the code does.
 
-mod manuals;
+pub(crate) mod manuals;
 mod metrics_examples;

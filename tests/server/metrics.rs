@@ -357,7 +357,7 @@ pub(crate) fn names(text: &str) -> BTreeSet<String> {
 
 #[test]
 fn every_metric_stands_in_the_manual_with_its_kind_and_the_reverse() {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/llama-cpp-bridge.7");
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("man/llama-cpp-bridge-metrics.7");
     let page = fs::read_to_string(page).expect("the page can be read");
     let (_, section) = page.split_once("\n.Sh METRICS\n").expect("it is there");
     let section = section.split("\n.Sh ").next().unwrap_or(section);

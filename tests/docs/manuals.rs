@@ -1,6 +1,6 @@
 //! The manual pages: that they say what the code does, and that their examples are true.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -113,9 +113,8 @@ fn every_option_stands_in_the_manual_and_the_reverse() {
     );
 }
 
-#[test]
-fn every_option_stands_in_the_help_and_the_reverse() {
-    let help = run(Command::new(crate::harness::program()).arg("--help")).output;
+/// The options that the help shows, as they are typed.
+fn options_of_help(help: &str) -> BTreeSet<String> {
     let mut shown = BTreeSet::new();
     for line in help
         .lines()
@@ -126,7 +125,59 @@ fn every_option_stands_in_the_help_and_the_reverse() {
             .take_while(|word| word.is_empty() || word.starts_with('-'));
         shown.extend(names.filter(|word| !word.is_empty()).map(String::from));
     }
+    shown
+}
+
+#[test]
+fn every_option_stands_in_the_help_and_the_reverse() {
+    let help = run(Command::new(crate::harness::program()).arg("--help")).output;
+    let shown = options_of_help(&help);
     assert_eq!(shown, accepted_options());
+}
+
+/// The long options that a line of `.Fl` or of `.It Fl` names, as they are typed.
+fn long_options(line: &str) -> impl Iterator<Item = String> {
+    let words = line.split([' ', ',']);
+    words
+        .filter(|word| word.len() > 1 && word.starts_with('-'))
+        .map(|word| format!("-{word}"))
+}
+
+/// The options of each subject in the index at the beginning of OPTIONS.
+fn indexed_options(options: &str) -> BTreeMap<String, Vec<String>> {
+    let (_, index) = options.split_once("\n.Bl ").expect("there is an index");
+    let (index, _) = index.split_once("\n.El\n").expect("it ends");
+    let groups = index.split("\n.It Sx ").skip(1).map(|group| {
+        let mut lines = group.lines();
+        let subject = lines.next().unwrap_or_default().to_string();
+        (subject, lines.flat_map(long_options).collect())
+    });
+    groups.collect()
+}
+
+/// The options that each section of OPTIONS describes.
+fn described_options(options: &str) -> BTreeMap<String, Vec<String>> {
+    let sections = options.split("\n.Ss ").skip(1).map(|section| {
+        let mut lines = section.lines();
+        let subject = lines.next().unwrap_or_default().to_string();
+        let items = lines.filter(|line| line.starts_with(".It Fl "));
+        (subject, items.flat_map(long_options).collect())
+    });
+    sections.collect()
+}
+
+#[test]
+fn every_option_of_the_help_is_in_the_index_and_in_the_section_that_it_names() {
+    let page = program_manual();
+    let options = section(&page, "OPTIONS");
+    let indexed = indexed_options(options);
+    assert_eq!(indexed, described_options(options));
+    let indexed: Vec<&String> = indexed.values().flatten().collect();
+    let help = run(Command::new(crate::harness::program()).arg("--help")).output;
+    let shown = options_of_help(&help);
+    let long: BTreeSet<&String> = shown.iter().filter(|name| name.starts_with("--")).collect();
+    assert_eq!(indexed.iter().copied().collect::<BTreeSet<_>>(), long);
+    assert_eq!(indexed.len(), long.len(), "an option is in two sections");
 }
 
 #[test]

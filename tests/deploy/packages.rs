@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::deploy::haproxy::have;
-use crate::docs::manuals::{name, pages};
+use crate::docs::page::{name, pages};
 use crate::harness::{Bridge, Directory, Ended, Tiny, ok, program, run, skip};
 
 /// The folder with the Makefile.

@@ -1,4 +1,9 @@
 //! The manual pages and the examples: that they say what the code does.
 
-pub(crate) mod manuals;
+mod diagnostics;
+mod dialogues;
+mod manuals;
 mod metrics_examples;
+mod options;
+pub(crate) mod page;
+mod pages;

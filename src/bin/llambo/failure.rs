@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io;
 
+use llama_cpp_bridge::shared::failure::Code;
+
 /// Exit status of success.
 pub const DONE: u8 = 0;
 /// Exit status when a bridge answered with an error, or the output could not be written.
@@ -44,8 +46,8 @@ pub enum Failure {
     Bridge {
         /// The reply's `message`.
         message: String,
-        /// The reply's `code`, from the closed list of the protocol; empty if there was none.
-        code: String,
+        /// The reply's `code`; `None` if it is not one of the protocol that llambo knows.
+        code: Option<Code>,
     },
     /// The bridge sent nothing for `--timeout`.
     Silence(String),
@@ -75,7 +77,7 @@ impl Failure {
         match self {
             Failure::Usage(_) => USAGE,
             Failure::Connect(_) | Failure::Forbidden(_) | Failure::Untrusted(_) => NO_CONNECTION,
-            Failure::Bridge { code, .. } if is_transient_code(code) => RETRY,
+            Failure::Bridge { .. } if self.is_transient() => RETRY,
             Failure::Bridge { .. } => FAILED,
             Failure::Silence(_) | Failure::Lost(_) => RETRY,
             Failure::Busy(_) => BUSY,
@@ -96,10 +98,13 @@ impl Failure {
         }
     }
 
-    /// Whether the bridge may soon be back, its model with it.
+    /// Whether the bridge may soon be back, its model with it. `internal` is what a bridge that is
+    /// being stopped sends to clients that wait for an answer.
     pub fn is_transient(&self) -> bool {
         match self {
-            Failure::Bridge { code, .. } => is_transient_code(code),
+            Failure::Bridge { code, .. } => {
+                matches!(code, Some(Code::ModelDied | Code::Internal))
+            }
             Failure::Lost(_) => true,
             _ => self.status() == NO_CONNECTION,
         }
@@ -107,22 +112,16 @@ impl Failure {
 
     /// Whether the bridge as a whole is of no use, so that another one should be asked.
     pub fn concerns_bridge(&self) -> bool {
+        use Code::{Denied, LoadFailed, NoModel, Unauthenticated, UnknownCommand};
         match self {
-            Failure::Bridge { code, .. } => {
-                matches!(
-                    code.as_str(),
-                    "no_model" | "load_failed" | "unauthenticated" | "denied" | "unknown_command"
-                ) || is_transient_code(code)
-            }
+            Failure::Bridge {
+                code: Some(NoModel | LoadFailed | Unauthenticated | Denied | UnknownCommand),
+                ..
+            } => true,
+            Failure::Bridge { .. } => self.is_transient(),
             _ => true,
         }
     }
-}
-
-/// Whether a retry may help after an error of this code: a model that died, or `internal`, which a
-/// bridge that is being stopped sends to clients that wait for an answer.
-fn is_transient_code(code: &str) -> bool {
-    matches!(code, "model_died" | "internal")
 }
 
 /// The message; empty where there is nothing to report.
@@ -137,16 +136,15 @@ impl fmt::Display for Failure {
             | Failure::Busy(text)
             | Failure::Cut(text)
             | Failure::Lost(text) => out.write_str(text),
-            Failure::Bridge { message, code } if code == "unknown_command" => {
-                write!(out, "{message} (this bridge does not support it)")
+            Failure::Bridge { message, code } => {
+                let hint = match code {
+                    Some(Code::UnknownCommand) => " (this bridge does not support it)",
+                    Some(Code::NoModel) => "\nLoad one with: llambo load PATH",
+                    Some(Code::Unauthenticated) => "\nPass it with: llambo --auth-file FILE",
+                    _ => "",
+                };
+                write!(out, "{message}{hint}")
             }
-            Failure::Bridge { message, code } if code == "no_model" => {
-                write!(out, "{message}\nLoad one with: llambo load PATH")
-            }
-            Failure::Bridge { message, code } if code == "unauthenticated" => {
-                write!(out, "{message}\nPass it with: llambo --auth-file FILE")
-            }
-            Failure::Bridge { message, .. } => out.write_str(message),
             Failure::Reported(_) => Ok(()),
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             Failure::Output(error) => write!(out, "cannot write to standard output: {error}"),

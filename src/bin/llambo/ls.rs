@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
+use llama_cpp_bridge::shared::failure::Code;
+
 use crate::cli::Options;
 use crate::connection::{self, Address, Bridges};
 use crate::failure::Failure;
@@ -124,10 +126,14 @@ fn look(address: &Address, bridges: &Bridges) -> Option<Row> {
         Ok(info) if info.has_model() => row("ready", Some(info.text("model").to_string())),
         Ok(_) => row("empty", None),
         Err(Failure::Busy(_)) => row("busy", None),
-        Err(Failure::Bridge { code, .. }) if code == "unauthenticated" => {
-            row("needs a token", None)
-        }
-        Err(Failure::Bridge { code, .. }) if code == "denied" => row("denied", None),
+        Err(Failure::Bridge {
+            code: Some(Code::Unauthenticated),
+            ..
+        }) => row("needs a token", None),
+        Err(Failure::Bridge {
+            code: Some(Code::Denied),
+            ..
+        }) => row("denied", None),
         Err(_) => row("sick", None),
     }
 }

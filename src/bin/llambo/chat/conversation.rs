@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal};
 
+use llama_cpp_bridge::shared::failure::Code;
 use llama_cpp_bridge::shared::message::Turn;
 
 use super::editor::{Editor, Typed};
@@ -187,7 +188,8 @@ impl Chat<'_> {
             Some((Err(failure), _)) if !stopped => {
                 self.said.truncate(before);
                 output::report(&failure.to_string());
-                if matches!(&failure, Failure::Bridge { code, .. } if code == "context_exceeded") {
+                if matches!(&failure, Failure::Bridge { code, .. } if *code == Some(Code::ContextExceeded))
+                {
                     return Ok(Some(message));
                 }
             }

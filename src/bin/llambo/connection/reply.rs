@@ -3,6 +3,7 @@
 use llama_cpp_bridge::protocol::json::{self, Kind};
 
 use crate::failure::Failure;
+use crate::output;
 
 /// The kinds of reply.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,7 +130,7 @@ impl Reply {
     /// An error reply as a failure, any other as it is.
     pub fn into_result(self) -> Result<Reply, Failure> {
         if self.status == Status::Error {
-            let code = self.text("code").to_string();
+            let code = miniserde::json::from_str(&output::json_string(self.text("code"))).ok();
             return Err(Failure::Bridge {
                 message: self.message,
                 code,

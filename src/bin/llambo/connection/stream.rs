@@ -8,6 +8,8 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use llama_cpp_bridge::shared::failure::Code;
+
 use super::address::Address;
 use super::reply::{Reply, Status};
 use crate::failure::Failure;
@@ -104,7 +106,10 @@ impl Connection {
             self.token_due = false;
             match reply.into_result() {
                 // An older bridge does not know AUTH.
-                Err(Failure::Bridge { code, .. }) if code == "unknown_command" => (),
+                Err(Failure::Bridge {
+                    code: Some(Code::UnknownCommand),
+                    ..
+                }) => (),
                 outcome => drop(outcome?),
             }
         }

@@ -9,15 +9,13 @@ use lexopt::prelude::*;
 use super::values::{
     choice, limited, list, mode, number, number_or_auto, path, seconds, seconds_or_off, text,
 };
+use llama_cpp_bridge::shared::endpoint::{
+    DEFAULT_MAX_REQUEST, DEFAULT_SOCKET, MAX_REQUEST_LIMIT, SOCKET_VARIABLE,
+};
 use llama_cpp_bridge::shared::ranges::{self, MAX_CONTEXT};
 use llama_cpp_bridge::shared::settings::{
     FlashAttention, KvType, MAX_GUESS, MAX_PARALLEL, ModelParams, Sampling,
 };
-
-/// Where the bridge listens by default.
-pub const DEFAULT_SOCKET: &str = "/tmp/llama-cpp-bridge.sock";
-/// The environment variable that names another socket.
-pub const SOCKET_VARIABLE: &str = "LLAMA_CPP_BRIDGE_SOCKET";
 
 /// Bytes that saved states may take by default: eight full contexts of the default size
 /// of a model of 8 billion parameters, whose state takes 128 KiB a token.
@@ -158,7 +156,7 @@ impl Options {
             load_timeout: Duration::from_secs(600),
             turn_limit: None,
             metrics_file: None,
-            max_request: 4 << 20,
+            max_request: DEFAULT_MAX_REQUEST as usize,
             socket_mode: None,
             socket_group: None,
             allow_uid: Vec::new(),
@@ -246,7 +244,8 @@ pub fn parse(verbs: &[&str]) -> Result<Invocation, lexopt::Error> {
             Long("parallel") => load.parallel = number(&mut input, &option, 1..=MAX_PARALLEL)?,
             Long("spec-ngram") => load.spec_ngram = number(&mut input, &option, 0..=MAX_GUESS)?,
             Long("max-request") => {
-                options.max_request = number(&mut input, &option, 1024..=1 << 30)?
+                options.max_request =
+                    number(&mut input, &option, 1024..=MAX_REQUEST_LIMIT as usize)?
             }
             Long("socket-mode") => options.socket_mode = Some(mode(&mut input, &option)?),
             Long("socket-group") => options.socket_group = Some(text(&mut input, &option)?),

@@ -1,17 +1,15 @@
 //! Who may do what: which clients are served at all, and what they have to know before that.
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::hint;
-use std::io::{self, Read};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use llama_cpp_bridge::shared::token_file;
 use llama_cpp_bridge::sys;
 use llama_cpp_bridge::sys::files;
 use llama_cpp_bridge::sys::peer::Peer;
-
-/// Largest file of tokens, in bytes: far more than any host needs, and compared in a moment.
-const TOKENS_LIMIT: u64 = 1 << 20;
 
 /// Whom the bridge serves. The default is everybody who can connect.
 #[derive(Clone, Default)]
@@ -101,27 +99,19 @@ fn numbers(
 }
 
 impl Tokens {
-    /// Reads a file of tokens, one a line. Empty lines do not count.
+    /// Reads a file of tokens, one a line.
     fn read(path: &Path) -> Result<Self, String> {
-        let mut text = String::new();
-        let read = open_private(path)?.read_to_string(&mut text);
-        read.map_err(|error| error.to_string())?;
-        let mut tokens = Vec::new();
-        for (line, token) in text.lines().enumerate() {
-            if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-                return Err(format!(
-                    "line {}: a token may contain only visible ASCII characters",
-                    line + 1
-                ));
-            }
-            if !token.is_empty() {
-                tokens.push(token.to_string());
-            }
+        let file = OpenOptions::new()
+            .read(true)
+            // A FIFO would hold the start for ever.
+            .custom_flags(libc::O_NONBLOCK)
+            .open(path)
+            .map_err(|error| error.to_string())?;
+        let metadata = file.metadata().map_err(|error| error.to_string())?;
+        match files::special_kind(metadata.file_type()) {
+            Some(what) => Err(format!("is {what}, not a regular file")),
+            None => token_file::read(file).map(Self),
         }
-        if tokens.is_empty() {
-            return Err("has no tokens; write one per line".to_string());
-        }
-        Ok(Self(tokens))
     }
 
     /// Whether this is one of them. How long that takes depends on the tokens in the file alone,
@@ -139,28 +129,4 @@ impl Tokens {
         }
         found
     }
-}
-
-/// Opens a file of tokens, which nobody but its owner may be able to read or write.
-fn open_private(path: &Path) -> Result<impl Read, String> {
-    let file: File = OpenOptions::new()
-        .read(true)
-        // A FIFO would hold the start for ever.
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(|error| error.to_string())?;
-    let metadata = file.metadata().map_err(|error| error.to_string())?;
-    if let Some(what) = files::special_kind(metadata.file_type()) {
-        return Err(format!("is {what}, not a regular file"));
-    }
-    let mode = metadata.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(format!(
-            "accessible to others (mode {mode:04o}); chmod 600 it"
-        ));
-    }
-    if metadata.len() > TOKENS_LIMIT {
-        return Err(format!("is larger than {TOKENS_LIMIT} bytes"));
-    }
-    Ok(file.take(TOKENS_LIMIT))
 }

@@ -1,5 +1,6 @@
 //! The local time, and the processor time of a thread.
 
+#[cfg(feature = "chat-template")]
 use std::ffi::CString;
 use std::time::Duration;
 

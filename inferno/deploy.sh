@@ -505,8 +505,28 @@ run_tests() {
 	renew_llama_cpp "$target"
 	step 'cargo clippy' run_cargo clippy --release --locked --all-targets -- -D warnings
 	note_llama_cpp "$target"
-	step 'cargo test' cargo test --release --locked
+	make_work
+	step 'cargo test' timed_tests
 	say "all steps passed"
+}
+
+# The tests, then where their time went, whether they passed or not.
+timed_tests() {
+	LLAMA_CPP_BRIDGE_TEST_TIMES=$work/times cargo test --release --locked
+	status=$?
+	[ ! -s "$work/times" ] || show_times "$work/times"
+	return "$status"
+}
+
+# show_times FILE: its lines have the seconds and the name of a test each. Tests
+# run beside each other, so that the sums are more than the time that passed.
+show_times() {
+	say "the ten slowest tests, in seconds:"
+	LC_ALL=C sort -rn "$1" | head -n 10 >&2
+	say "the seconds of each room, and its tests:"
+	LC_ALL=C awk '{ split($2, room, "::"); seconds[room[1]] += $1; tests[room[1]]++ }
+		END { for (r in seconds) printf "%.1f %s (%d)\n", seconds[r], r, tests[r] }' "$1" |
+		LC_ALL=C sort -rn >&2
 }
 
 step() {

@@ -232,6 +232,7 @@ pub(crate) struct Ended {
 
 /// Runs a command that is expected to end by itself.
 pub(crate) fn run(command: &mut Command) -> Ended {
+    super::times::start();
     let mut child = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

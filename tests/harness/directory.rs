@@ -9,6 +9,7 @@ pub(crate) struct Directory(PathBuf);
 impl Directory {
     /// A new, empty directory with a short path, since a socket's path may have 107 bytes.
     pub(crate) fn new() -> Directory {
+        super::times::start();
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("llama-cpp-bridge-test-{}-{number}", std::process::id());

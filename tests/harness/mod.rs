@@ -12,6 +12,7 @@ pub(crate) mod process;
 pub(crate) mod schema;
 mod smollm2;
 mod stand_in;
+mod times;
 pub(crate) mod tiny;
 
 use std::io::{BufRead, BufReader, Read, Write};
@@ -80,6 +81,7 @@ const MAY_BE_MISSING: [(&str, &str); 13] = [
 /// # Panics
 /// Something else is missing, and the run has to be complete.
 pub(crate) fn skip(why: &str) {
+    times::start();
     // Past the capture of the test harness, which shows what a passing test printed to no one.
     let name = std::thread::current()
         .name()

@@ -245,3 +245,6 @@ fn request(bytes: &[u8], netstring: bool) -> Framed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

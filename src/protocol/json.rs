@@ -283,3 +283,6 @@ impl<'a> Reader<'a> {
         Ok(code)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -269,3 +269,6 @@ fn info(about: &Info) -> String {
         loaded: true,
     })
 }
+
+#[cfg(test)]
+mod tests;

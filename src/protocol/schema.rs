@@ -313,3 +313,6 @@ fn shared_start(one: &str, other: &str) -> usize {
         .map(|(a, _)| a.len_utf8())
         .sum()
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,3 +159,6 @@ impl Link {
         message.map(Some).ok_or_else(invalid)
     }
 }
+
+#[cfg(test)]
+mod tests;

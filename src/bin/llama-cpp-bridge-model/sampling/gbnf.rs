@@ -358,3 +358,6 @@ fn once(what: What) -> Item {
 fn is_word(letter: &char) -> bool {
     letter.is_ascii_alphanumeric() || *letter == '-'
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,3 +210,6 @@ fn too_long(name: &str) -> String {
         "the rule '{name}' begins with more than {CHAIN_LIMIT} rules that begin with each other"
     )
 }
+
+#[cfg(test)]
+mod tests;

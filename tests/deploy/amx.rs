@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::deploy::kernels::configured;
-use crate::harness::{Bridge, Directory, program, skip, smollm2_or_skip};
+use crate::harness::{Bridge, Directory, model_program, skip, smollm2_or_skip};
 
 /// The place `OFFSET(REGISTER)` that an instruction names last, as objdump prints it.
 fn place(operands: &str) -> Option<(i64, &str)> {
@@ -75,7 +75,7 @@ fn the_compiler_keeps_the_stores_that_amx_kernels_load_their_tiles_by() {
 
 #[test]
 fn the_built_program_keeps_the_stores_that_its_amx_kernels_load_their_tiles_by() {
-    match tile_configurations(program()) {
+    match tile_configurations(&model_program()) {
         Some((0, _)) => skip("built without AMX kernels: this processor has none"),
         Some((loads, whole)) => assert_eq!(loads, whole),
         None => skip("no objdump here (binutils)"),

@@ -2,42 +2,92 @@
 
 use std::fs;
 
-use crate::harness::{Bridge, Directory, Tiny, command, completed, skip, smollm2_or_skip};
+use crate::harness::tiny::Architecture;
+use crate::harness::{Bridge, Directory, Tiny, command, completed, process, skip, smollm2_or_skip};
+
+/// llama.cpp's log of a bridge with these options, which answers as every other; blanks are single.
+fn log(home: &Directory, model: &Tiny, options: &[&str]) -> String {
+    let model = model.write(home.join("tiny.gguf"));
+    let bridge = Bridge::with_model(home, &model, &[&["--verbose"], options].concat());
+    bridge.connect().exchange(
+        "INFER a longer prompt, of more than 16: w",
+        &completed("xyz"),
+    );
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ") + "\n";
+    bridge.all_errors().lines().map(words).collect()
+}
 
 #[test]
-fn every_type_of_cache_is_accepted() {
+fn keys_and_values_are_kept_in_the_types_that_are_asked_for() {
     let home = Directory::new();
-    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
     for kind in [
         "f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1",
     ] {
-        let options = ["--cache-type-k", kind, "--cache-type-v", kind];
-        let bridge = Bridge::with_model(&home, &model, &options);
-        bridge.connect().exchange("INFER w", &completed("xyz"));
+        for (keys, values) in [(kind, kind), (kind, "f16"), ("f16", kind)] {
+            let options = ["--cache-type-k", keys, "--cache-type-v", values];
+            let log = log(&home, &Tiny::alphabet(), &options);
+            let size = log.lines().find(|line| line.contains("K ("));
+            let size = size.unwrap_or_else(|| panic!("no size of the cache in {log}"));
+            let said = [format!(" K ({keys}): "), format!(" V ({values}): ")];
+            assert!(said.iter().all(|said| size.contains(said)), "{size}");
+        }
     }
 }
 
 #[test]
-fn options_of_loading_are_accepted() {
+fn options_of_loading_take_effect() {
+    let home = Directory::new();
+    let plain = Tiny::alphabet();
+    let sliding = Tiny::alphabet().architecture(Architecture::SlidingWindow);
+    // What the log says with the options, and does not without them. Without a GPU nothing tells
+    // --gpu-layers 0 from its default: that it is passed on shows only with one. The threads are
+    // those of tests/model/threads.rs.
+    let rows: [(&[&str], &Tiny, &[&str]); 9] = [
+        (&["--no-mmap"], &plain, &[" CPU model buffer size = "]),
+        (
+            &["--flash-attn", "on"],
+            &plain,
+            &[" flash_attn = enabled\n"],
+        ),
+        (
+            &["--flash-attn", "off"],
+            &plain,
+            &[" flash_attn = disabled\n"],
+        ),
+        (&["--swa-full"], &sliding, &[" using full-size SWA cache"]),
+        (
+            &["--batch-size", "1"],
+            &plain,
+            &[" n_batch = 1\n", " n_ubatch = 1\n"],
+        ),
+        (&["--ubatch-size", "1"], &plain, &[" n_ubatch = 1\n"]),
+        (
+            &["--batch-size", "16", "--ubatch-size", "32"],
+            &plain,
+            &[" n_batch = 16\n", " n_ubatch = 16\n"],
+        ),
+        (&["--ctx-size", "512"], &plain, &[" n_ctx = 512\n"]),
+        (&["--parallel", "3"], &plain, &[" n_seq_max = 3\n"]),
+    ];
+    for (options, model, said) in rows {
+        let (without, with) = (log(&home, model, &[]), log(&home, model, options));
+        for said in said {
+            assert!(!without.contains(said), "{said:?} without {options:?}");
+            assert!(with.contains(said), "no {said:?} with {options:?}: {with}");
+        }
+    }
+}
+
+#[test]
+fn a_model_is_kept_in_memory_only_when_asked_for() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let all: [&[&str]; 9] = [
-        &["--no-mmap"],
-        &["--swa-full"],
-        &["--flash-attn", "on"],
-        &["--flash-attn", "off"],
-        &["--gpu-layers", "0"],
-        &["--threads", "2", "--threads-batch", "2"],
-        &["--batch-size", "1"],
-        &["--ubatch-size", "1"],
-        &["--batch-size", "16", "--ubatch-size", "32"],
-    ];
-    for options in all {
+    for (options, kept) in [(&[][..], false), (&["--mlock"], true)] {
         let bridge = Bridge::with_model(&home, &model, options);
-        bridge.connect().exchange(
-            "INFER a longer prompt, of more than 16: w",
-            &completed("xyz"),
-        );
+        bridge.connect().exchange("INFER w", &completed("xyz"));
+        let locked = process::status_of_threads(bridge.model_process(), "VmLck");
+        let some = locked.iter().any(|size| size != "0 kB");
+        assert_eq!(some, kept, "{options:?}: {locked:?}");
     }
 }
 

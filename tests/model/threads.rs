@@ -81,6 +81,19 @@ fn beside_busy_processes_one_thread_computes_unless_more_are_asked_for() {
 }
 
 #[test]
+fn the_threads_of_prompts_and_those_of_tokens_are_set_apart() {
+    for (single, batch, others) in [("1", "1", false), ("1", "2", true), ("2", "1", true)] {
+        let home = Directory::new();
+        let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+        let options = ["--threads", single, "--threads-batch", batch];
+        let bridge = Bridge::with_model(&home, &model, &options);
+        let mut client = bridge.connect();
+        let used = evaluate(&bridge, &mut client) > 0;
+        assert_eq!(used, others, "{options:?}");
+    }
+}
+
+#[test]
 fn auto_and_numbers_answer_in_any_mixture() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));

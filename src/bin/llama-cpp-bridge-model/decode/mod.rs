@@ -1,5 +1,6 @@
 //! How tokens are decoded: which sequences are in a step, and what each does with its row.
 
+pub(crate) mod draft;
 pub(crate) mod engine;
 pub(crate) mod scheduler;
 pub(crate) mod sequence;

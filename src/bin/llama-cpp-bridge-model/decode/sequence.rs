@@ -8,7 +8,7 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::decode::speculative::Record;
+use crate::decode::draft::AcceptRate;
 use crate::kv::prefix_cache::Assignment;
 use crate::sampling::logits::Logits;
 use crate::sampling::sampler::Chooser;
@@ -50,7 +50,7 @@ pub(crate) struct Sequence {
     chooser: Chooser,
     output: Output,
     /// How its guesses have done so far.
-    record: Record,
+    accept_rate: AcceptRate,
     /// What is held against the tokens that are chosen next.
     foreseen: Vec<LlamaToken>,
     /// How many of these are evaluated in the same batch.
@@ -112,7 +112,7 @@ impl Sequence {
             chooser: Chooser::new(model, lexicon, request, context_size, &tokens)?,
             tokens,
             output: Output::new(request.stop.clone()),
-            record: Record::default(),
+            accept_rate: AcceptRate::default(),
             foreseen: Vec::new(),
             guessed: 0,
             verdict: None,
@@ -227,8 +227,8 @@ impl Sequence {
     }
 
     /// How its guesses have done so far.
-    pub(crate) fn record(&self) -> &Record {
-        &self.record
+    pub(crate) fn accept_rate(&self) -> &AcceptRate {
+        &self.accept_rate
     }
 
     /// Of the guesses in the last batch how many were right, and how many were not; `None` if
@@ -264,7 +264,7 @@ impl Sequence {
                 .get(right)
                 .map(|g| Some(g) == self.tokens.last());
             if let Some(hit) = hit {
-                self.record.note(hit);
+                self.accept_rate.note(hit);
             }
             if right == self.guessed || hit != Some(true) {
                 break progress;
@@ -356,18 +356,4 @@ pub(crate) fn too_long(tokens: usize, context_size: u32) -> Failure {
 /// To the microsecond: more digits would be noise.
 fn milliseconds(from: Instant, to: Instant) -> f64 {
     (to - from).as_micros() as f64 / 1000.0
-}
-
-/// Looks whether these are numbers of which one can be chosen.
-///
-/// # Errors
-/// NaN or positive infinity among them, or nothing but negative infinity.
-pub(crate) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
-    Logits::new(logits).map(|_| ()).ok_or_else(not_finite)
-}
-
-/// The failure of a request for which the model computes nonsense.
-pub(crate) fn not_finite() -> Failure {
-    let message = "The model computed values that are not finite numbers";
-    Failure::new(Code::Internal, message)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use llama_cpp_2::token::LlamaToken;
 
+use crate::decode::draft::AcceptRate;
 use crate::decode::sequence::Sequence;
 
 /// Tokens that must have come before in the same order, for what followed them to be a guess.
@@ -15,9 +16,6 @@ const LONGEST: usize = 16;
 
 /// How much faster a batch with guesses must promise to be.
 const MARGIN: f64 = 1.05;
-
-/// What the record of guesses keeps with each further one: it looks some ten guesses back.
-const MEMORY: f64 = 0.9;
 
 /// What a further token is taken to cost in a batch, in parts of the first one, while nothing is
 /// measured.
@@ -43,37 +41,6 @@ pub(crate) struct Speculator {
     further: [Option<f64>; SIZES],
 }
 
-/// How often guesses in a text were right; also those that were only held against the text, which
-/// costs nothing.
-pub(crate) struct Record {
-    right: f64,
-    all: f64,
-}
-
-impl Default for Record {
-    /// Nothing is known, which is not enough to go by.
-    fn default() -> Self {
-        Self {
-            right: 0.5,
-            all: 1.0,
-        }
-    }
-}
-
-impl Record {
-    /// Adds a guess.
-    pub(crate) fn note(&mut self, right: bool) {
-        self.right = self.right * MEMORY + f64::from(u8::from(right));
-        self.all = self.all * MEMORY + 1.0;
-    }
-
-    /// How many of so many guesses in a row are right, up to the first that is wrong.
-    fn expected(&self, guesses: usize) -> f64 {
-        let chance = self.right / self.all;
-        (1..=guesses).map(|n| chance.powi(n as i32)).sum()
-    }
-}
-
 impl Speculator {
     /// For at most so many tokens at a time; 0 is none.
     pub(crate) fn new(most: u32) -> Self {
@@ -97,8 +64,8 @@ impl Speculator {
                 continue;
             }
             let guess = continuation(sequence.tokens(), most).to_vec();
-            let count = self.best(sequence.record(), guess.len().min(room), tokens, fruit);
-            fruit += sequence.record().expected(count);
+            let count = self.best(sequence.accept_rate(), guess.len().min(room), tokens, fruit);
+            fruit += sequence.accept_rate().expected(count);
             tokens += count;
             room -= count;
             sequence.guess(&guess, count);
@@ -123,13 +90,13 @@ impl Speculator {
 
     /// How many of `usable` guesses make the most of a batch of so many tokens, which gives
     /// `fruit` tokens without them.
-    fn best(&self, record: &Record, usable: usize, tokens: usize, fruit: f64) -> usize {
+    fn best(&self, accept_rate: &AcceptRate, usable: usize, tokens: usize, fruit: f64) -> usize {
         let Some(one) = self.one else {
             return 0;
         };
         let mut best = (0, MARGIN * fruit / self.time(one, tokens));
         for count in 1..=usable {
-            let rate = (fruit + record.expected(count)) / self.time(one, tokens + count);
+            let rate = (fruit + accept_rate.expected(count)) / self.time(one, tokens + count);
             if rate > best.1 {
                 best = (count, rate);
             }

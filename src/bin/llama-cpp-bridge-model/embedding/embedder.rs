@@ -9,8 +9,8 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::decode::sequence::check_logits;
 use crate::load;
+use crate::sampling::logits::check_logits;
 use crate::text::tokenizer;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Embedding;

@@ -4,6 +4,8 @@
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 
+use llama_cpp_bridge::shared::failure::{Code, Failure};
+
 /// Logits of which the highest is noted. The fewer there are in a block, the fewer tokens come
 /// with those that were asked for, and the longer is the list of blocks.
 const BLOCK: usize = 64;
@@ -77,6 +79,20 @@ impl<'context> Logits<'context> {
         let (_, least, _) = peaks.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
         *least
     }
+}
+
+/// Checks that these are numbers of which one can be chosen.
+///
+/// # Errors
+/// NaN or positive infinity among them, or nothing but negative infinity.
+pub(crate) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
+    Logits::new(logits).map(|_| ()).ok_or_else(not_finite)
+}
+
+/// The failure of a request for which the model computes nonsense.
+pub(crate) fn not_finite() -> Failure {
+    let message = "The model computed values that are not finite numbers";
+    Failure::new(Code::Internal, message)
 }
 
 /// Whether two of these tokens are equally likely.

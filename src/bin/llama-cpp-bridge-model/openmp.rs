@@ -1,8 +1,8 @@
 //! GCC's OpenMP, which runs llama.cpp's threads: how many it starts for a graph, and how long they
-//! look for work before they sleep. llama.cpp fixes both when a context is made; but it asks for
-//! its threads again for every graph, and takes as many as it gets.
+//! spin before they sleep. llama.cpp fixes both when a context is made; but it asks for its threads
+//! again for every graph, and takes as many as it gets.
 //!
-//! Where OpenMP is another (`cfg(openmp_in_hand)` is not set), nothing here has any effect.
+//! With another OpenMP (`cfg(openmp_in_hand)` is not set), nothing here has any effect.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -12,29 +12,22 @@ use std::time::Instant;
 
 use llama_cpp_bridge::sys;
 
-/// A graph that asks for so many threads gets [`LIMIT`] at the most; others get what they ask for.
-static LIMITED: AtomicU32 = AtomicU32::new(u32::MAX);
-
-/// Threads.
-static LIMIT: AtomicU32 = AtomicU32::new(u32::MAX);
-
-/// What was seen after the last graph: see [`Sample`]. 0 threads is nothing new.
+/// The last [`Sample`]; a team of 0 means that there is no new one.
 static TEAM: AtomicU32 = AtomicU32::new(0);
 static RUNNABLE: AtomicU32 = AtomicU32::new(0);
 
-/// Where samples are taken from, once [`watch`] has been called.
+/// `/proc/loadavg`, once [`watch`] has been called.
 static LOAD: OnceLock<File> = OnceLock::new();
 
-/// Microseconds between two samples at the least: each takes 1 to 2 of them.
+/// Microseconds between two samples, at least: taking one costs 1 to 2.
 const SAMPLE_TIME: u64 = 1000;
 
 /// What was seen at the end of a graph.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
-    /// Threads that computed it, all of them runnable at that moment: they look for more work
-    /// before they sleep.
+    /// Threads that computed it, all of them runnable at that moment: they spin before they sleep.
     pub(crate) team: u32,
-    /// Threads on the whole machine that had a processor or waited for one.
+    /// Runnable threads of the whole machine.
     pub(crate) runnable: u32,
 }
 
@@ -46,14 +39,14 @@ pub(crate) const HOOKED: bool = cfg!(openmp_in_hand);
 pub(crate) fn watch() {
     if HOOKED && let Ok(file) = File::open("/proc/loadavg") {
         let _ = LOAD.set(file);
+        gnu::after_graph(take_sample);
     }
 }
 
-/// Gives graphs that ask for `asked` threads `limit` of them at the most, from now on. `asked` is 2
-/// or more; graphs of one thread ask for none.
+/// From now on, graphs that ask for `asked` threads get at most `limit`; others get what they ask
+/// for. `asked` is 2 or more: graphs of one thread ask for none.
 pub(crate) fn limit(asked: u32, limit: u32) {
-    LIMITED.store(asked, Ordering::Relaxed);
-    LIMIT.store(limit.max(1), Ordering::Relaxed);
+    gnu::limit(asked, limit.max(1));
 }
 
 /// The last sample, once; `None` if there is none that is new.
@@ -65,8 +58,8 @@ pub(crate) fn sample() -> Option<Sample> {
     })
 }
 
-/// Threads on the whole machine that have a processor or wait for one, this one included; `None`
-/// where the system does not tell, or [`watch`] was not called.
+/// Runnable threads of the whole machine, this one included; `None` if the system does not say, or
+/// [`watch`] was not called.
 pub(crate) fn runnable() -> Option<u32> {
     let mut text = [0; 128];
     let length = LOAD.get()?.read_at(&mut text, 0).ok()?;
@@ -77,23 +70,19 @@ pub(crate) fn runnable() -> Option<u32> {
     runnable.parse().ok().filter(|count| *count > 0)
 }
 
-/// Processors of the whole machine that are switched on, as [`runnable`] counts the whole machine;
-/// `None` where the system does not tell.
+/// Online processors of the whole machine, since [`runnable`] counts all of it, too; `None` if the
+/// system does not say.
 pub(crate) fn processors() -> Option<u32> {
     let count = sys::process::configured(libc::_SC_NPROCESSORS_ONLN)?;
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
-/// Has threads look for work so many times before they sleep, from now on.
+/// From now on, threads spin this many times before they sleep.
 pub(crate) fn spin(times: u32) {
-    #[cfg(openmp_in_hand)]
     gnu::spin(times);
-    #[cfg(not(openmp_in_hand))]
-    let _ = times;
 }
 
-/// Takes a sample, if the last one is old enough: on the thread that led the graph.
-#[cfg_attr(not(openmp_in_hand), allow(dead_code))]
+/// Takes a sample if the last one is old enough; runs on the thread that led the graph.
 fn take_sample(team: u32) {
     static START: OnceLock<Instant> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -112,4 +101,11 @@ fn take_sample(team: u32) {
 #[allow(unsafe_code)]
 mod gnu {
     include!("../../sys/gnu_openmp.rs");
+}
+
+#[cfg(not(openmp_in_hand))]
+mod gnu {
+    pub(super) fn limit(_: u32, _: u32) {}
+    pub(super) fn spin(_: u32) {}
+    pub(super) fn after_graph(_: fn(u32)) {}
 }

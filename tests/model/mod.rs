@@ -19,6 +19,5 @@ mod sandbox;
 mod saved_state;
 mod speculative;
 mod state_dir;
-mod thread_count;
 mod threads;
 mod tokenizer;

@@ -63,8 +63,6 @@ impl CpuShare {
     }
 
     /// Whether so many threads of others leave a processor to each of the most threads of ours.
-    // The tests play the rules, which need no looks.
-    #[cfg_attr(test, allow(dead_code))]
     pub(crate) fn leave_room(&self, others: u32) -> bool {
         self.most + others <= self.processors
     }
@@ -119,5 +117,175 @@ impl CpuShare {
         let share = threads * processors / (threads + self.others);
         self.threads = (share as u32).max(1);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    //! The rules, played on imagined machines: no thread runs here, and no time passes.
+
+    use super::CpuShare;
+
+    /// A bridge at work: its share, and whether it has a graph to compute.
+    struct Player {
+        share: CpuShare,
+        works: bool,
+    }
+
+    /// A machine with bridges on it, which take their samples one after the other.
+    struct Machine {
+        bridges: Vec<Player>,
+        /// Threads of other programs that always run.
+        busy: u32,
+    }
+
+    impl Machine {
+        fn new(processors: u32, bridges: usize, busy: u32) -> Machine {
+            let player = || Player {
+                share: CpuShare::new(processors, processors),
+                works: true,
+            };
+            Machine {
+                bridges: (0..bridges).map(|_| player()).collect(),
+                busy,
+            }
+        }
+
+        /// All that work compute a graph, and learn from what runs at its end.
+        fn graph(&mut self) -> Vec<u32> {
+            for at in 0..self.bridges.len() {
+                let working = self.bridges.iter().filter(|one| one.works);
+                let runnable = self.busy + working.map(|one| one.share.threads()).sum::<u32>();
+                let bridge = &mut self.bridges[at];
+                if bridge.works {
+                    bridge.share.learn(bridge.share.threads(), runnable);
+                }
+            }
+            self.threads()
+        }
+
+        fn graphs(&mut self, count: u32) -> Vec<u32> {
+            (0..count).for_each(|_| drop(self.graph()));
+            self.threads()
+        }
+
+        fn threads(&self) -> Vec<u32> {
+            self.bridges.iter().map(|one| one.share.threads()).collect()
+        }
+    }
+
+    #[test]
+    fn a_bridge_alone_has_all_processors_and_may_spin() {
+        for processors in [1, 2, 8, 64] {
+            let mut machine = Machine::new(processors, 1, 0);
+            for _ in 0..1000 {
+                assert_eq!(machine.graph(), [processors]);
+                assert!(machine.bridges[0].share.alone());
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_graph_in_company_ends_the_spinning() {
+        let mut machine = Machine::new(2, 1, 1);
+        machine.graph();
+        assert!(!machine.bridges[0].share.alone());
+    }
+
+    #[test]
+    fn a_busy_process_gets_its_processor_within_three_graphs_for_good() {
+        for processors in [2, 8, 64] {
+            let mut machine = Machine::new(processors, 1, 1);
+            machine.graphs(3);
+            for _ in 0..1000 {
+                assert_eq!(machine.graph(), [processors - 1]);
+            }
+        }
+    }
+
+    #[test]
+    fn two_and_three_bridges_on_two_processors_have_a_thread_each_and_stay_so() {
+        for bridges in [2, 3] {
+            let mut machine = Machine::new(2, bridges, 0);
+            machine.graphs(3);
+            for _ in 0..1000 {
+                assert_eq!(machine.graph(), vec![1; bridges]);
+            }
+        }
+    }
+
+    #[test]
+    fn two_bridges_on_a_large_machine_share_it_and_do_not_swing() {
+        for processors in [8, 64, 128] {
+            let mut machine = Machine::new(processors, 2, 0);
+            machine.graphs(100);
+            let settled = machine.threads();
+            let sum = settled.iter().sum::<u32>();
+            assert!(sum <= processors + 1, "{settled:?} of {processors}");
+            assert!(10 * sum >= 9 * processors, "{settled:?} of {processors}");
+            for _ in 0..1000 {
+                let now = machine.graph();
+                for (now, settled) in now.iter().zip(&settled) {
+                    assert!(now.abs_diff(*settled) <= 1, "{now} after {settled}");
+                    // As threads are whole, one may be missing.
+                    assert!(10 * (now + 1) >= 4 * sum, "{now} of {sum}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_bridge_whose_company_goes_has_all_processors_within_fifty_graphs() {
+        for processors in [2, 3, 8, 64, 256] {
+            let mut machine = Machine::new(processors, 2, 1);
+            machine.graphs(500);
+            machine.bridges[1].works = false;
+            machine.busy = 0;
+            assert_eq!(machine.graphs(50)[0], processors, "of {processors}");
+            assert!(machine.bridges[0].share.alone());
+        }
+    }
+
+    #[test]
+    fn more_company_than_processors_leaves_one_thread() {
+        let mut machine = Machine::new(4, 1, 100);
+        assert_eq!(machine.graphs(10), [1]);
+    }
+
+    #[test]
+    fn a_thread_that_passes_by_now_and_then_takes_no_processor_away() {
+        let mut share = CpuShare::new(2, 2);
+        for graph in 0..1000 {
+            let passes = u32::from(graph % 8 == 0);
+            share.learn(2, 2 + passes);
+            assert_eq!(share.threads(), 2, "graph {graph}");
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_machine_is_all_that_is_used_of_it() {
+        // Four processors of 64, as in a container that sees the load of its host.
+        let mut share = CpuShare::new(64, 4);
+        for _ in 0..100 {
+            share.learn(4, 4 + 50);
+            assert_eq!(share.threads(), 4);
+        }
+        for _ in 0..100 {
+            share.learn(share.threads(), share.threads() + 62);
+        }
+        assert_eq!(share.threads(), 2);
+    }
+
+    #[test]
+    fn after_a_long_rest_one_look_at_the_machine_is_enough() {
+        let mut share = CpuShare::new(8, 8);
+        (0..100).for_each(|_| share.learn(share.threads(), share.threads() + 7));
+        assert_eq!(share.threads(), 1);
+        share.begin(0, true);
+        assert_eq!(share.threads(), 8);
+        assert!(share.alone());
+        share.begin(8, true);
+        assert!(share.threads() < 8, "{} threads", share.threads());
+        assert!(!share.alone());
     }
 }

@@ -149,3 +149,66 @@ impl ThreadTuner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::ThreadTuner;
+
+    /// What a step takes on so many threads where two are best, in microseconds.
+    fn two_are_best(threads: u32) -> Duration {
+        Duration::from_micros(match threads {
+            1 => 150,
+            2 => 100,
+            more => 100 + 20 * u64::from(more),
+        })
+    }
+
+    #[test]
+    fn the_quickest_number_of_threads_is_found_at_the_load() {
+        for (most, best) in [(1, 1), (2, 2), (4, 2), (64, 2)] {
+            let mut gain = ThreadTuner::new(most);
+            gain.find(|threads| Ok(two_are_best(threads)))
+                .expect("no step fails");
+            assert_eq!(gain.threads(true), best, "of {most}");
+        }
+    }
+
+    #[test]
+    fn a_large_model_is_not_tried_out_at_the_load() {
+        let mut gain = ThreadTuner::new(64);
+        let mut steps = 0;
+        let outcome = gain.find(|threads| {
+            steps += 1;
+            Ok(2000 * two_are_best(threads))
+        });
+        assert_eq!((outcome, steps), (Ok(()), 1));
+        assert_eq!(gain.threads(true), 64);
+    }
+
+    #[test]
+    fn a_number_that_becomes_the_quickest_is_found_while_at_work() {
+        let mut gain = ThreadTuner::new(8);
+        let mut found = Vec::new();
+        for _ in 0..20_000 {
+            let threads = gain.threads(true);
+            found.push(threads);
+            gain.learn(two_are_best(threads), true);
+        }
+        let last = &found[10_000..];
+        let elsewhere = last.iter().filter(|threads| **threads != 2).count();
+        // What it costs to keep it up to date.
+        assert!(elsewhere <= 10, "{elsewhere} of 10,000 steps");
+        assert!(elsewhere > 0, "nothing is tried any more");
+    }
+
+    #[test]
+    fn nothing_is_tried_in_company() {
+        let mut gain = ThreadTuner::new(8);
+        for _ in 0..10_000 {
+            assert_eq!(gain.threads(false), 8);
+            gain.learn(two_are_best(8), true);
+        }
+    }
+}

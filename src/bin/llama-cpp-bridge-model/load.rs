@@ -39,9 +39,9 @@ pub(crate) fn context_size(model: &LlamaModel, load: &ModelParams) -> u32 {
     }
 }
 
-/// How many requests a context of `size` tokens takes at a time: as many as were asked for, but
-/// each must be able to give a token to one batch.
-pub(crate) fn places(load: &ModelParams, size: u32) -> u32 {
+/// How many sequences a context of `size` tokens has: as many as were asked for, but each must be
+/// able to add a token to one batch.
+pub(crate) fn n_seq_max(load: &ModelParams, size: u32) -> u32 {
     load.parallel.min(load.batch_size).min(size).max(1)
 }
 
@@ -58,7 +58,7 @@ pub(crate) fn context<'model>(
     let params = params(load, size)
         .with_n_batch(load.batch_size)
         .with_n_ubatch(load.ubatch_size.min(load.batch_size))
-        .with_n_seq_max(places(load, size))
+        .with_n_seq_max(n_seq_max(load, size))
         .with_kv_unified(true);
     create(backend, model, params)
 }

@@ -158,7 +158,7 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
             if !backend.supports_gpu_offload()
                 && let (Some(before), Some(now)) = (before, sys::process::data_size())
             {
-                let room = ROOM + checkpoints::LARGEST as u64;
+                let room = ROOM + checkpoints::MAX_BYTES as u64;
                 sys::process::limit_data(now + now.saturating_sub(before) + room);
             }
             let ready = describe(&model, load, context_size);

@@ -115,7 +115,8 @@ fn cache(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
 
 /// Bytes of the logits of a step, and of what goes from layer to layer.
 fn buffers(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
-    let logits = u64::from(load::places(load, tokens)) * u64::from(model.n_vocab().unsigned_abs());
+    let logits =
+        u64::from(load::n_seq_max(load, tokens)) * u64::from(model.n_vocab().unsigned_abs());
     let batch = u64::from(load.ubatch_size.min(load.batch_size).min(tokens));
     let between = batch * u64::from(model.n_embd().unsigned_abs());
     (logits + between) * size_of::<f32>() as u64

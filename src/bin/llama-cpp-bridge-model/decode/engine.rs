@@ -1,5 +1,5 @@
-//! The loop of the model process: takes requests in, evaluates what all of them need in one
-//! batch, lets each sample its next token, and answers those that are done.
+//! The loop of the model process: receives requests, evaluates what all of them need in one batch,
+//! samples the next token of each, and answers those that are finished.
 
 use std::iter;
 use std::rc::Rc;
@@ -14,13 +14,13 @@ use llama_cpp_2::token::LlamaToken;
 
 use crate::bridge_link::Reports;
 use crate::bridge_link::next_message;
-use crate::decode::scheduler::Queue;
-use crate::decode::sequence::{Progress, Sequence};
+use crate::decode::scheduler::Scheduler;
+use crate::decode::sequence::{BatchPart, Sequence, StepResult};
 use crate::decode::speculative::Speculator;
 use crate::embedding::embedder::{self, Embedder};
 use crate::embedding::jobs::Embeds;
 use crate::kv::checkpoints;
-use crate::kv::saved_state::{self, States};
+use crate::kv::saved_state::{self, SavedStates};
 use crate::load;
 use crate::sampling::logits::{check_logits, not_finite};
 use crate::sampling::token_index::TokenIndex;
@@ -33,10 +33,10 @@ use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{Answer, FinishReason, Generate, State, ToModel, Work};
 use llama_cpp_bridge::shared::settings::ModelParams;
 
-/// What comes of SAVE and RESTORE.
-type Outcome = Result<State, Failure>;
+/// The answer to SAVE and RESTORE.
+type StateAnswer = Result<State, Failure>;
 
-/// A model at work.
+/// A loaded model, and the requests for it.
 pub(crate) struct Engine<'model> {
     model: &'model LlamaModel,
     context: LlamaContext<'model>,
@@ -45,23 +45,23 @@ pub(crate) struct Engine<'model> {
     batch_size: usize,
     template: Option<Template>,
     only_embeds: bool,
-    lexicon: Rc<TokenIndex>,
+    token_index: Rc<TokenIndex>,
     /// The requests for text.
-    queue: Queue,
-    /// Those for embeddings.
+    scheduler: Scheduler,
+    /// The requests for embeddings.
     embeds: Embeds<'model>,
-    /// Those that are saved; `None` where there is no directory for them.
-    states: Option<States>,
-    pace: StepEstimator,
+    /// `None` without a directory for them.
+    states: Option<SavedStates>,
+    step_estimator: StepEstimator,
     threads: Threads,
-    guessing: Speculator,
+    speculator: Speculator,
 }
 
 impl<'model> Engine<'model> {
-    /// Puts a model to work.
+    /// No requests yet, for this model.
     ///
     /// # Errors
-    /// A model file that cannot be read any more.
+    /// A model file that can no longer be read.
     pub(crate) fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
@@ -73,13 +73,13 @@ impl<'model> Engine<'model> {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
         let threads = threads::asked(load).batch;
-        let pace = StepEstimator::new(model.n_params(), threads, on_gpu, batch_size);
-        let places = load::places(load, context_size);
+        let step_estimator = StepEstimator::new(model.n_params(), threads, on_gpu, batch_size);
+        let n_seq_max = load::n_seq_max(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
         let checkpoints = checkpoints::needed(model, &context, load.swa_full);
-        // What cannot be cut cannot take a guess back.
-        let guesses = if checkpoints { 0 } else { load.spec_ngram };
-        let queue = Queue::new(places, context.n_ctx() as usize, checkpoints);
+        // What cannot be truncated at any token cannot take a draft back.
+        let max_draft = if checkpoints { 0 } else { load.spec_ngram };
+        let scheduler = Scheduler::new(n_seq_max, context.n_ctx() as usize, checkpoints);
         Ok(Self {
             model,
             context,
@@ -88,17 +88,17 @@ impl<'model> Engine<'model> {
             batch_size,
             template,
             only_embeds: embedder::only_embeds(model),
-            lexicon: Rc::default(),
-            queue,
+            token_index: Rc::default(),
+            scheduler,
             embeds: Embeds::new(embedder, load.parallel),
-            states: States::new(load, context_size)?,
-            pace,
+            states: SavedStates::new(load, context_size)?,
+            step_estimator,
             threads: Threads::new(load),
-            guessing: Speculator::new(guesses),
+            speculator: Speculator::new(max_draft),
         })
     }
 
-    /// Evaluates and samples one token: most files that kill llama.cpp do so here, before anyone
+    /// Evaluates and samples one token: most files that crash llama.cpp do so here, before anyone
     /// relies on the model.
     ///
     /// # Errors
@@ -128,24 +128,24 @@ impl<'model> Engine<'model> {
         Ok(())
     }
 
-    /// Works on requests until the bridge is gone.
+    /// Serves requests until the bridge is gone.
     ///
     /// # Errors
     /// Those of the socket.
     pub(crate) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
         let mut reports = Reports::new(link);
         loop {
-            let idle = self.queue.is_empty() && self.embeds.is_empty();
+            let idle = self.scheduler.is_empty() && self.embeds.is_empty();
             match next_message(reports.link, idle)? {
-                Received::Message(message) => self.take_in(message, &mut reports)?,
+                Received::Message(message) => self.receive(message, &mut reports)?,
                 Received::End => return Ok(()),
                 Received::Nothing => {
-                    // One step between two batches, so that neither those who generate nor those
-                    // who embed wait for all of the others.
-                    self.pace.on(self.threads.part());
+                    // In turns, so that neither requests for text nor those for embeddings wait
+                    // until all of the others are done.
+                    self.step_estimator.on(self.threads.part());
                     self.embeds
-                        .step(&mut self.pace, &mut self.threads, &mut reports)?;
-                    if !self.queue.is_empty() {
+                        .step(&mut self.step_estimator, &mut self.threads, &mut reports)?;
+                    if !self.scheduler.is_empty() {
                         self.step(&mut reports)?;
                     }
                 }
@@ -153,8 +153,8 @@ impl<'model> Engine<'model> {
         }
     }
 
-    /// Answers what needs no turn; lets the rest wait for its own.
-    fn take_in(&mut self, message: ToModel, reports: &mut Reports<'_>) -> Result<(), String> {
+    /// Answers a request at once, or queues it.
+    fn receive(&mut self, message: ToModel, reports: &mut Reports<'_>) -> Result<(), String> {
         let (id, work) = match message {
             ToModel::Work(id, work) => (id, work),
             ToModel::Cancel(id) => return self.cancel(id, reports),
@@ -168,7 +168,7 @@ impl<'model> Engine<'model> {
             },
             Work::Generate(request) => match self.prepare(id, &request) {
                 Ok(sequence) => {
-                    self.queue.push(sequence);
+                    self.scheduler.push(sequence);
                     return Ok(());
                 }
                 Err(failure) => Err(failure),
@@ -181,22 +181,22 @@ impl<'model> Engine<'model> {
         reports.answer(id, outcome)
     }
 
-    /// Stores the text that was evaluated last; nothing else is under way.
-    fn save(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<Outcome, String> {
-        let cache = self.queue.cache();
+    /// Saves the text that was evaluated last; nothing else is under way.
+    fn save(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<StateAnswer, String> {
+        let cache = self.scheduler.cache();
         let Some(states) = &self.states else {
             return Ok(Err(saved_state::no_directory()));
         };
-        let Some(place) = cache.last(&mut self.context) else {
+        let Some(seq) = cache.last(&mut self.context) else {
             return Ok(Err(Failure::nothing_to_save()));
         };
-        reports.step(states.time_to_save(&self.context, place))?;
-        let (tokens, prompt) = cache.text(place);
-        Ok(states.save(name, &self.context, place, &tokens, prompt))
+        reports.step(states.time_to_save(&self.context, seq))?;
+        let (tokens, n_prompt) = cache.tokens(seq);
+        Ok(states.save(name, &self.context, seq, &tokens, n_prompt))
     }
 
-    /// Brings back what is stored; nothing else is under way.
-    fn restore(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<Outcome, String> {
+    /// Restores a saved text; nothing else is under way.
+    fn restore(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<StateAnswer, String> {
         let Some(states) = &self.states else {
             return Ok(Err(saved_state::no_directory()));
         };
@@ -205,10 +205,10 @@ impl<'model> Engine<'model> {
             Err(failure) => return Ok(Err(failure)),
         };
         reports.step(saved.time_to_restore())?;
-        Ok(states.restore(saved, &mut self.context, self.queue.cache()))
+        Ok(states.restore(saved, &mut self.context, self.scheduler.cache()))
     }
 
-    /// All of a request that can be wrong is found out before its turn.
+    /// Finds everything that can be wrong with a request before it is queued.
     fn prepare(&self, id: u64, request: &Generate) -> Result<Sequence, Failure> {
         if self.only_embeds {
             let message = "The model can only embed; EMBED is the command for it";
@@ -218,7 +218,7 @@ impl<'model> Engine<'model> {
         Sequence::new(
             id,
             self.model,
-            &self.lexicon,
+            &self.token_index,
             self.context_size,
             tokens,
             request,
@@ -243,7 +243,7 @@ impl<'model> Engine<'model> {
     }
 
     fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {
-        if !self.embeds.cancel(id) && !self.queue.cancel(id) {
+        if !self.embeds.cancel(id) && !self.scheduler.cancel(id) {
             return Ok(());
         }
         reports.answer(id, Err(Failure::new(Code::Internal, "Cancelled")))
@@ -251,25 +251,30 @@ impl<'model> Engine<'model> {
 
     /// Evaluates one batch: of each request under way its last token or a part of its prompt.
     fn step(&mut self, reports: &mut Reports<'_>) -> Result<(), String> {
-        self.pace.on(self.threads.part());
-        let chunk = self.pace.chunk();
-        let plan = self.queue.plan(&mut self.context, chunk, self.batch_size);
-        self.queue.guess(&self.guessing, &plan, self.batch_size);
+        self.step_estimator.on(self.threads.part());
+        let chunk = self.step_estimator.chunk();
+        let plan = self
+            .scheduler
+            .plan(&mut self.context, chunk, self.batch_size);
+        self.scheduler
+            .draft(&self.speculator, &plan, self.batch_size);
         self.batch.clear();
-        let mut added = Vec::new();
-        let mut prompts = 0;
-        for (sequence, count) in self.queue.running().iter_mut().zip(plan) {
-            if sequence.pending() > 1 {
-                prompts += count;
+        let mut parts = Vec::new();
+        let mut n_prompt = 0;
+        for (sequence, n_tokens) in self.scheduler.running().iter_mut().zip(plan) {
+            if sequence.n_pending() > 1 {
+                n_prompt += n_tokens;
             }
-            added.push(sequence.fill(&mut self.batch, count));
+            parts.push(sequence.fill(&mut self.batch, n_tokens));
         }
-        let tokens = self.batch.n_tokens() as usize;
-        reports.step(self.pace.expected(tokens))?;
-        self.threads.before(tokens);
+        let n_tokens = self.batch.n_tokens() as usize;
+        reports.step(self.step_estimator.expected(n_tokens))?;
+        self.threads.before(n_tokens);
         match self.context.decode(&mut self.batch) {
             Ok(()) => (),
-            Err(DecodeError::NoKvCacheSlot) if self.queue.narrow(&mut self.context) => {
+            Err(DecodeError::NoKvCacheSlot)
+                if self.scheduler.free_cells_and_limit(&mut self.context) =>
+            {
                 return Ok(());
             }
             Err(error) => {
@@ -279,59 +284,59 @@ impl<'model> Engine<'model> {
         }
         self.context.synchronize();
         let took = self.threads.after();
-        self.pace.learn(tokens, prompts, took);
-        if prompts == 0 {
-            self.guessing.learn(tokens, took);
+        self.step_estimator.learn(n_tokens, n_prompt, took);
+        if n_prompt == 0 {
+            self.speculator.learn(n_tokens, took);
         }
-        self.queue.note(&self.context, &added);
-        self.advance(&added, reports)
+        self.scheduler.append(&self.context, &parts);
+        self.advance(&parts, reports)
     }
 
-    /// Lets each request choose its next token, and takes out those that are done.
-    fn advance(&mut self, added: &[usize], reports: &mut Reports<'_>) -> Result<(), String> {
-        let mut at = 0;
-        let mut broken = false;
-        for added in added {
-            let sequence = &mut self.queue.running()[at];
-            let progress = sequence.advance(*added, self.model, &self.context);
-            self.queue.settle_guesses(&mut self.context, at);
-            let sequence = &mut self.queue.running()[at];
-            match progress {
-                Ok(Progress::Going) => {
+    /// Chooses the next token of each request, and answers those that are finished.
+    fn advance(&mut self, parts: &[BatchPart], reports: &mut Reports<'_>) -> Result<(), String> {
+        let mut index = 0;
+        let mut start_over = false;
+        for part in parts {
+            let sequence = &mut self.scheduler.running()[index];
+            let result = sequence.advance(part, self.model, &self.context);
+            self.scheduler.append_draft(&mut self.context, index);
+            let sequence = &mut self.scheduler.running()[index];
+            match result {
+                Ok(StepResult::Continue) => {
                     if sequence.stream {
                         reports.piece(sequence.id, sequence.piece())?;
                     }
-                    at += 1;
+                    index += 1;
                 }
-                Ok(Progress::Done(reason)) => {
-                    let sequence = self.queue.retire(at);
+                Ok(StepResult::Finished(reason)) => {
+                    let sequence = self.scheduler.retire(index);
                     complete(sequence, reason, reports)?;
                 }
-                Ok(Progress::Broken) if sequence.suspect => {
-                    let sequence = self.queue.discard(&mut self.context, at);
+                Ok(StepResult::NotFinite) if sequence.suspect => {
+                    let sequence = self.scheduler.discard(&mut self.context, index);
                     reports.answer(sequence.id, Err(not_finite()))?;
-                    broken = true;
+                    start_over = true;
                 }
-                Ok(Progress::Broken) => {
-                    at += 1;
-                    broken = true;
+                Ok(StepResult::NotFinite) => {
+                    index += 1;
+                    start_over = true;
                 }
                 Err(failure) => {
-                    let sequence = self.queue.discard(&mut self.context, at);
+                    let sequence = self.scheduler.discard(&mut self.context, index);
                     reports.answer(sequence.id, Err(failure))?;
                 }
             }
         }
-        if broken {
-            self.queue.start_over(&mut self.context);
+        if start_over {
+            self.scheduler.start_over(&mut self.context);
         }
         Ok(())
     }
 
-    /// Fails all requests under way; those that wait have nothing to do with it.
+    /// Fails all requests under way; those that are queued have nothing to do with it.
     fn fail_all(&mut self, failure: &Failure, reports: &mut Reports<'_>) -> Result<(), String> {
-        while !self.queue.running().is_empty() {
-            let sequence = self.queue.discard(&mut self.context, 0);
+        while !self.scheduler.running().is_empty() {
+            let sequence = self.scheduler.discard(&mut self.context, 0);
             reports.answer(sequence.id, Err(failure.clone()))?;
         }
         Ok(())

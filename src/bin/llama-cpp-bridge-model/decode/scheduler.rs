@@ -1,234 +1,234 @@
-//! Whose turn it is: the requests that wait, those that are under way, and which of their tokens
-//! the next batch takes.
+//! The scheduler: which requests are queued, which are under way, and which of their tokens the
+//! next batch takes.
 
 use std::collections::VecDeque;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::decode::sequence::Sequence;
+use crate::decode::draft::DraftOutcome;
+use crate::decode::sequence::{BatchPart, Phase, Sequence};
 use crate::decode::speculative::Speculator;
-use crate::kv::cells::Cells;
-use crate::kv::prefix_cache::Cache;
+use crate::kv::prefix_cache::PrefixCache;
 
-/// Tokens that a request which has to generate so many or more must find room for beside its
-/// prompt: else it would soon have to make way again.
-const FORESIGHT: usize = 64;
+/// A request is let in if its prompt fits and it can then generate this many tokens, or all that it
+/// may: else it would soon be preempted again.
+const HEADROOM: usize = 64;
 
-/// A request waits for another one to evaluate what their prompts share, if that is at least so
+/// A request waits for another one to evaluate what their prompts share if that is at least this
 /// many tokens.
-const WORTH_WAITING: usize = 16;
+const MIN_SHARED: usize = 16;
 
 /// The requests for text.
-pub(crate) struct Queue {
-    /// In the order in which they came, but those that had to make way stand before.
-    waiting: VecDeque<Sequence>,
+pub(super) struct Scheduler {
+    /// In the order of their arrival, but preempted ones first.
+    queued: VecDeque<Sequence>,
     /// In the order in which they were let in.
     running: Vec<Sequence>,
-    cache: Cache,
-    /// Requests under way at the most.
-    places: usize,
-    /// The same, after llama.cpp has found no room for more, until one of them leaves.
-    narrowed: usize,
+    cache: PrefixCache,
+    /// The most requests under way.
+    n_seq_max: usize,
+    /// The same after llama.cpp found no cells for more, until one of them ends.
+    limit: usize,
 }
 
-impl Queue {
-    /// Nobody's turn yet, in a context of so many cells, which may need checkpoints to be cut.
-    pub(crate) fn new(places: u32, cells: usize, checkpoints: bool) -> Self {
+impl Scheduler {
+    /// No requests yet, in a context of `n_cells` cells, which may need checkpoints to be truncated.
+    pub(super) fn new(n_seq_max: u32, n_cells: usize, checkpoints: bool) -> Self {
         Self {
-            waiting: VecDeque::new(),
+            queued: VecDeque::new(),
             running: Vec::new(),
-            cache: Cache::new(places, cells, checkpoints),
-            places: places as usize,
-            narrowed: places as usize,
+            cache: PrefixCache::new(n_seq_max, n_cells, checkpoints),
+            n_seq_max: n_seq_max as usize,
+            limit: n_seq_max as usize,
         }
     }
 
     /// Whether there is nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.running.is_empty()
+    pub(super) fn is_empty(&self) -> bool {
+        self.queued.is_empty() && self.running.is_empty()
     }
 
-    /// What is kept of the requests before.
-    pub(crate) fn cache(&mut self) -> &mut Cache {
+    /// What is kept of earlier requests.
+    pub(super) fn cache(&mut self) -> &mut PrefixCache {
         &mut self.cache
     }
 
     /// The requests under way.
-    pub(crate) fn running(&mut self) -> &mut [Sequence] {
+    pub(super) fn running(&mut self) -> &mut [Sequence] {
         &mut self.running
     }
 
-    /// Lets a request wait for its turn.
-    pub(crate) fn push(&mut self, sequence: Sequence) {
-        self.waiting.push_back(sequence);
+    /// Queues a request.
+    pub(super) fn push(&mut self, sequence: Sequence) {
+        self.queued.push_back(sequence);
     }
 
-    /// Gives a request up, by its number. What it has evaluated is kept. `false` if it is not
-    /// here.
-    pub(crate) fn cancel(&mut self, id: u64) -> bool {
-        if let Some(at) = self.waiting.iter().position(|s| s.id == id) {
-            self.waiting.remove(at);
+    /// Cancels a request. What it has evaluated is kept. `false` if it is not here.
+    pub(super) fn cancel(&mut self, id: u64) -> bool {
+        if let Some(index) = self.queued.iter().position(|s| s.id == id) {
+            self.queued.remove(index);
             return true;
         }
         let running = self.running.iter().position(|s| s.id == id);
-        if let Some(at) = running {
-            self.retire(at);
+        if let Some(index) = running {
+            self.retire(index);
         }
         running.is_some()
     }
 
     /// Takes out a request under way, by its index; what it has evaluated is kept.
-    pub(crate) fn retire(&mut self, at: usize) -> Sequence {
-        let sequence = self.running.remove(at);
-        self.cache.leave(sequence.place);
+    pub(super) fn retire(&mut self, index: usize) -> Sequence {
+        let sequence = self.running.remove(index);
+        self.cache.release(sequence.seq);
         sequence
     }
 
     /// Takes out a request under way, by its index, and forgets what it has evaluated.
-    pub(crate) fn discard(&mut self, context: &mut LlamaContext<'_>, at: usize) -> Sequence {
-        let sequence = self.running.remove(at);
-        self.cache.drop(context, sequence.place);
+    pub(super) fn discard(&mut self, context: &mut LlamaContext<'_>, index: usize) -> Sequence {
+        let sequence = self.running.remove(index);
+        self.cache.discard(context, sequence.seq);
         sequence
     }
 
-    /// Says how many tokens of each request under way the next batch is to take: one of each that
-    /// generates, and of the prompts up to `chunk` in all, the older ones first. Never more than
-    /// `most`, and never more than there are cells.
-    pub(crate) fn plan(
+    /// How many tokens of each request under way the next batch takes: one of each that generates,
+    /// and of the prompts up to `chunk` in all, the older ones first. Never more than `n_batch`, and
+    /// never more than there are cells.
+    pub(super) fn plan(
         &mut self,
         context: &mut LlamaContext<'_>,
         chunk: usize,
-        most: usize,
+        n_batch: usize,
     ) -> Vec<usize> {
         self.admit(context);
-        self.settle_followers(context);
+        self.end_waits(context);
         if let [alone] = &mut self.running[..]
-            && self.cache.is_mixed()
+            && self.cache.is_interleaved()
         {
-            let known = self.cache.settle(context, alone.place);
-            alone.moved(known);
+            let n_evaluated = self.cache.compact(context, alone.seq);
+            alone.moved(n_evaluated);
         }
         loop {
-            let plan = self.share(chunk, most);
-            let tokens = plan.iter().sum::<usize>();
-            if tokens <= self.cache.free() || !self.make_room(context) {
+            let plan = self.share(chunk, n_batch);
+            let n_tokens = plan.iter().sum::<usize>();
+            if n_tokens <= self.cache.free() || !self.free_cells(context) {
                 return plan;
             }
         }
     }
 
-    /// Frees cells: of what is kept, else of the request that was let in last, which then waits
-    /// again. `false` if there is only one and nothing is kept.
-    pub(crate) fn make_room(&mut self, context: &mut LlamaContext<'_>) -> bool {
-        if self.cache.give_up_one(context) {
+    /// Frees cells: parks what is kept, else preempts the request that was let in last. `false` if
+    /// there is only one and nothing is kept.
+    fn free_cells(&mut self, context: &mut LlamaContext<'_>) -> bool {
+        if self.cache.park_oldest(context) {
             return true;
         }
         if self.running.len() < 2 {
             return false;
         }
         let mut youngest = self.discard(context, self.running.len() - 1);
-        youngest.rise();
-        self.waiting.push_front(youngest);
+        youngest.preempt();
+        self.queued.push_front(youngest);
         true
     }
 
-    /// Empties the context, down to its bytes, and lets all under way start again, each alone until
-    /// it is past where it was. For what is not a number: it spreads even from cells that a
-    /// request does not attend to, since 0 times it is not a number either, so nobody can tell
+    /// Empties the context, down to its bytes, and has all requests under way start again, each
+    /// alone until it is past where it was. This is for logits that are not finite: NaN spreads even
+    /// from cells that a sequence does not attend to, since 0 times NaN is NaN, so nobody can tell
     /// whose it is.
-    pub(crate) fn start_over(&mut self, context: &mut LlamaContext<'_>) {
+    pub(super) fn start_over(&mut self, context: &mut LlamaContext<'_>) {
         self.cache.reset(context);
         while let Some(mut sequence) = self.running.pop() {
-            sequence.rise();
+            sequence.preempt();
             sequence.suspect = true;
-            self.waiting.push_front(sequence);
+            self.queued.push_front(sequence);
         }
     }
 
-    /// Frees cells after llama.cpp has found no room for a batch, as [`make_room`](Self::make_room)
-    /// does. A window that slides has cells of its own, which nobody counts here; so nobody is let
-    /// in for one that had to make way until another one has left.
-    pub(crate) fn narrow(&mut self, context: &mut LlamaContext<'_>) -> bool {
-        let freed = self.make_room(context);
-        self.narrowed = self.narrowed.min(self.running.len().max(1));
+    /// Frees cells after llama.cpp has found none for a batch. A sliding window has cells of its
+    /// own, which are not counted here; so no other request is let in for a preempted one until
+    /// one ends.
+    pub(super) fn free_cells_and_limit(&mut self, context: &mut LlamaContext<'_>) -> bool {
+        let freed = self.free_cells(context);
+        self.limit = self.limit.min(self.running.len().max(1));
         freed
     }
 
-    /// Notes that the batch was evaluated, with so many tokens of each request under way, and takes
-    /// the checkpoints that are due.
-    pub(crate) fn note(&mut self, context: &LlamaContext<'_>, added: &[usize]) {
-        for (sequence, added) in self.running.iter_mut().zip(added) {
-            let start = sequence.evaluated();
-            let end = start + added;
+    /// Notes that the batch was evaluated, with these parts of the requests under way, and takes the
+    /// checkpoints that are due.
+    pub(super) fn append(&mut self, context: &LlamaContext<'_>, parts: &[BatchPart]) {
+        for (sequence, part) in self.running.iter_mut().zip(parts) {
+            let start = sequence.n_evaluated();
+            let end = start + part.n_tokens;
             let tokens = &sequence.tokens()[start..end];
-            self.cache.note(sequence.place, tokens);
-            let due = self.cache.is_mark_due(end - sequence.marked);
-            if *added > 0 && (due || sequence.stops.contains(&end)) {
-                self.cache.mark(context, sequence.place);
-                sequence.marked = end;
+            self.cache.append(sequence.seq, tokens);
+            let due = self.cache.checkpoint_due(end - sequence.last_checkpoint);
+            if part.n_tokens > 0 && (due || sequence.checkpoint_at.contains(&end)) {
+                self.cache.checkpoint(context, sequence.seq);
+                sequence.last_checkpoint = end;
             }
         }
     }
 
-    /// Notes which guesses of a request under way, by its index, were right, and takes the others
-    /// out of the context.
-    pub(crate) fn settle_guesses(&mut self, context: &mut LlamaContext<'_>, at: usize) {
-        let sequence = &mut self.running[at];
-        let Some((right, wrong)) = sequence.verdict() else {
+    /// Notes which tokens of the draft of a request under way, by its index, were accepted, and
+    /// removes the others from the context.
+    pub(super) fn append_draft(&mut self, context: &mut LlamaContext<'_>, index: usize) {
+        let sequence = &mut self.running[index];
+        let Some(DraftOutcome { accepted, rejected }) = sequence.take_draft_outcome() else {
             return;
         };
-        let end = sequence.evaluated();
-        let tokens = &sequence.tokens()[end - right..end];
-        self.cache.note(sequence.place, tokens);
-        if wrong > 0 && !self.cache.trim(context, sequence.place) {
+        let end = sequence.n_evaluated();
+        let tokens = &sequence.tokens()[end - accepted..end];
+        self.cache.append(sequence.seq, tokens);
+        if rejected > 0 && !self.cache.trim(context, sequence.seq) {
             sequence.moved(0);
         }
     }
 
-    /// Lets the requests under way guess, beside the tokens that the next batch takes of each;
-    /// never more than `most` tokens in all.
-    pub(crate) fn guess(&mut self, guessing: &Speculator, plan: &[usize], most: usize) {
+    /// Gives drafts to the requests under way, beside the tokens that the next batch takes of each;
+    /// never more than `n_batch` tokens in all.
+    pub(super) fn draft(&mut self, speculator: &Speculator, plan: &[usize], n_batch: usize) {
         let planned = plan.iter().sum::<usize>();
-        let room = self.cache.free().min(most).saturating_sub(planned);
-        guessing.prepare(&mut self.running, plan, room);
+        let space = self.cache.free().min(n_batch).saturating_sub(planned);
+        speculator.draft(&mut self.running, plan, space);
     }
 
-    /// Lets in who waits, in turn, as long as there are places and room.
+    /// Lets queued requests in, in their order, as long as they fit.
     fn admit(&mut self, context: &mut LlamaContext<'_>) {
-        if self.running.len() < self.narrowed {
-            self.narrowed = self.places;
+        if self.running.len() < self.limit {
+            self.limit = self.n_seq_max;
         }
-        while self.running.len() < self.narrowed {
-            if !self.waiting.front().is_some_and(|next| self.fits(next)) {
+        while self.running.len() < self.limit {
+            if !self.queued.front().is_some_and(|next| self.fits(next)) {
                 return;
             }
-            let Some(mut next) = self.waiting.pop_front() else {
+            let Some(mut next) = self.queued.pop_front() else {
                 return;
             };
-            let seat = if self.running.is_empty() && self.waiting.is_empty() {
-                self.cache.take_alone(context, next.tokens(), next.reuse)
+            let assignment = if self.running.is_empty() && self.queued.is_empty() {
+                self.cache.assign_alone(context, next.tokens(), next.reuse)
             } else {
-                self.cache.take(context, next.tokens(), next.reuse)
+                self.cache.assign(context, next.tokens(), next.reuse)
             };
-            let Some(seat) = seat else {
-                self.waiting.push_front(next);
+            let Some(assignment) = assignment else {
+                self.queued.push_front(next);
                 return;
             };
             let leader = self.leader(&next);
-            next.follows = leader.filter(|(_, shared)| *shared >= seat.known + WORTH_WAITING);
-            next.sit(seat);
-            if self.cache.needs_checkpoints()
-                && let Some((leader, shared)) = next.follows
-                && let Some(leader) = self.running.iter_mut().find(|s| s.id == leader)
-            {
-                leader.stops.push(shared);
+            let leader = leader.filter(|(_, shared)| *shared >= assignment.n_cached + MIN_SHARED);
+            next.start(assignment);
+            if let Some((leader, shared)) = leader {
+                next.phase = Phase::WaitOther { leader, shared };
+                let leader = self.running.iter_mut().find(|s| s.id == leader);
+                if let Some(leader) = leader.filter(|_| self.cache.needs_checkpoints()) {
+                    leader.checkpoint_at.push(shared);
+                }
             }
             self.running.push(next);
         }
     }
 
-    /// Whether there is room for a request beside those under way. Alone it has the whole context.
+    /// Whether a request fits beside those under way. Alone it has the whole context.
     fn fits(&self, next: &Sequence) -> bool {
         if self.running.is_empty() {
             return true;
@@ -237,69 +237,71 @@ impl Queue {
             return false;
         }
         let shared = self.leader(next).map_or(0, |(_, shared)| shared);
-        let promised: usize = self
+        let reserved: usize = self
             .running
             .iter()
             .map(|sequence| {
-                let known = sequence.follows.map_or(0, |(_, shared)| shared);
-                let rest = sequence.tokens().len() - known.max(sequence.evaluated());
-                rest + sequence.left().min(FORESIGHT)
+                let n_held = match sequence.phase {
+                    Phase::WaitOther { shared, .. } => shared.max(sequence.n_evaluated()),
+                    _ => sequence.n_evaluated(),
+                };
+                sequence.tokens().len() - n_held + sequence.max_left().min(HEADROOM)
             })
             .sum();
-        let wanted = next.tokens().len() - shared + next.left().min(FORESIGHT);
-        promised + wanted <= self.cache.free_at_most()
+        let wanted = next.tokens().len() - shared + next.max_left().min(HEADROOM);
+        reserved + wanted <= self.cache.max_free()
     }
 
-    /// The request under way that has most of its tokens in common with this one, and how many.
+    /// The request under way that has the longest prefix in common with this one, and its length.
     fn leader(&self, next: &Sequence) -> Option<(u64, usize)> {
         let wanted = &next.tokens()[..next.tokens().len() - 1];
         let others = self.running.iter().filter(|_| next.reuse);
         others
-            .map(|other| (other.id, common(other.tokens(), wanted)))
+            .map(|other| (other.id, common_prefix(other.tokens(), wanted)))
             .max_by_key(|(_, shared)| *shared)
     }
 
-    /// Lets those go on that waited for another one to evaluate what they share.
-    fn settle_followers(&mut self, context: &mut LlamaContext<'_>) {
-        for at in 0..self.running.len() {
-            let Some((leader, shared)) = self.running[at].follows else {
+    /// Has those go on that waited for another one to evaluate what they share, if it has, or if it
+    /// no longer will.
+    fn end_waits(&mut self, context: &mut LlamaContext<'_>) {
+        for index in 0..self.running.len() {
+            let Phase::WaitOther { leader, shared } = self.running[index].phase else {
                 continue;
             };
             let leader = self.running.iter().find(|s| s.id == leader);
-            let ahead = leader.is_some_and(|leader| {
-                let can_cut = Cells::whole(context, leader.place) || leader.stops.contains(&shared);
-                leader.evaluated() < shared && can_cut
+            let wait = leader.is_some_and(|leader| {
+                let can_truncate = PrefixCache::is_complete(context, leader.seq)
+                    || leader.checkpoint_at.contains(&shared);
+                leader.n_evaluated() < shared && can_truncate
             });
-            if ahead {
+            if wait {
                 continue;
             }
-            let follower = &mut self.running[at];
-            let known = self
-                .cache
-                .catch_up(context, follower.place, follower.tokens());
-            follower.skip(known);
-            follower.follows = None;
+            let follower = &mut self.running[index];
+            let tokens = follower.tokens();
+            let n_cached = self.cache.catch_up(context, follower.seq, tokens);
+            follower.skip(n_cached);
         }
     }
 
-    fn share(&self, chunk: usize, most: usize) -> Vec<usize> {
-        let generating = self.running.iter().filter(|s| s.pending() == 1).count();
-        let mut first = generating.min(most);
-        let mut room = chunk.min(most - first);
+    fn share(&self, chunk: usize, n_batch: usize) -> Vec<usize> {
+        let generating = self.running.iter().filter(|s| s.n_pending() == 1).count();
+        let mut single = generating.min(n_batch);
+        let mut of_prompts = chunk.min(n_batch - single);
         let takes = |sequence: &Sequence| {
-            let left = match sequence.pending() {
-                _ if sequence.follows.is_some() => return 0,
-                1 => &mut first,
-                _ => &mut room,
+            let left = match sequence.n_pending() {
+                _ if matches!(sequence.phase, Phase::WaitOther { .. }) => return 0,
+                1 => &mut single,
+                _ => &mut of_prompts,
             };
-            let count = sequence.reach().min(*left);
-            *left -= count;
-            count
+            let n_tokens = sequence.max_in_batch().min(*left);
+            *left -= n_tokens;
+            n_tokens
         };
         self.running.iter().map(takes).collect()
     }
 }
 
-fn common(a: &[LlamaToken], b: &[LlamaToken]) -> usize {
+fn common_prefix(a: &[LlamaToken], b: &[LlamaToken]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

@@ -1,4 +1,4 @@
-//! One request under way: its prompt, how it chooses tokens, and the text it has so far.
+//! A request for text: its prompt, how it chooses tokens, and the text it has so far.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -8,82 +8,97 @@ use llama_cpp_2::llama_batch::LlamaBatch;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::decode::draft::AcceptRate;
+use crate::decode::draft::{AcceptRate, Draft, DraftOutcome};
+use crate::kv::cells::SeqId;
 use crate::kv::prefix_cache::Assignment;
 use crate::sampling::logits::Logits;
-use crate::sampling::sampler::Chooser;
+use crate::sampling::sampler::Sampler;
 use crate::sampling::token_index::TokenIndex;
 use crate::text::detokenizer::Output;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Done, FinishReason, Generate};
 
-/// A request under way.
-pub(crate) struct Sequence {
-    /// The request's own number.
-    pub(crate) id: u64,
-    /// The sequence of the context that it uses, while it is under way.
-    pub(crate) place: i32,
+/// A request for text.
+pub(super) struct Sequence {
+    /// The number of the request.
+    pub(super) id: u64,
+    /// The sequence of the context that it uses, unless it is queued.
+    pub(super) seq: SeqId,
+    pub(super) phase: Phase,
     /// Whether the client wants pieces as they come.
-    pub(crate) stream: bool,
-    /// Whether what is cached of its prompt need not be evaluated again.
-    pub(crate) reuse: bool,
-    /// Whether it may be the one whose values are not numbers: it then runs alone.
-    pub(crate) suspect: bool,
-    /// The request whose prompt begins like this one and is evaluated first, and how many tokens
-    /// they share.
-    pub(crate) follows: Option<(u64, usize)>,
-    /// Behind how many of its tokens a batch has to end, so that a checkpoint can be taken.
-    pub(crate) stops: Vec<usize>,
-    /// Behind how many of them the last one was taken.
-    pub(crate) marked: usize,
+    pub(super) stream: bool,
+    /// Whether the cache may be used for its prompt.
+    pub(super) reuse: bool,
+    /// Whether its logits may be the ones that are not finite: it then runs alone.
+    pub(super) suspect: bool,
+    /// After how many of its tokens a batch has to end, so that a checkpoint can be taken.
+    pub(super) checkpoint_at: Vec<usize>,
+    /// After how many of them the last one was taken.
+    pub(super) last_checkpoint: usize,
     /// The prompt, then every token that was generated.
     tokens: Vec<LlamaToken>,
-    prompt_length: usize,
-    /// Tokens of the prompt that were in the cache.
-    cached: usize,
+    n_prompt: usize,
+    /// Tokens of the prompt that were cached.
+    n_cached: usize,
     /// How many of the tokens the context has evaluated.
-    evaluated: usize,
-    /// Tokens to generate at the most.
+    n_evaluated: usize,
     max_tokens: usize,
     context_size: usize,
     seed: u32,
-    chooser: Chooser,
+    sampler: Sampler,
     output: Output,
-    /// How its guesses have done so far.
-    accept_rate: AcceptRate,
-    /// What is held against the tokens that are chosen next.
-    foreseen: Vec<LlamaToken>,
-    /// How many of these are evaluated in the same batch.
-    guessed: usize,
-    /// Of the guesses in the last batch those that were right, and the others.
-    verdict: Option<(usize, usize)>,
-    /// Where in the batch the token is whose logits choose the next one.
-    output_index: Option<i32>,
-    /// When work on it began.
+    draft: Draft,
+    timings: Timings,
+}
+
+/// What is done for a request now.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Phase {
+    /// Nothing: it has no sequence of the context, yet or any more.
+    Queued,
+    /// Another request, with this number, evaluates the tokens that both prompts begin with.
+    WaitOther { leader: u64, shared: usize },
+    /// Its prompt is evaluated, and what it had generated before it was preempted.
+    Prompt,
+    /// It gets a token, or several by a draft, with each batch.
+    Generating,
+}
+
+/// When a request was worked on.
+#[derive(Default)]
+struct Timings {
     start: Option<Instant>,
-    /// When the whole prompt was evaluated.
+    /// When the whole prompt had been evaluated.
     prompt_end: Option<Instant>,
 }
 
-/// How a sequence goes on.
+/// What a batch has of a sequence.
+pub(super) struct BatchPart {
+    /// Its tokens, without the draft.
+    pub(super) n_tokens: usize,
+    /// The index in the batch of the token whose logits choose the next one.
+    output: Option<i32>,
+}
+
+/// Whether a sequence goes on.
 #[derive(PartialEq)]
-pub(crate) enum Progress {
-    Going,
-    Done(FinishReason),
-    /// Its logits are not numbers.
-    Broken,
+pub(super) enum StepResult {
+    Continue,
+    Finished(FinishReason),
+    /// Its logits are not finite.
+    NotFinite,
 }
 
 impl Sequence {
-    /// Sets out on a request whose prompt is these tokens.
+    /// A request whose prompt is these tokens.
     ///
     /// # Errors
-    /// A prompt that does not fit the context, or of no tokens at all; a grammar that cannot be
+    /// A prompt that does not fit the context, or has no tokens at all; a grammar that cannot be
     /// used.
-    pub(crate) fn new(
+    pub(super) fn new(
         id: u64,
         model: &LlamaModel,
-        lexicon: &Rc<TokenIndex>,
+        token_index: &Rc<TokenIndex>,
         context_size: u32,
         tokens: Vec<LlamaToken>,
         request: &Generate,
@@ -96,249 +111,229 @@ impl Sequence {
         }
         Ok(Self {
             id,
-            place: 0,
+            seq: SeqId::default(),
+            phase: Phase::Queued,
             stream: request.stream,
             reuse: request.cache_prompt,
             suspect: false,
-            follows: None,
-            stops: Vec::new(),
-            marked: 0,
-            prompt_length: tokens.len(),
-            cached: 0,
-            evaluated: 0,
+            checkpoint_at: Vec::new(),
+            last_checkpoint: 0,
+            n_prompt: tokens.len(),
+            n_cached: 0,
+            n_evaluated: 0,
             max_tokens: usize::try_from(request.max_tokens).unwrap_or(usize::MAX),
             context_size: context_size as usize,
             seed: request.seed,
-            chooser: Chooser::new(model, lexicon, request, context_size, &tokens)?,
+            sampler: Sampler::new(model, token_index, request, context_size, &tokens)?,
             tokens,
             output: Output::new(request.stop.clone()),
-            accept_rate: AcceptRate::default(),
-            foreseen: Vec::new(),
-            guessed: 0,
-            verdict: None,
-            output_index: None,
-            start: None,
-            prompt_end: None,
+            draft: Draft::default(),
+            timings: Timings::default(),
         })
     }
 
     /// The prompt and what was generated.
-    pub(crate) fn tokens(&self) -> &[LlamaToken] {
+    pub(super) fn tokens(&self) -> &[LlamaToken] {
         &self.tokens
     }
 
     /// How many of the tokens the context has evaluated.
-    pub(crate) fn evaluated(&self) -> usize {
-        self.evaluated
+    pub(super) fn n_evaluated(&self) -> usize {
+        self.n_evaluated
     }
 
-    /// How many are still to be evaluated: of one that generates, the last one.
-    pub(crate) fn pending(&self) -> usize {
-        self.tokens.len() - self.evaluated
+    /// How many are still to be evaluated; while it generates, the last one.
+    pub(super) fn n_pending(&self) -> usize {
+        self.tokens.len() - self.n_evaluated
     }
 
     /// How many of those the next batch may take.
-    pub(crate) fn reach(&self) -> usize {
-        let stops = self.stops.iter().filter(|stop| **stop > self.evaluated);
-        let next = stops.min().unwrap_or(&usize::MAX);
-        self.pending().min(next - self.evaluated)
+    pub(super) fn max_in_batch(&self) -> usize {
+        let later = self.checkpoint_at.iter();
+        let next = later.filter(|position| **position > self.n_evaluated).min();
+        let until_next = next.unwrap_or(&usize::MAX) - self.n_evaluated;
+        self.n_pending().min(until_next)
     }
 
-    /// Starts, or starts again, in a place that holds its first tokens.
-    pub(crate) fn sit(&mut self, seat: Assignment) {
-        self.place = seat.place;
-        self.stops = seat.stops;
-        if self.start.is_none() {
-            self.start = Some(Instant::now());
+    /// Starts, or starts again, in a sequence that holds its first tokens.
+    pub(super) fn start(&mut self, assignment: Assignment) {
+        self.seq = assignment.seq;
+        self.checkpoint_at = assignment.checkpoint_at;
+        self.timings.start.get_or_insert_with(Instant::now);
+        self.skip(assignment.n_cached);
+    }
+
+    /// Begins, or goes on, after the first `n_cached` tokens, which need no evaluation.
+    pub(super) fn skip(&mut self, n_cached: usize) {
+        self.phase = Phase::Prompt;
+        self.n_evaluated = n_cached;
+        self.last_checkpoint = n_cached;
+        if self.timings.prompt_end.is_none() {
+            self.n_cached = n_cached;
         }
-        self.skip(seat.known);
     }
 
-    /// Need not evaluate its first tokens: the cache has them.
-    pub(crate) fn skip(&mut self, known: usize) {
-        self.evaluated = known;
-        self.marked = known;
-        if self.prompt_end.is_none() {
-            self.cached = known;
+    /// Notes that its sequence has been moved or truncated, and how many tokens are left in it.
+    pub(super) fn moved(&mut self, n_evaluated: usize) {
+        self.n_evaluated = n_evaluated;
+        self.last_checkpoint = self.last_checkpoint.min(n_evaluated);
+        if self.n_pending() > 1 && self.phase == Phase::Generating {
+            self.phase = Phase::Prompt;
         }
     }
 
-    /// Has moved, with this many of its evaluated tokens.
-    pub(crate) fn moved(&mut self, evaluated: usize) {
-        self.evaluated = evaluated;
-        self.marked = self.marked.min(evaluated);
+    /// Gives up its sequence. The tokens that it generated stay, to be evaluated with the prompt
+    /// when it starts again: so its text goes on as if nothing had happened.
+    pub(super) fn preempt(&mut self) {
+        self.phase = Phase::Queued;
+        self.n_evaluated = 0;
+        self.draft.clear();
     }
 
-    /// Leaves its place. The tokens that it generated stay, to be evaluated with the prompt when
-    /// it starts again: so its text goes on as if nothing had happened.
-    pub(crate) fn rise(&mut self) {
-        self.evaluated = 0;
-        self.output_index = None;
-        self.guess(&[], 0);
-        self.follows = None;
-    }
-
-    /// Adds its next `count` tokens to the batch; returns how many that were.
-    pub(crate) fn fill(&mut self, batch: &mut LlamaBatch<'_>, count: usize) -> usize {
-        let end = self.tokens.len().min(self.evaluated + count);
+    /// Adds its next `n_tokens` to the batch, and its draft if they are the last.
+    pub(super) fn fill(&mut self, batch: &mut LlamaBatch<'_>, n_tokens: usize) -> BatchPart {
+        let seq = [self.seq.raw()];
+        let end = self.tokens.len().min(self.n_evaluated + n_tokens);
         let before = batch.n_tokens();
-        for position in self.evaluated..end {
+        for position in self.n_evaluated..end {
             let last = position + 1 == self.tokens.len();
             let token = self.tokens[position];
-            let added = batch.add(token, position as i32, &[self.place], last);
-            if added.is_err() {
+            if batch.add(token, position as i32, &seq, last).is_err() {
                 break;
             }
         }
         let added = (batch.n_tokens() - before) as usize;
-        let complete = self.evaluated + added == self.tokens.len() && added > 0;
-        self.output_index = complete.then(|| batch.n_tokens() - 1);
-        self.fill_guesses(batch, complete);
-        added
-    }
-
-    fn fill_guesses(&mut self, batch: &mut LlamaBatch<'_>, complete: bool) {
-        let guesses = if complete { self.guessed } else { 0 };
-        self.guessed = 0;
-        for token in &self.foreseen[..guesses] {
-            let position = (self.tokens.len() + self.guessed) as i32;
-            if batch.add(*token, position, &[self.place], true).is_err() {
-                break;
-            }
-            self.guessed += 1;
+        let complete = self.n_evaluated + added == self.tokens.len() && added > 0;
+        let output = complete.then(|| batch.n_tokens() - 1);
+        if complete {
+            let first = self.tokens.len();
+            self.draft
+                .fill(|index, token| batch.add(token, (first + index) as i32, &seq, true).is_ok());
+        } else {
+            self.draft.clear();
+        }
+        BatchPart {
+            n_tokens: added,
+            output,
         }
     }
 
-    /// Foresees its next tokens, the first `guessed` of which are to be in the next batch.
-    pub(crate) fn guess(&mut self, foreseen: &[LlamaToken], guessed: usize) {
-        self.foreseen.clear();
-        self.foreseen.extend_from_slice(foreseen);
-        self.guessed = guessed;
+    /// Guesses its next tokens, the first `draft_len` of which are for the next batch.
+    pub(super) fn set_draft(&mut self, tokens: &[LlamaToken], draft_len: usize) {
+        self.draft.set(tokens, draft_len);
     }
 
-    /// How many tokens it may guess now: of those that it may still generate and that fit the
-    /// context all but the one that is chosen anyway; none of a prompt.
-    pub(crate) fn guesses_at_most(&self) -> usize {
-        if self.pending() != 1 || self.prompt_end.is_none() {
+    /// The longest draft that is of use: the tokens that it may still generate and that fit the
+    /// context, but for the one that is chosen anyway; none while a prompt is evaluated.
+    pub(super) fn max_draft(&self) -> usize {
+        if self.phase != Phase::Generating {
             return 0;
         }
-        let room = self.context_size - self.tokens.len();
-        self.left().saturating_sub(1).min(room)
+        let space = self.context_size - self.tokens.len();
+        self.max_left().saturating_sub(1).min(space)
     }
 
-    /// How its guesses have done so far.
-    pub(crate) fn accept_rate(&self) -> &AcceptRate {
-        &self.accept_rate
+    /// How often its drafts were right so far.
+    pub(super) fn accept_rate(&self) -> &AcceptRate {
+        self.draft.rate()
     }
 
-    /// Of the guesses in the last batch how many were right, and how many were not; `None` if
-    /// there were none.
-    pub(crate) fn verdict(&mut self) -> Option<(usize, usize)> {
-        self.verdict.take()
+    /// What became of the draft in the last batch, once; `None` if there was none.
+    pub(super) fn take_draft_outcome(&mut self) -> Option<DraftOutcome> {
+        self.draft.take_outcome()
     }
 
     /// Notes that the batch was evaluated, and chooses the next token if its logits are there, and
-    /// one more behind each guess that was right.
+    /// one more after each token of the draft that is accepted.
     ///
     /// # Errors
     /// A grammar that cannot go on.
-    pub(crate) fn advance(
+    pub(super) fn advance(
         &mut self,
-        added: usize,
+        part: &BatchPart,
         model: &LlamaModel,
         context: &LlamaContext<'_>,
-    ) -> Result<Progress, Failure> {
-        self.evaluated += added;
-        let Some(first) = self.output_index.take() else {
-            return Ok(Progress::Going);
+    ) -> Result<StepResult, Failure> {
+        self.n_evaluated += part.n_tokens;
+        let Some(first) = part.output else {
+            return Ok(StepResult::Continue);
         };
-        self.prompt_end.get_or_insert_with(Instant::now);
-        let mut right = 0;
-        let progress = loop {
-            let progress = self.choose(model, context, first + right as i32)?;
-            if progress != Progress::Going {
-                break progress;
+        self.phase = Phase::Generating;
+        self.timings.prompt_end.get_or_insert_with(Instant::now);
+        let mut accepted = 0;
+        let result = loop {
+            let result = self.choose(model, context, first + accepted as i32)?;
+            if result != StepResult::Continue || !self.draft.check(accepted, self.tokens.last()) {
+                break result;
             }
-            let hit = self
-                .foreseen
-                .get(right)
-                .map(|g| Some(g) == self.tokens.last());
-            if let Some(hit) = hit {
-                self.accept_rate.note(hit);
-            }
-            if right == self.guessed || hit != Some(true) {
-                break progress;
-            }
-            right += 1;
-            self.evaluated += 1;
+            accepted += 1;
+            self.n_evaluated += 1;
         };
-        self.verdict = (self.guessed > 0).then(|| (right, self.guessed - right));
-        self.foreseen.clear();
-        self.guessed = 0;
-        Ok(progress)
+        self.draft.end(accepted);
+        Ok(result)
     }
 
-    /// Chooses the next token by the logits at this place of the batch.
+    /// Chooses the next token by the logits at this index of the batch.
     fn choose(
         &mut self,
         model: &LlamaModel,
         context: &LlamaContext<'_>,
         index: i32,
-    ) -> Result<Progress, Failure> {
-        if self.generated() >= self.max_tokens {
-            return Ok(Progress::Done(FinishReason::Length));
+    ) -> Result<StepResult, Failure> {
+        if self.n_generated() >= self.max_tokens {
+            return Ok(StepResult::Finished(FinishReason::Length));
         }
         let Some(logits) = Logits::new(context.get_logits_ith(index)) else {
-            return Ok(Progress::Broken);
+            return Ok(StepResult::NotFinite);
         };
         self.suspect = false;
-        let chosen = self.chooser.choose(model, &logits)?;
+        let chosen = self.sampler.choose(model, &logits)?;
         let Some(token) = chosen.filter(|token| !model.vocab().is_eog(*token)) else {
-            return Ok(Progress::Done(FinishReason::Stop));
+            return Ok(StepResult::Finished(FinishReason::Stop));
         };
         self.tokens.push(token);
         let stopped = self
             .output
             .push(&model.vocab().token_to_piece(token, false, None));
         Ok(if stopped {
-            Progress::Done(FinishReason::Stop)
-        } else if self.generated() >= self.max_tokens {
-            Progress::Done(FinishReason::Length)
+            StepResult::Finished(FinishReason::Stop)
+        } else if self.n_generated() >= self.max_tokens {
+            StepResult::Finished(FinishReason::Length)
         } else if self.tokens.len() > self.context_size {
-            Progress::Done(FinishReason::Context)
+            StepResult::Finished(FinishReason::Context)
         } else {
-            Progress::Going
+            StepResult::Continue
         })
     }
 
-    /// Tokens that it may still generate.
-    pub(crate) fn left(&self) -> usize {
-        self.max_tokens - self.generated()
+    /// The most tokens that it may still generate.
+    pub(super) fn max_left(&self) -> usize {
+        self.max_tokens - self.n_generated()
     }
 
-    fn generated(&self) -> usize {
-        self.tokens.len() - self.prompt_length
+    fn n_generated(&self) -> usize {
+        self.tokens.len() - self.n_prompt
     }
 
     /// The text that has become certain since the last time.
-    pub(crate) fn piece(&mut self) -> String {
+    pub(super) fn piece(&mut self) -> String {
         self.output.piece()
     }
 
-    /// Ends the text: the rest that was held back, and the whole answer.
-    pub(crate) fn finish(&mut self, reason: FinishReason) -> (String, Done) {
+    /// Ends the text: what was held back of it, and the whole answer.
+    pub(super) fn finish(&mut self, reason: FinishReason) -> (String, Done) {
         let stopped = self.output.finish();
         let reason = if stopped { FinishReason::Stop } else { reason };
         let rest = self.output.last_piece();
         let now = Instant::now();
-        let start = self.start.unwrap_or(now);
-        let prompt_end = self.prompt_end.unwrap_or(start);
+        let start = self.timings.start.unwrap_or(now);
+        let prompt_end = self.timings.prompt_end.unwrap_or(start);
         let done = Done {
             text: self.output.take(),
             finish_reason: reason,
-            prompt_tokens: self.prompt_length as u32,
-            cached_tokens: self.cached as u32,
-            completion_tokens: self.generated() as u32,
+            prompt_tokens: self.n_prompt as u32,
+            cached_tokens: self.n_cached as u32,
+            completion_tokens: self.n_generated() as u32,
             prompt_ms: milliseconds(start, prompt_end),
             completion_ms: milliseconds(prompt_end, now),
             seed: self.seed,
@@ -347,9 +342,9 @@ impl Sequence {
     }
 }
 
-/// The failure of a prompt that does not fit.
-pub(crate) fn too_long(tokens: usize, context_size: u32) -> Failure {
-    let message = format!("Prompt of {tokens} tokens exceeds the context of {context_size} tokens");
+fn too_long(n_tokens: usize, context_size: u32) -> Failure {
+    let message =
+        format!("Prompt of {n_tokens} tokens exceeds the context of {context_size} tokens");
     Failure::new(Code::ContextExceeded, message)
 }
 

@@ -1,52 +1,68 @@
-//! The cells of the context: whose they are, and how many. They are one set for all requests; each
-//! request has a place, llama.cpp's sequence, and a cell may belong to several places whose texts
-//! begin alike.
+//! The cells of the context: which tokens are in them, and how many are in use. All sequences of
+//! llama.cpp share one set of cells (a unified KV cache), and a cell may belong to several
+//! sequences whose texts begin alike.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
-/// Cells that one who is alone is not moved for: llama.cpp looks at as many at a time.
-const NEAR: usize = 256;
+/// A sequence that is alone is not moved for fewer cells: llama.cpp pads its views of the cache to
+/// as many.
+const PADDING: usize = 256;
 
-/// The places of a context, and their cells.
+/// llama.cpp's number of a sequence of the context (`llama_seq_id`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SeqId(u16);
+
+impl SeqId {
+    /// The number as llama.cpp takes it.
+    pub(crate) fn raw(self) -> i32 {
+        i32::from(self.0)
+    }
+
+    fn index(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+/// The sequences of a context, and their cells.
 pub(crate) struct Cells {
-    pub(crate) places: Vec<Place>,
+    sequences: Vec<CachedSequence>,
     /// Cells of the context.
     size: usize,
     /// Cells in use, each counted once.
     used: usize,
-    /// Whether those of several places may lie among each other.
-    mixed: bool,
-    /// The most in use since one was alone: so far the last one in use may be.
+    /// Whether cells of several sequences may be interleaved.
+    interleaved: bool,
+    /// The most cells in use since one sequence was alone: the last one in use is not after it.
     peak: usize,
-    /// Counts up with every use of a place.
+    /// Counts up with every use of a sequence.
     clock: u64,
     /// The number of the next cell.
     next: u64,
 }
 
-/// A place: a request's own, or with what one has left behind, or empty.
+/// What a sequence of the context holds: of a request under way, or left behind by one, or nothing.
 #[derive(Default)]
-pub(crate) struct Place {
+pub(crate) struct CachedSequence {
     /// From the start of the text, without gaps.
     cells: Vec<Cell>,
-    /// Tokens of the prompt that it was last taken for.
-    pub(crate) prompt: usize,
-    /// Whether it is a request's own.
-    pub(crate) taken: bool,
-    /// When it was taken or left.
-    pub(crate) touched: u64,
+    /// Tokens of the prompt that it was last assigned to.
+    pub(crate) n_prompt: usize,
+    /// Whether a request under way uses it.
+    pub(crate) in_use: bool,
+    /// When it was assigned or released.
+    pub(crate) last_used: u64,
 }
 
 /// A token that was evaluated.
 #[derive(Clone, Copy)]
 struct Cell {
     token: LlamaToken,
-    /// The same in two places if they share the cell.
+    /// The same in two sequences if they share the cell.
     number: u64,
 }
 
-impl Place {
+impl CachedSequence {
     /// How many tokens it holds.
     pub(crate) fn len(&self) -> usize {
         self.cells.len()
@@ -62,25 +78,36 @@ impl Place {
         self.cells.iter().map(|cell| cell.token).collect()
     }
 
-    /// How many of its first tokens are these.
-    pub(crate) fn common(&self, tokens: &[LlamaToken]) -> usize {
+    /// The length of the prefix that it has in common with these tokens.
+    pub(crate) fn common_prefix(&self, tokens: &[LlamaToken]) -> usize {
         let pairs = self.cells.iter().zip(tokens);
         pairs.take_while(|(a, b)| a.token == **b).count()
     }
 }
 
 impl Cells {
-    /// Those of an empty context of this many, for so many requests at a time.
-    pub(crate) fn new(places: u32, size: usize) -> Self {
+    /// The cells of an empty context: `size` of them, for `n_seq_max` sequences.
+    pub(crate) fn new(n_seq_max: u32, size: usize) -> Self {
         Self {
-            places: (0..places).map(|_| Place::default()).collect(),
+            sequences: empty(n_seq_max as usize),
             size,
             used: 0,
-            mixed: false,
+            interleaved: false,
             peak: 0,
             clock: 0,
             next: 0,
         }
+    }
+
+    /// All sequences of the context.
+    pub(crate) fn ids(&self) -> impl Iterator<Item = SeqId> + use<> {
+        // A context has at most 256 sequences (`LLAMA_MAX_SEQ`).
+        (0..self.sequences.len() as u16).map(SeqId)
+    }
+
+    /// What a sequence holds.
+    pub(crate) fn get(&self, seq: SeqId) -> &CachedSequence {
+        &self.sequences[seq.index()]
     }
 
     /// Cells in use.
@@ -88,142 +115,163 @@ impl Cells {
         self.used
     }
 
-    /// Cells that nobody uses.
+    /// Free cells.
     pub(crate) fn free(&self) -> usize {
         self.size.saturating_sub(self.used)
     }
 
-    /// Cells that are free once nothing is kept but what requests under way use.
-    pub(crate) fn free_at_most(&self) -> usize {
-        let taken = distinct(self.places.iter().filter(|place| place.taken));
-        self.size.saturating_sub(taken)
+    /// Cells that would be free if nothing were kept but what requests under way use.
+    pub(crate) fn max_free(&self) -> usize {
+        let in_use = count(self.sequences.iter().filter(|sequence| sequence.in_use));
+        self.size.saturating_sub(in_use)
     }
 
-    /// Whether the cells of several places may lie among each other.
-    pub(crate) fn is_mixed(&self) -> bool {
-        self.mixed
+    /// Whether cells of several sequences may be interleaved.
+    pub(crate) fn is_interleaved(&self) -> bool {
+        self.interleaved
     }
 
-    /// Whether the cells in use, which are those of one place, may lie far behind the first ones.
+    /// Whether the cells in use, which are those of one sequence, may be far after the first ones.
     pub(crate) fn is_sparse(&self) -> bool {
-        self.peak > self.used + NEAR
+        self.peak > self.used + PADDING
     }
 
-    /// Takes it that the cells in use are the first ones, or near enough.
-    pub(crate) fn settle(&mut self) {
+    /// Assumes that the cells in use are the first ones, or near enough.
+    pub(crate) fn reset_peak(&mut self) {
         self.peak = self.used;
     }
 
-    /// Whether a place holds its text from the first token on. Not so a window that has slid, or
-    /// a recurrent state, which is that of the last token alone: nothing but the whole of it can
-    /// be used again.
-    pub(crate) fn whole(context: &LlamaContext<'_>, place: i32) -> bool {
-        context.kv_cache_seq_pos_min(place) <= 0
+    /// Whether llama.cpp holds a sequence from its first token on. Not so a sliding window that has
+    /// slid, or a recurrent state, which is that of the last token alone: these can only be used
+    /// again as a whole.
+    pub(crate) fn is_complete(context: &LlamaContext<'_>, seq: SeqId) -> bool {
+        context.kv_cache_seq_pos_min(seq.raw()) <= 0
     }
 
-    /// Adds tokens to what a place holds.
-    pub(crate) fn hold(&mut self, at: usize, tokens: &[LlamaToken]) {
+    /// Adds tokens to what a sequence holds.
+    pub(crate) fn append(&mut self, seq: SeqId, tokens: &[LlamaToken]) {
         let numbers = self.next..;
-        let cells = tokens.iter().zip(numbers);
-        self.places[at]
-            .cells
-            .extend(cells.map(|(token, number)| Cell {
-                token: *token,
-                number,
-            }));
+        let cells = &mut self.sequences[seq.index()].cells;
+        cells.extend(tokens.iter().zip(numbers).map(|(token, number)| Cell {
+            token: *token,
+            number,
+        }));
         self.next += tokens.len() as u64;
         self.used += tokens.len();
-        self.mixed |= self.places[at].cells.len() < self.used;
+        self.interleaved |= cells.len() < self.used;
         self.peak = self.peak.max(self.used);
     }
 
-    /// Makes the first tokens of a place those of another one as well.
+    /// Makes the first `n_tokens` of a sequence those of another one as well.
     pub(crate) fn copy(
         &mut self,
         context: &mut LlamaContext<'_>,
-        from: usize,
-        to: usize,
-        count: usize,
+        from: SeqId,
+        to: SeqId,
+        n_tokens: usize,
     ) {
         self.clear(context, to);
-        // Fails only for a count that is no i32, which no context holds.
-        let _ = context.copy_kv_cache_seq(from as i32, to as i32, Some(0), Some(count as u32));
-        self.places[to].cells = self.places[from].cells[..count].to_vec();
+        // Fails only for a number that is not an i32, which no context holds.
+        let _ = context.copy_kv_cache_seq(from.raw(), to.raw(), Some(0), Some(n_tokens as u32));
+        self.sequences[to.index()].cells = self.get(from).cells[..n_tokens].to_vec();
         self.recount();
     }
 
-    /// Cuts a place back to its first tokens. Returns how many it has then: 0 if it cannot be cut.
-    pub(crate) fn cut(&mut self, context: &mut LlamaContext<'_>, at: usize, count: usize) -> usize {
-        if count == self.places[at].cells.len() {
-            return count;
+    /// Truncates a sequence to its first `n_tokens`. Returns how many it has then: 0 if it cannot
+    /// be truncated.
+    pub(crate) fn truncate(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        seq: SeqId,
+        n_tokens: usize,
+    ) -> usize {
+        if n_tokens == self.get(seq).len() {
+            return n_tokens;
         }
-        let cut = context.clear_kv_cache_seq(Some(at as u32), Some(count as u32), None);
-        if !cut.is_ok_and(|cut| cut) {
-            self.clear(context, at);
+        if !remove_from(context, seq, n_tokens) {
+            self.clear(context, seq);
             return 0;
         }
-        self.places[at].cells.truncate(count);
+        self.sequences[seq.index()].cells.truncate(n_tokens);
         self.recount();
-        count
+        n_tokens
     }
 
-    /// Takes out what llama.cpp has behind the tokens of a place. `false` if that cannot be: the
-    /// place is then empty.
-    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, at: usize) -> bool {
-        let end = self.places[at].cells.len() as u32;
-        let trimmed = context.clear_kv_cache_seq(Some(at as u32), Some(end), None);
-        let trimmed = trimmed.is_ok_and(|trimmed| trimmed);
+    /// Removes what llama.cpp has after the tokens of a sequence. `false` if it cannot: the
+    /// sequence is then empty.
+    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+        let trimmed = remove_from(context, seq, self.get(seq).len());
         if !trimmed {
-            self.clear(context, at);
+            self.clear(context, seq);
         }
         trimmed
     }
 
-    /// Empties a place.
-    pub(crate) fn clear(&mut self, context: &mut LlamaContext<'_>, at: usize) {
-        self.places[at].cells.clear();
+    /// Empties a sequence.
+    pub(crate) fn clear(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
+        self.sequences[seq.index()].cells.clear();
         // Removing a whole sequence always succeeds.
-        let _ = context.clear_kv_cache_seq(Some(at as u32), None, None);
+        let _ = context.clear_kv_cache_seq(Some(seq.raw() as u32), None, None);
         self.recount();
     }
 
-    /// Notes that a place was taken, or left.
-    pub(crate) fn touch(&mut self, at: usize, taken: bool) {
-        self.clock += 1;
-        self.places[at].taken = taken;
-        self.places[at].touched = self.clock;
+    /// Notes that a sequence was assigned to a prompt of `n_prompt` tokens.
+    pub(crate) fn assign(&mut self, seq: SeqId, n_prompt: usize) {
+        self.touch(seq, true);
+        self.sequences[seq.index()].n_prompt = n_prompt;
     }
 
-    /// Forgets everything, down to the bytes of the cells.
+    /// Notes that no request uses a sequence any more.
+    pub(crate) fn release(&mut self, seq: SeqId) {
+        self.touch(seq, false);
+    }
+
+    fn touch(&mut self, seq: SeqId, in_use: bool) {
+        self.clock += 1;
+        let sequence = &mut self.sequences[seq.index()];
+        sequence.in_use = in_use;
+        sequence.last_used = self.clock;
+    }
+
+    /// Empties the context, down to the bytes of the cells.
     pub(crate) fn reset(&mut self, context: &mut LlamaContext<'_>) {
         context.clear_kv_cache();
-        let places = self.places.len();
-        self.places = (0..places).map(|_| Place::default()).collect();
+        self.sequences = empty(self.sequences.len());
         self.recount();
     }
 
     fn recount(&mut self) {
-        self.used = distinct(self.places.iter());
+        self.used = count(self.sequences.iter());
         if self.used == 0 {
-            self.mixed = false;
+            self.interleaved = false;
             self.peak = 0;
         }
     }
 }
 
-/// The cells of these places, each counted once. Two places can share only how they begin.
-fn distinct<'a>(places: impl Iterator<Item = &'a Place>) -> usize {
-    let mut counted: Vec<&Place> = Vec::new();
+fn empty(n_seq_max: usize) -> Vec<CachedSequence> {
+    (0..n_seq_max).map(|_| CachedSequence::default()).collect()
+}
+
+/// Removes the tokens of a sequence from this position on; whether llama.cpp could.
+fn remove_from(context: &mut LlamaContext<'_>, seq: SeqId, position: usize) -> bool {
+    let removed = context.clear_kv_cache_seq(Some(seq.raw() as u32), Some(position as u32), None);
+    removed.is_ok_and(|removed| removed)
+}
+
+/// The cells of these sequences, each counted once. Two sequences can only share a prefix.
+fn count<'a>(sequences: impl Iterator<Item = &'a CachedSequence>) -> usize {
+    let mut counted: Vec<&CachedSequence> = Vec::new();
     let mut cells = 0;
-    for place in places {
-        let shared = counted.iter().map(|other| shared(place, other)).max();
-        cells += place.cells.len() - shared.unwrap_or(0);
-        counted.push(place);
+    for sequence in sequences {
+        let shared = counted.iter().map(|other| shared(sequence, other)).max();
+        cells += sequence.cells.len() - shared.unwrap_or(0);
+        counted.push(sequence);
     }
     cells
 }
 
-fn shared(a: &Place, b: &Place) -> usize {
+fn shared(a: &CachedSequence, b: &CachedSequence) -> usize {
     let pairs = a.cells.iter().zip(&b.cells);
     pairs.take_while(|(a, b)| a.number == b.number).count()
 }

@@ -1,52 +1,54 @@
-//! Checkpoints: of a text that is being evaluated, what cannot be had back by cutting its end off.
-//! That is the window of layers that slide, or a recurrent state. With a checkpoint a text can be
-//! cut to where it was taken, as long as the rest of what was evaluated is there.
+//! Checkpoints: of a text that is being evaluated, what truncating it cannot bring back. That is the
+//! sliding window of some layers, or a recurrent state. A text can be truncated to where a
+//! checkpoint was taken, as long as the rest of what was evaluated is there.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
+use crate::kv::cells::SeqId;
+
 /// Bytes of all checkpoints together: one takes 8 MB for Gemma 3 270M, 119 MB for 4B and 335 MB for
-/// 12B, of which one is the least that is of use.
-pub(crate) const LARGEST: usize = 512 << 20;
+/// 12B, and one is the least that is of use.
+pub(crate) const MAX_BYTES: usize = 512 << 20;
 
-/// Checkpoints at the most, so that looking through them takes no time.
-const MOST: usize = 256;
+/// The most checkpoints that are kept, so that searching them takes no time.
+const MAX_CHECKPOINTS: usize = 256;
 
-/// Checkpoints on the way of a text that fills the context.
-const ON_THE_WAY: usize = 16;
+/// Checkpoints in the course of a text that fills the context.
+const PER_CONTEXT: usize = 16;
 
-/// Tokens between two of them at the least: about a chunk of a prompt.
-const SPACING: usize = 512;
+/// The fewest tokens between two of them: about a chunk of a prompt.
+const MIN_SPACING: usize = 512;
 
-/// Tokens before the end of a prompt that its checkpoint is taken at, as llama-server does: the
+/// How many tokens before the end of a prompt its checkpoint is taken, as llama-server does: the
 /// last ones may become others when more text follows.
-const BEFORE_THE_END: usize = 4;
+const BEFORE_END: usize = 4;
 
-/// A checkpoint where texts part must spare so many tokens: that many take one step.
-const WORTH_A_STOP: usize = 64;
+/// The fewest tokens that a checkpoint where texts diverge must save: as many take one step.
+const MIN_SAVED: usize = 64;
 
-/// What part of a place's state a checkpoint holds.
+/// Which part of a sequence's state a checkpoint holds.
 const PART: LlamaStateSeqFlags = LlamaStateSeqFlags::PARTIAL_ONLY;
 
 /// The checkpoints of a context.
 pub(crate) struct Checkpoints {
-    /// The one that was used last stands last.
+    /// The one that was used last is the last.
     kept: Vec<Checkpoint>,
-    /// Tokens between two on the way; `None` if the context can be cut without.
+    /// Tokens between two in the course of a text; `None` if the context can be truncated without.
     spacing: Option<usize>,
 }
 
 struct Checkpoint {
-    /// The beginning of a text, which was evaluated so far.
+    /// The beginning of a text, up to where it was taken.
     tokens: Vec<LlamaToken>,
     state: SeqState,
-    /// Whether it was of use already: then it may be again.
+    /// Whether it was restored before: then it may be again.
     used: bool,
 }
 
-/// Whether a context cannot be cut at any token: its cache has a window that slides, or a
+/// Whether a context cannot be truncated at any token, as its cache has a sliding window or a
 /// recurrent state.
 pub(crate) fn needed(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: bool) -> bool {
     let size = |flags| context.state_seq_get_size_ext(0, flags);
@@ -54,19 +56,19 @@ pub(crate) fn needed(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: b
     slides || model.is_recurrent() || model.is_hybrid()
 }
 
-/// Gives a place a window or a recurrent state of its own, where it shares that of another. In a
-/// window that slides, shared cells would not become free again. `false` if there is no room.
-pub(crate) fn separate(context: &mut LlamaContext<'_>, place: i32) -> bool {
-    let own = context.state_seq_get(place, PART);
-    own.is_ok_and(|state| context.state_seq_set(&state, place).is_ok())
+/// Gives a sequence a window or recurrent state of its own, where it shares that of another. In a
+/// sliding window, shared cells would never be freed. `false` if there is no space for it.
+pub(crate) fn separate(context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+    let own = context.state_seq_get(seq.raw(), PART);
+    own.is_ok_and(|state| context.state_seq_set(&state, seq.raw()).is_ok())
 }
 
 impl Checkpoints {
-    /// None yet, for a context of so many tokens.
-    pub(crate) fn new(needed: bool, size: usize) -> Self {
+    /// None yet, for a context of `n_ctx` tokens.
+    pub(crate) fn new(needed: bool, n_ctx: usize) -> Self {
         Self {
             kept: Vec::new(),
-            spacing: needed.then(|| SPACING.max(size / ON_THE_WAY)),
+            spacing: needed.then(|| MIN_SPACING.max(n_ctx / PER_CONTEXT)),
         }
     }
 
@@ -75,27 +77,32 @@ impl Checkpoints {
         self.spacing.is_some()
     }
 
-    /// Where the evaluation of a prompt has to stop, in ascending order, so that checkpoints can be
-    /// taken: before its end, and where it parts from another text. The first `known` tokens need
-    /// no evaluation.
-    pub(crate) fn stops(&self, prompt: usize, known: usize, parts: usize) -> Vec<usize> {
-        let end = prompt.saturating_sub(BEFORE_THE_END);
-        let mut stops = Vec::new();
-        if self.needed() && parts >= known + WORTH_A_STOP && parts < end {
-            stops.push(parts);
+    /// Where checkpoints of a prompt of `n_prompt` tokens have to be taken, in ascending order:
+    /// before its end, and where it diverges from another text. The first `n_cached` tokens are not
+    /// evaluated.
+    pub(crate) fn positions(
+        &self,
+        n_prompt: usize,
+        n_cached: usize,
+        diverges: usize,
+    ) -> Vec<usize> {
+        let end = n_prompt.saturating_sub(BEFORE_END);
+        let mut positions = Vec::new();
+        if self.needed() && diverges >= n_cached + MIN_SAVED && diverges < end {
+            positions.push(diverges);
         }
-        if self.needed() && end > known {
-            stops.push(end);
+        if self.needed() && end > n_cached {
+            positions.push(end);
         }
-        stops
+        positions
     }
 
-    /// Whether one is to be taken on the way, so many tokens after the last one.
+    /// Whether one is due in the course of a text, `since` tokens after the last one.
     pub(crate) fn due(&self, since: usize) -> bool {
         self.spacing.is_some_and(|spacing| since >= spacing)
     }
 
-    /// The most of these tokens, from the first one, that there is a checkpoint behind.
+    /// The length of the longest prefix of these tokens that has a checkpoint at its end.
     pub(crate) fn longest(&self, tokens: &[LlamaToken]) -> usize {
         let of_these = self
             .kept
@@ -104,20 +111,20 @@ impl Checkpoints {
         of_these.map(|kept| kept.tokens.len()).max().unwrap_or(0)
     }
 
-    /// Takes one of a place that holds exactly these tokens, unless there is one.
-    pub(crate) fn take(&mut self, context: &LlamaContext<'_>, place: i32, tokens: Vec<LlamaToken>) {
+    /// Takes one of a sequence that holds exactly these tokens, unless there is one.
+    pub(crate) fn take(&mut self, context: &LlamaContext<'_>, seq: SeqId, tokens: Vec<LlamaToken>) {
         if self.longest(&tokens) == tokens.len() {
             return;
         }
-        self.thin(&tokens);
-        let size = context.state_seq_get_size_ext(place, PART);
-        if size > LARGEST {
+        self.thin_out(&tokens);
+        let size = context.state_seq_get_size_ext(seq.raw(), PART);
+        if size > MAX_BYTES {
             return;
         }
-        while self.bytes() + size > LARGEST || self.kept.len() >= MOST {
+        while self.bytes() + size > MAX_BYTES || self.kept.len() >= MAX_CHECKPOINTS {
             self.kept.remove(0);
         }
-        if let Ok(state) = context.state_seq_get(place, PART) {
+        if let Ok(state) = context.state_seq_get(seq.raw(), PART) {
             self.kept.push(Checkpoint {
                 tokens,
                 state,
@@ -126,19 +133,19 @@ impl Checkpoints {
         }
     }
 
-    /// Puts the one behind exactly these tokens into a place. `false` if there is none, or the
-    /// context does not take it: the place is then of no use.
+    /// Restores the one at the end of exactly these tokens into a sequence. `false` if there is
+    /// none, or the context does not take it: what the sequence holds is then of no use.
     pub(crate) fn restore(
         &mut self,
         context: &mut LlamaContext<'_>,
-        place: i32,
+        seq: SeqId,
         tokens: &[LlamaToken],
     ) -> bool {
-        let Some(at) = self.kept.iter().position(|kept| kept.tokens == tokens) else {
+        let Some(index) = self.kept.iter().position(|kept| kept.tokens == tokens) else {
             return false;
         };
-        let mut kept = self.kept.remove(at);
-        let restored = context.state_seq_set(&kept.state, place).is_ok();
+        let mut kept = self.kept.remove(index);
+        let restored = context.state_seq_set(&kept.state, seq.raw()).is_ok();
         kept.used |= restored;
         self.kept.push(kept);
         restored
@@ -149,14 +156,14 @@ impl Checkpoints {
         self.kept.clear();
     }
 
-    /// Makes room for one behind these tokens: of those on the way to it that were of no use yet,
-    /// the last stays, and of the others those that have some distance between them.
-    fn thin(&mut self, tokens: &[LlamaToken]) {
-        let on_the_way = |kept: &Checkpoint| !kept.used && tokens.starts_with(&kept.tokens);
-        let before = self.kept.iter().filter(|kept| on_the_way(kept));
+    /// Before one is taken of these tokens: of their earlier checkpoints that were never used, only
+    /// the last one stays, and of the others those that are far enough from each other.
+    fn thin_out(&mut self, tokens: &[LlamaToken]) {
+        let earlier = |kept: &Checkpoint| !kept.used && tokens.starts_with(&kept.tokens);
+        let before = self.kept.iter().filter(|kept| earlier(kept));
         let mut lengths: Vec<usize> = before.map(|kept| kept.tokens.len()).collect();
         lengths.sort_unstable();
-        let spacing = self.spacing.unwrap_or(SPACING);
+        let spacing = self.spacing.unwrap_or(MIN_SPACING);
         let mut stay = Vec::from_iter(lengths.pop());
         let mut previous = 0;
         for length in lengths {
@@ -166,7 +173,7 @@ impl Checkpoints {
             }
         }
         self.kept
-            .retain(|kept| !on_the_way(kept) || stay.contains(&kept.tokens.len()));
+            .retain(|kept| !earlier(kept) || stay.contains(&kept.tokens.len()));
     }
 
     fn bytes(&self) -> usize {

@@ -1,127 +1,129 @@
-//! Texts that were evaluated and take no cells of the context any more: their state in memory,
-//! from where it is copied back in a moment. In the context they would slow down all others, whose
-//! attention has to look at every cell up to the last one in use.
+//! Evaluated texts that no longer take cells of the context: their state in memory, from where it
+//! is copied back in a moment. In the context they would slow down all others, whose attention
+//! covers every cell up to the last one in use.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::token::LlamaToken;
 
+use crate::kv::cells::SeqId;
 use crate::kv::checkpoints::Checkpoints;
 
 /// Bytes of all states together.
-const LARGEST: usize = 256 << 20;
+const MAX_BYTES: usize = 256 << 20;
 
-/// Tokens of a text that is worth it, and that a prompt must share with one to make use of it.
-const LEAST: usize = 16;
+/// Shorter texts are not worth it, and a prompt must share as many tokens with one to use it.
+const MIN_TOKENS: usize = 16;
 
 /// Evaluated texts.
 #[derive(Default)]
 pub(crate) struct HostCache {
-    /// The one that was put here last stands last.
-    states: Vec<ParkedPrompt>,
+    /// The latest is the last.
+    prompts: Vec<ParkedPrompt>,
 }
 
 /// An evaluated text.
 pub(crate) struct ParkedPrompt {
     pub(crate) tokens: Vec<LlamaToken>,
     /// How many of them were a prompt.
-    pub(crate) prompt: usize,
-    /// Whether its end can be cut off.
-    whole: bool,
+    pub(crate) n_prompt: usize,
+    /// Whether it can be truncated at any token.
+    can_truncate: bool,
     state: SeqState,
 }
 
 impl ParkedPrompt {
-    /// Takes the state of a place that holds these tokens out of the context; the place keeps it.
-    /// `None` if that is not worth it or cannot be done.
+    /// Copies the state of a sequence that holds these tokens out of the context. `None` if that is
+    /// not worth it or cannot be done.
     pub(crate) fn new(
         context: &LlamaContext<'_>,
-        place: i32,
+        seq: SeqId,
         tokens: Vec<LlamaToken>,
-        prompt: usize,
-        whole: bool,
+        n_prompt: usize,
+        can_truncate: bool,
     ) -> Option<Self> {
         let flags = LlamaStateSeqFlags::empty();
-        // One that has no room here would be copied in vain, and push all others out.
-        if context.state_seq_get_size_ext(place, flags) > LARGEST {
+        // One that is too large would be copied in vain, and push all others out.
+        if context.state_seq_get_size_ext(seq.raw(), flags) > MAX_BYTES {
             return None;
         }
-        let state = context.state_seq_get(place, flags);
+        let state = context.state_seq_get(seq.raw(), flags).ok()?;
         Some(Self {
             tokens,
-            prompt,
-            whole,
-            state: state.ok()?,
+            n_prompt,
+            can_truncate,
+            state,
         })
     }
 
-    fn common(&self, wanted: &[LlamaToken]) -> usize {
+    fn common_prefix(&self, wanted: &[LlamaToken]) -> usize {
         let pairs = self.tokens.iter().zip(wanted);
         pairs.take_while(|(a, b)| a == b).count()
     }
 
-    /// Puts the state into an empty place. `false` if the context does not take it.
-    pub(crate) fn restore(&self, context: &mut LlamaContext<'_>, place: i32) -> bool {
-        context.state_seq_set(&self.state, place).is_ok()
+    /// Copies the state into an empty sequence. `false` if the context does not take it.
+    pub(crate) fn restore(&self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+        context.state_seq_set(&self.state, seq.raw()).is_ok()
     }
 }
 
 impl HostCache {
-    /// Whether so many tokens are worth a place here.
-    pub(crate) fn wants(tokens: usize) -> bool {
-        tokens >= LEAST
+    /// Whether a text of `n_tokens` is worth keeping.
+    pub(crate) fn wants(n_tokens: usize) -> bool {
+        n_tokens >= MIN_TOKENS
     }
 
-    /// Puts a text here. What a longer one can be cut back to is of no use beside it; the oldest
-    /// make room.
+    /// Adds a text. What a longer one can be truncated to is dropped, and so are the oldest ones
+    /// until all fit.
     pub(crate) fn put(&mut self, new: ParkedPrompt) {
-        let holds = |long: &ParkedPrompt, short: &ParkedPrompt| {
-            long.whole && long.tokens.starts_with(&short.tokens)
+        let covers = |long: &ParkedPrompt, short: &ParkedPrompt| {
+            long.can_truncate && long.tokens.starts_with(&short.tokens)
         };
-        let longer = self.states.iter().position(|old| holds(old, &new));
-        let new = longer.map_or(new, |at| self.states.remove(at));
-        self.states.retain(|old| !holds(&new, old));
-        self.states.push(new);
-        let mut bytes: usize = self.states.iter().map(|s| s.state.byte_len()).sum();
-        while bytes > LARGEST {
-            bytes -= self.states.remove(0).state.byte_len();
+        let longer = self.prompts.iter().position(|old| covers(old, &new));
+        let new = longer.map_or(new, |index| self.prompts.remove(index));
+        self.prompts.retain(|old| !covers(&new, old));
+        self.prompts.push(new);
+        let mut bytes: usize = self.prompts.iter().map(|p| p.state.byte_len()).sum();
+        while bytes > MAX_BYTES {
+            bytes -= self.prompts.remove(0).state.byte_len();
         }
     }
 
-    /// The text that has most of these tokens in common with them, so that it can be cut there, and
-    /// how many; not so few that it is not worth it.
+    /// The index of the text from which most of these tokens can be had, and how many; `None` if
+    /// they are too few to be worth it.
     pub(crate) fn find(
         &self,
         wanted: &[LlamaToken],
         checkpoints: &Checkpoints,
     ) -> Option<(usize, usize)> {
-        let usable = |text: &ParkedPrompt| {
-            let same = text.common(wanted);
-            if same < text.tokens.len() && !text.whole {
-                return checkpoints.longest(&wanted[..same]);
+        let usable = |prompt: &ParkedPrompt| {
+            let common = prompt.common_prefix(wanted);
+            if common < prompt.tokens.len() && !prompt.can_truncate {
+                return checkpoints.longest(&wanted[..common]);
             }
-            same
+            common
         };
-        let texts = self.states.iter().enumerate();
-        texts
-            .map(|(at, text)| (at, usable(text)))
-            .filter(|(_, known)| *known >= LEAST)
-            .max_by_key(|(_, known)| *known)
+        let prompts = self.prompts.iter().enumerate();
+        prompts
+            .map(|(index, prompt)| (index, usable(prompt)))
+            .filter(|(_, n_cached)| *n_cached >= MIN_TOKENS)
+            .max_by_key(|(_, n_cached)| *n_cached)
     }
 
-    /// Where the text is that was put here last.
+    /// The index of the latest text.
     pub(crate) fn last(&self) -> Option<usize> {
-        self.states.len().checked_sub(1)
+        self.prompts.len().checked_sub(1)
     }
 
-    /// How many of these tokens a text begins with, whether it can be cut there or not.
-    pub(crate) fn common(&self, wanted: &[LlamaToken]) -> usize {
-        let texts = self.states.iter();
-        texts.map(|text| text.common(wanted)).max().unwrap_or(0)
+    /// The longest prefix that a text has in common with these tokens, whether it can be truncated
+    /// there or not.
+    pub(crate) fn common_prefix(&self, wanted: &[LlamaToken]) -> usize {
+        let prompts = self.prompts.iter();
+        prompts.map(|p| p.common_prefix(wanted)).max().unwrap_or(0)
     }
 
-    /// Takes a text out.
-    pub(crate) fn take(&mut self, at: usize) -> ParkedPrompt {
-        self.states.remove(at)
+    /// Takes a text out, by its index.
+    pub(crate) fn take(&mut self, index: usize) -> ParkedPrompt {
+        self.prompts.remove(index)
     }
 }

@@ -1,313 +1,320 @@
-//! What the context holds that can be used again. What a request leaves behind stays in its place
-//! until the cells or the place are needed, or somebody is alone, who would be slowed down by it;
-//! then it goes to the shelf.
+//! What the context holds that can be used again. What a request leaves behind stays in its
+//! sequence until its cells or the sequence are needed, or until a request runs alone, which it
+//! would slow down; then it is parked in the host cache.
 
 mod truncate;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::kv::cells::Cells;
+use crate::kv::cells::{Cells, SeqId};
 use crate::kv::checkpoints::Checkpoints;
 use crate::kv::host_cache::{HostCache, ParkedPrompt};
 
 /// Everything that was evaluated and is still there.
-pub(crate) struct Cache {
+pub(crate) struct PrefixCache {
     cells: Cells,
-    shelf: HostCache,
+    parked: HostCache,
     checkpoints: Checkpoints,
 }
 
 /// Where the beginning of a prompt is to be had, and how many tokens of it.
 #[derive(Clone, Copy)]
 enum Source {
-    Place(usize, usize),
-    HostCache(usize, usize),
+    Sequence(SeqId, usize),
+    /// By its index in the host cache.
+    Parked(usize, usize),
 }
 
-/// A place for a request.
+/// A sequence for a request.
 pub(crate) struct Assignment {
-    /// llama.cpp's number of the sequence.
-    pub(crate) place: i32,
+    pub(crate) seq: SeqId,
     /// How many tokens of the prompt it holds already.
-    pub(crate) known: usize,
-    /// Where the evaluation of the prompt has to stop for [`Cache::mark`], in ascending order.
-    pub(crate) stops: Vec<usize>,
+    pub(crate) n_cached: usize,
+    /// After how many tokens of the prompt [`PrefixCache::checkpoint`] is wanted, in ascending
+    /// order.
+    pub(crate) checkpoint_at: Vec<usize>,
 }
 
-impl Cache {
-    /// The empty cache of a context of this many cells, for so many requests at a time; it may
-    /// need checkpoints to be cut.
-    pub(crate) fn new(places: u32, size: usize, checkpoints: bool) -> Self {
+impl PrefixCache {
+    /// The empty cache of a context of `n_cells` cells and `n_seq_max` sequences, which may need
+    /// checkpoints to be truncated.
+    pub(crate) fn new(n_seq_max: u32, n_cells: usize, checkpoints: bool) -> Self {
         Self {
-            cells: Cells::new(places, size),
-            shelf: HostCache::default(),
-            checkpoints: Checkpoints::new(checkpoints, size),
+            cells: Cells::new(n_seq_max, n_cells),
+            parked: HostCache::default(),
+            checkpoints: Checkpoints::new(checkpoints, n_cells),
         }
     }
 
-    /// Cells that nobody uses.
+    /// Free cells.
     pub(crate) fn free(&self) -> usize {
         self.cells.free()
     }
 
-    /// Cells that are free once nothing is kept but what requests under way use.
-    pub(crate) fn free_at_most(&self) -> usize {
-        self.cells.free_at_most()
+    /// Cells that would be free if nothing were kept but what requests under way use.
+    pub(crate) fn max_free(&self) -> usize {
+        self.cells.max_free()
     }
 
-    /// Takes a place for these tokens, with as much of them as is to be had anywhere, unless
-    /// `reuse` is false. Of the kept ones the least recently used makes room. `None` if all are
-    /// taken.
-    pub(crate) fn take(
+    /// Assigns a sequence to these tokens, with as many of them as are to be had anywhere, unless
+    /// `reuse` is false. If none is empty, the least recently used one is parked. `None` if all are
+    /// in use.
+    pub(crate) fn assign(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
         reuse: bool,
     ) -> Option<Assignment> {
         let source = self.source(context, tokens, reuse);
-        let parts = match reuse && self.checkpoints.needed() {
-            true => self.parting(tokens),
+        let diverges = match reuse && self.checkpoints.needed() {
+            true => self.divergence(tokens),
             false => 0,
         };
-        let (at, known) = match source {
+        let (seq, n_cached) = match source {
             None => (self.vacate(context, None)?, 0),
-            Some(Source::Place(from, known)) => {
-                self.take_from_place(context, tokens, from, known)?
+            Some(Source::Sequence(from, n_cached)) => {
+                self.assign_from(context, tokens, from, n_cached)?
             }
-            Some(Source::HostCache(from, known)) => {
-                // Making room may put another text on the shelf, so this one comes off first.
-                let text = self.shelf.take(from);
-                let Some(at) = self.vacate(context, None) else {
-                    self.shelf.put(text);
+            Some(Source::Parked(index, n_cached)) => {
+                // Vacating a sequence may park another text, so this one is taken out first.
+                let prompt = self.parked.take(index);
+                let Some(seq) = self.vacate(context, None) else {
+                    self.parked.put(prompt);
                     return None;
                 };
-                (at, self.take_from_shelf(context, at, text, known))
+                (seq, self.unpark(context, seq, prompt, n_cached))
             }
         };
-        if known == 0 {
-            self.cells.clear(context, at);
+        if n_cached == 0 {
+            self.cells.clear(context, seq);
         }
-        self.cells.touch(at, true);
-        self.cells.places[at].prompt = tokens.len();
+        self.cells.assign(seq, tokens.len());
         Some(Assignment {
-            place: at as i32,
-            known,
-            stops: self.checkpoints.stops(tokens.len(), known, parts),
+            seq,
+            n_cached,
+            checkpoint_at: self.checkpoints.positions(tokens.len(), n_cached, diverges),
         })
     }
 
-    /// Takes a place for one who is alone: as [`take`](Self::take), but nothing else is left in
-    /// the context, and its cells are the first ones.
-    pub(crate) fn take_alone(
+    /// As [`assign`](Self::assign), for a request that runs alone: nothing else is left in the
+    /// context, and its cells are the first ones.
+    pub(crate) fn assign_alone(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
         reuse: bool,
     ) -> Option<Assignment> {
         let source = self.source(context, tokens, reuse);
-        if self.cells.is_mixed() || !matches!(source, Some(Source::Place(..))) {
-            self.shelve_kept(context);
+        if self.cells.is_interleaved() || !matches!(source, Some(Source::Sequence(..))) {
+            self.park_all(context);
         }
-        self.take(context, tokens, reuse)
+        self.assign(context, tokens, reuse)
     }
 
-    /// Leaves nothing else in the context for one who has become alone, and moves it to the first
-    /// cells if it may lie far behind them. Returns how many of its tokens its place then holds.
-    pub(crate) fn settle(&mut self, context: &mut LlamaContext<'_>, place: i32) -> usize {
-        let at = place as usize;
-        self.shelve_kept(context);
+    /// For a request that now runs alone: parks everything else, and moves its sequence to the
+    /// first cells if it may be far after them. Returns how many tokens the sequence then holds.
+    pub(crate) fn compact(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> usize {
+        self.park_all(context);
         if self.cells.is_sparse()
-            && let Some(own) = self.saved(context, at)
+            && let Some(own) = self.copied_out(context, seq)
         {
-            self.cells.clear(context, at);
-            if own.restore(context, place) {
-                self.cells.hold(at, &own.tokens);
+            self.cells.clear(context, seq);
+            if own.restore(context, seq) {
+                self.cells.append(seq, &own.tokens);
             }
         }
-        self.cells.settle();
-        self.cells.places[at].len()
+        self.cells.reset_peak();
+        self.cells.get(seq).len()
     }
 
-    /// Whether the cells of several places may lie among each other.
-    pub(crate) fn is_mixed(&self) -> bool {
-        self.cells.is_mixed()
+    /// Whether cells of several sequences may be interleaved.
+    pub(crate) fn is_interleaved(&self) -> bool {
+        self.cells.is_interleaved()
     }
 
-    /// The place of the text that was evaluated last and is still kept, which comes off the shelf
-    /// for that if it is there.
-    pub(crate) fn last(&mut self, context: &mut LlamaContext<'_>) -> Option<i32> {
-        let kept = (0..self.cells.places.len()).filter(|at| !self.cells.places[*at].is_empty());
-        if let Some(at) = kept.max_by_key(|at| self.cells.places[*at].touched) {
-            return Some(at as i32);
+    /// Whether a sequence of the context is held from its first token on.
+    pub(crate) fn is_complete(context: &LlamaContext<'_>, seq: SeqId) -> bool {
+        Cells::is_complete(context, seq)
+    }
+
+    /// The sequence of the text that was evaluated last and is still kept; if it is parked, it is
+    /// copied back first.
+    pub(crate) fn last(&mut self, context: &mut LlamaContext<'_>) -> Option<SeqId> {
+        let kept = self
+            .cells
+            .ids()
+            .filter(|seq| !self.cells.get(*seq).is_empty());
+        if let Some(seq) = kept.max_by_key(|seq| self.cells.get(*seq).last_used) {
+            return Some(seq);
         }
-        let text = self.shelf.take(self.shelf.last()?);
-        let (at, known) = (self.vacate(context, None)?, text.tokens.len());
-        let held = self.take_from_shelf(context, at, text, known);
-        self.cells.touch(at, false);
-        (held > 0).then_some(at as i32)
+        let prompt = self.parked.take(self.parked.last()?);
+        let (seq, n_tokens) = (self.vacate(context, None)?, prompt.tokens.len());
+        let restored = self.unpark(context, seq, prompt, n_tokens);
+        self.cells.release(seq);
+        (restored > 0).then_some(seq)
     }
 
-    /// What a place holds, and how many tokens of it were a prompt.
-    pub(crate) fn text(&self, place: i32) -> (Vec<LlamaToken>, usize) {
-        let place = &self.cells.places[place as usize];
-        (place.tokens(), place.prompt.min(place.len()))
+    /// The tokens of a sequence, and how many of them were a prompt.
+    pub(crate) fn tokens(&self, seq: SeqId) -> (Vec<LlamaToken>, usize) {
+        let sequence = self.cells.get(seq);
+        (sequence.tokens(), sequence.n_prompt.min(sequence.len()))
     }
 
-    /// A place for a text of so many tokens from elsewhere, in a context that holds nothing else
-    /// any more. `None` if there is no room for it, beside requests under way.
-    pub(crate) fn make_place(
+    /// An empty sequence for a text of `n_tokens` from elsewhere, in a context where everything else
+    /// is parked. `None` if it does not fit beside requests under way.
+    pub(crate) fn vacate_for(
         &mut self,
         context: &mut LlamaContext<'_>,
-        tokens: usize,
-    ) -> Option<i32> {
-        self.shelve_kept(context);
-        let at = self.vacate(context, None)?;
-        (tokens <= self.cells.free()).then_some(at as i32)
+        n_tokens: usize,
+    ) -> Option<SeqId> {
+        self.park_all(context);
+        let seq = self.vacate(context, None)?;
+        (n_tokens <= self.cells.free()).then_some(seq)
     }
 
-    /// Notes that a place was filled with a text, the first tokens of which were a prompt.
-    pub(crate) fn fill(&mut self, place: i32, tokens: &[LlamaToken], prompt: usize) {
-        let at = place as usize;
-        self.cells.hold(at, tokens);
-        self.cells.places[at].prompt = prompt;
-        self.cells.touch(at, false);
+    /// Notes that an empty sequence was filled with a text, the first tokens of which were a prompt.
+    pub(crate) fn fill(&mut self, seq: SeqId, tokens: &[LlamaToken], n_prompt: usize) {
+        self.cells.append(seq, tokens);
+        self.cells.assign(seq, n_prompt);
+        self.cells.release(seq);
     }
 
-    fn take_from_place(
+    fn assign_from(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
-        from: usize,
-        known: usize,
-    ) -> Option<(usize, usize)> {
-        let place = &self.cells.places[from];
+        from: SeqId,
+        n_cached: usize,
+    ) -> Option<(SeqId, usize)> {
+        let sequence = self.cells.get(from);
         // The next turn of the same text, or the same once more.
-        let goes_on = known == place.len() || place.common(tokens) + 1 >= place.prompt;
-        if goes_on && !place.taken {
-            return Some((from, self.cut(context, from, known)));
+        let continues =
+            n_cached == sequence.len() || sequence.common_prefix(tokens) + 1 >= sequence.n_prompt;
+        let in_use = sequence.in_use;
+        if continues && !in_use {
+            return Some((from, self.truncate(context, from, n_cached)));
         }
-        let taken = place.taken;
-        let alone = place.len() == self.cells.used();
-        let other = if alone && !taken {
+        let alone = sequence.len() == self.cells.used();
+        let other = if alone && !in_use {
             None
         } else {
             self.vacate(context, Some(from))
         };
-        if let Some(at) = other {
-            return Some((at, self.copy(context, from, at, known)));
+        if let Some(seq) = other {
+            return Some((seq, self.copy(context, from, seq, n_cached)));
         }
-        if taken {
+        if in_use {
             return None;
         }
-        if let Some(saved) = self.saved(context, from) {
-            self.shelf.put(saved);
+        if let Some(copy) = self.copied_out(context, from) {
+            self.parked.put(copy);
         }
-        Some((from, self.cut(context, from, known)))
+        Some((from, self.truncate(context, from, n_cached)))
     }
 
-    /// Fills an empty place with a text from the shelf; returns how many tokens it then holds.
-    fn take_from_shelf(
+    /// Fills an empty sequence with a parked text; returns how many tokens it then holds.
+    fn unpark(
         &mut self,
         context: &mut LlamaContext<'_>,
-        at: usize,
-        text: ParkedPrompt,
-        known: usize,
+        seq: SeqId,
+        prompt: ParkedPrompt,
+        n_cached: usize,
     ) -> usize {
-        while self.cells.free() < text.tokens.len() {
-            if !self.give_up_one(context) {
-                self.shelf.put(text);
+        while self.cells.free() < prompt.tokens.len() {
+            if !self.park_oldest(context) {
+                self.parked.put(prompt);
                 return 0;
             }
         }
-        if !text.restore(context, at as i32) {
+        if !prompt.restore(context, seq) {
             return 0;
         }
-        self.cells.hold(at, &text.tokens);
-        if known < text.tokens.len() && known + 1 < text.prompt {
-            self.shelf.put(text);
+        self.cells.append(seq, &prompt.tokens);
+        if n_cached < prompt.tokens.len() && n_cached + 1 < prompt.n_prompt {
+            self.parked.put(prompt);
         }
-        // Of a window that was there as a whole, no more comes back than what it slides over.
-        let known = self.usable(context, at, known);
-        self.cut(context, at, known)
+        // Of a sliding window that was there as a whole, only what it slides over is restored.
+        let n_cached = self.usable(context, seq, n_cached);
+        self.truncate(context, seq, n_cached)
     }
 
-    /// Looks again whether another place holds more of these tokens than a request's own, and
-    /// copies it; returns how many of them the place now holds.
+    /// Checks again whether another sequence holds more of these tokens than a request's own, and
+    /// copies it; returns how many of them its own then holds.
     pub(crate) fn catch_up(
         &mut self,
         context: &mut LlamaContext<'_>,
-        place: i32,
+        seq: SeqId,
         tokens: &[LlamaToken],
     ) -> usize {
-        let at = place as usize;
-        let own = self.cells.places[at].len();
-        match self.place_with(context, tokens) {
-            Some((source, known)) if known > own => self.copy(context, source, at, known),
+        let own = self.cells.get(seq).len();
+        match self.longest_sequence(context, tokens) {
+            Some((from, n_cached)) if n_cached > own => self.copy(context, from, seq, n_cached),
             _ => own,
         }
     }
 
-    /// Notes that the context has evaluated these tokens as the next ones of a place.
-    pub(crate) fn note(&mut self, place: i32, tokens: &[LlamaToken]) {
-        self.cells.hold(place as usize, tokens);
+    /// Notes that the context has evaluated these tokens as the next ones of a sequence.
+    pub(crate) fn append(&mut self, seq: SeqId, tokens: &[LlamaToken]) {
+        self.cells.append(seq, tokens);
     }
 
-    /// Takes out of the context what was evaluated behind the tokens of a place, but not noted.
-    /// `false` if that cannot be: the place is then empty.
-    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, place: i32) -> bool {
-        self.cells.trim(context, place as usize)
+    /// Removes from the context what was evaluated after the tokens of a sequence, but not
+    /// appended. `false` if it cannot: the sequence is then empty.
+    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+        self.cells.trim(context, seq)
     }
 
-    /// Leaves a place; what it holds is kept.
-    pub(crate) fn leave(&mut self, place: i32) {
-        self.cells.touch(place as usize, false);
+    /// Ends the use of a sequence; what it holds is kept.
+    pub(crate) fn release(&mut self, seq: SeqId) {
+        self.cells.release(seq);
     }
 
-    /// Leaves a place and empties it.
-    pub(crate) fn drop(&mut self, context: &mut LlamaContext<'_>, place: i32) {
-        self.cells.touch(place as usize, false);
-        self.cells.clear(context, place as usize);
+    /// Ends the use of a sequence and empties it.
+    pub(crate) fn discard(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
+        self.cells.release(seq);
+        self.cells.clear(context, seq);
     }
 
-    /// Forgets everything: the cells, their bytes, what is on the shelf, and the checkpoints.
+    /// Forgets everything: the cells, their bytes, what is parked, and the checkpoints.
     pub(crate) fn reset(&mut self, context: &mut LlamaContext<'_>) {
         self.cells.reset(context);
-        self.shelf = HostCache::default();
+        self.parked = HostCache::default();
         self.checkpoints.clear();
     }
 
-    /// Puts the least recently used of what is kept on the shelf. `false` if nothing is.
-    pub(crate) fn give_up_one(&mut self, context: &mut LlamaContext<'_>) -> bool {
-        let kept = (0..self.cells.places.len()).filter(|at| {
-            let place = &self.cells.places[*at];
-            !place.taken && !place.is_empty()
+    /// Parks the least recently used of what is kept. `false` if nothing is.
+    pub(crate) fn park_oldest(&mut self, context: &mut LlamaContext<'_>) -> bool {
+        let kept = self.cells.ids().filter(|seq| {
+            let sequence = self.cells.get(*seq);
+            !sequence.in_use && !sequence.is_empty()
         });
-        let oldest = kept.min_by_key(|at| self.cells.places[*at].touched);
-        if let Some(at) = oldest {
-            self.shelve(context, at);
+        let oldest = kept.min_by_key(|seq| self.cells.get(*seq).last_used);
+        if let Some(seq) = oldest {
+            self.park(context, seq);
         }
         oldest.is_some()
     }
 
-    fn shelve_kept(&mut self, context: &mut LlamaContext<'_>) {
-        while self.give_up_one(context) {}
+    fn park_all(&mut self, context: &mut LlamaContext<'_>) {
+        while self.park_oldest(context) {}
     }
 
-    /// Puts what a place holds on the shelf, and empties it.
-    fn shelve(&mut self, context: &mut LlamaContext<'_>, at: usize) {
-        if HostCache::wants(self.cells.places[at].len())
-            && let Some(saved) = self.saved(context, at)
+    /// Moves what a sequence holds to the host cache.
+    fn park(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
+        if HostCache::wants(self.cells.get(seq).len())
+            && let Some(copy) = self.copied_out(context, seq)
         {
-            self.shelf.put(saved);
+            self.parked.put(copy);
         }
-        self.cells.clear(context, at);
+        self.cells.clear(context, seq);
     }
 
-    fn saved(&self, context: &LlamaContext<'_>, at: usize) -> Option<ParkedPrompt> {
-        let place = &self.cells.places[at];
-        let whole = Cells::whole(context, at as i32) && !self.checkpoints.needed();
-        ParkedPrompt::new(context, at as i32, place.tokens(), place.prompt, whole)
+    fn copied_out(&self, context: &LlamaContext<'_>, seq: SeqId) -> Option<ParkedPrompt> {
+        let sequence = self.cells.get(seq);
+        let can_truncate = Cells::is_complete(context, seq) && !self.checkpoints.needed();
+        let (tokens, n_prompt) = (sequence.tokens(), sequence.n_prompt);
+        ParkedPrompt::new(context, seq, tokens, n_prompt, can_truncate)
     }
 
     /// Where most of these tokens are to be had. The last one of them never counts: it has to be
@@ -322,44 +329,47 @@ impl Cache {
             return None;
         }
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
-        let shelved = self.shelf.find(wanted, &self.checkpoints);
-        let placed = self.place_with(context, tokens);
-        match (placed, shelved) {
-            (Some((at, known)), Some((_, more))) if known >= more => Some(Source::Place(at, known)),
-            (_, Some((at, known))) => Some(Source::HostCache(at, known)),
-            (Some((at, known)), None) => Some(Source::Place(at, known)),
+        let parked = self.parked.find(wanted, &self.checkpoints);
+        let sequence = self.longest_sequence(context, tokens);
+        match (sequence, parked) {
+            (Some((seq, n)), Some((_, more))) if n >= more => Some(Source::Sequence(seq, n)),
+            (_, Some((index, n))) => Some(Source::Parked(index, n)),
+            (Some((seq, n)), None) => Some(Source::Sequence(seq, n)),
             (None, None) => None,
         }
     }
 
-    /// The place that holds most of these tokens but the last, and how many.
-    fn place_with(
+    /// The sequence that holds most of these tokens but the last, and how many.
+    fn longest_sequence(
         &self,
         context: &LlamaContext<'_>,
         tokens: &[LlamaToken],
-    ) -> Option<(usize, usize)> {
+    ) -> Option<(SeqId, usize)> {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
-        let usable = |at: usize| self.usable(context, at, self.cells.places[at].common(wanted));
-        (0..self.cells.places.len())
-            .map(|at| (at, usable(at)))
-            .filter(|(_, known)| *known > 0)
+        let usable = |seq| self.usable(context, seq, self.cells.get(seq).common_prefix(wanted));
+        self.cells
+            .ids()
+            .map(|seq| (seq, usable(seq)))
+            .filter(|(_, n_cached)| *n_cached > 0)
             // Of equals the one that can be taken over, and was used last.
-            .max_by_key(|(at, known)| {
-                let place = &self.cells.places[*at];
-                (*known, !place.taken, place.touched)
+            .max_by_key(|(seq, n_cached)| {
+                let sequence = self.cells.get(*seq);
+                (*n_cached, !sequence.in_use, sequence.last_used)
             })
     }
 
-    /// Makes a place empty: one that is, else the least recently used of the kept ones. `None` if
-    /// all are taken.
-    fn vacate(&mut self, context: &mut LlamaContext<'_>, except: Option<usize>) -> Option<usize> {
-        let at = (0..self.cells.places.len())
-            .filter(|at| Some(*at) != except && !self.cells.places[*at].taken)
-            .min_by_key(|at| {
-                let place = &self.cells.places[*at];
-                (!place.is_empty(), place.touched)
+    /// Empties a sequence: one that is empty already, else the least recently used of those that are
+    /// kept. `None` if all are in use.
+    fn vacate(&mut self, context: &mut LlamaContext<'_>, except: Option<SeqId>) -> Option<SeqId> {
+        let seq = self
+            .cells
+            .ids()
+            .filter(|seq| Some(*seq) != except && !self.cells.get(*seq).in_use)
+            .min_by_key(|seq| {
+                let sequence = self.cells.get(*seq);
+                (!sequence.is_empty(), sequence.last_used)
             })?;
-        self.shelve(context, at);
-        Some(at)
+        self.park(context, seq);
+        Some(seq)
     }
 }

@@ -1,6 +1,6 @@
 //! Saved states: an evaluated text in a file, from which it is read back instead of being
-//! evaluated again. The file is what llama.cpp writes, the tokens with it, and behind that a line
-//! of JSON which says what it fits, and an end of fixed size with a checksum over all.
+//! evaluated again. The file is what llama.cpp writes, including the tokens, then a label: a line of
+//! JSON that says what the state fits, and last a trailer of fixed size with a checksum over all.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -13,8 +13,9 @@ use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
 use miniserde::{Deserialize, Serialize, json};
 
+use crate::kv::cells::SeqId;
 use crate::kv::fingerprint::Fingerprint;
-use crate::kv::prefix_cache::Cache;
+use crate::kv::prefix_cache::PrefixCache;
 use crate::kv::state_dir::{MAGIC, StateDir, cannot, unusable};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::State;
@@ -29,18 +30,18 @@ const VERSION: u32 = 1;
 /// How the file of a sequence begins that llama.cpp wrote (`LLAMA_STATE_SEQ_MAGIC`).
 const LLAMA_MAGIC: [u8; 4] = *b"qsgg";
 
-/// Bytes behind the line of JSON: its length, the checksum, [`MAGIC`].
-const END: usize = 4 + 4 + MAGIC.len();
+/// Bytes of the trailer: the length of the label, the checksum, [`MAGIC`].
+const TRAILER: usize = 4 + 4 + MAGIC.len();
 
-/// Bytes of the line of JSON at the most; it has some 300.
-const LONGEST_LABEL: u32 = 4096;
+/// The most bytes that a label is read with; it has some 300.
+const MAX_LABEL: u32 = 4096;
 
-/// Bytes a second that a slow disk takes, and how long all else takes: to announce how long a
-/// state may take.
-const DISK: u64 = 100_000_000;
-const BESIDES: Duration = Duration::from_millis(100);
+/// Bytes per second of a slow disk, and what everything else takes: to announce how long a state may
+/// take.
+const DISK_SPEED: u64 = 100_000_000;
+const OVERHEAD: Duration = Duration::from_millis(100);
 
-/// What a state has to be read back with, and what it is of.
+/// What a state is of, and the options that it has to be read back with.
 #[derive(Serialize, Deserialize, Clone, PartialEq)]
 struct Label {
     version: u32,
@@ -49,7 +50,7 @@ struct Label {
     context_size: u32,
     cache_type_k: settings::KvType,
     cache_type_v: settings::KvType,
-    /// llama.cpp lays the values out otherwise without it.
+    /// llama.cpp lays the values out differently without it.
     flash_attn: FlashAttention,
     tokens: u32,
     /// How many of the tokens were a prompt.
@@ -59,24 +60,24 @@ struct Label {
 }
 
 /// The saved states of a model.
-pub(crate) struct States {
+pub(crate) struct SavedStates {
     directory: StateDir,
-    /// That of a state of no tokens.
+    /// That of a state without tokens.
     label: Label,
 }
 
-/// A state that was found, with the file that it is in.
-pub(crate) struct Saved {
+/// A state that was found, with its open file.
+pub(crate) struct OpenState {
     name: String,
     file: File,
     size: u64,
 }
 
-impl States {
-    /// Those of the model that was loaded so; `None` where there is no directory for them.
+impl SavedStates {
+    /// Those of the model that was loaded so; `None` without a directory for them.
     ///
     /// # Errors
-    /// A model file that cannot be read any more.
+    /// A model file that can no longer be read.
     pub(crate) fn new(load: &ModelParams, context_size: u32) -> Result<Option<Self>, String> {
         let Some(path) = &load.state_dir else {
             return Ok(None);
@@ -99,12 +100,12 @@ impl States {
         }))
     }
 
-    /// How long it may take to save what a place holds.
-    pub(crate) fn time_to_save(&self, context: &LlamaContext<'_>, place: i32) -> Duration {
-        time_for(size_of(context, place))
+    /// How long it may take to save what a sequence holds.
+    pub(crate) fn time_to_save(&self, context: &LlamaContext<'_>, seq: SeqId) -> Duration {
+        time_for(size_of(context, seq))
     }
 
-    /// Saves what a place holds: these tokens, the first `prompt` of which were a prompt.
+    /// Saves what a sequence holds: these tokens, the first `prompt` of which were a prompt.
     ///
     /// # Errors
     /// `denied` for more than the directory may take, `internal` for what the system says.
@@ -112,24 +113,24 @@ impl States {
         &self,
         name: &str,
         context: &LlamaContext<'_>,
-        place: i32,
+        seq: SeqId,
         tokens: &[LlamaToken],
         prompt: usize,
     ) -> Result<State, Failure> {
         let text = size_of_val(tokens) as u64;
-        self.directory.allows(size_of(context, place) + text)?;
+        self.directory.allows(size_of(context, seq) + text)?;
         let label = Label {
             tokens: tokens.len() as u32,
             prompt: prompt as u32,
             ..self.label.clone()
         };
         let failed = |error: io::Error| cannot("save", name, &error.to_string());
-        let mut draft = self.directory.draft(name).map_err(failed)?;
-        let bytes = write(&mut draft.file, context, place, tokens, label)
+        let mut file = self.directory.create(name).map_err(failed)?;
+        let bytes = write(&mut file.file, context, seq, tokens, label)
             .map_err(|reason| cannot("save", name, &reason))?;
         self.directory.allows(bytes)?;
-        draft.file.sync_all().map_err(failed)?;
-        self.directory.keep(draft, name, bytes).map_err(failed)?;
+        file.file.sync_all().map_err(failed)?;
+        self.directory.keep(file, name, bytes).map_err(failed)?;
         let tokens = tokens.len() as u32;
         Ok(State { tokens, bytes })
     }
@@ -138,46 +139,47 @@ impl States {
     ///
     /// # Errors
     /// `not_found` and others of a file that cannot be opened.
-    pub(crate) fn open(&self, name: &str) -> Result<Saved, Failure> {
+    pub(crate) fn open(&self, name: &str) -> Result<OpenState, Failure> {
         let file = self.directory.open(name)?;
         let metadata = file.metadata();
         let metadata = metadata.map_err(|error| cannot("read", name, &error.to_string()))?;
-        Ok(Saved {
+        Ok(OpenState {
             name: name.to_string(),
             file,
             size: metadata.len(),
         })
     }
 
-    /// Reads a state into the context. Nothing there changes before the whole file was found to
-    /// be right; what was kept there then makes room for it.
+    /// Reads a state into the context. Nothing changes there before the whole file has been checked;
+    /// then what was kept there is parked.
     ///
     /// # Errors
-    /// `bad_request` for a file that is damaged or no state, `unsupported` for one of another
+    /// `bad_request` for a file that is damaged or not a state, `unsupported` for one of another
     /// model or other options, `internal` if llama.cpp does not take it.
     pub(crate) fn restore(
         &self,
-        saved: Saved,
+        saved: OpenState,
         context: &mut LlamaContext<'_>,
-        cache: &mut Cache,
+        cache: &mut PrefixCache,
     ) -> Result<State, Failure> {
         let name = &saved.name;
         let label = saved.check()?;
-        if let Some(what) = label.other_than(&self.label) {
+        if let Some(what) = label.difference(&self.label) {
             let message = format!("The saved state '{name}' is of {what}");
             return Err(Failure::new(Code::Unsupported, message));
         }
-        let count = label.tokens as usize;
-        let no_room = || cannot("restore", name, "the context has no room for it");
-        let place = cache.make_place(context, count).ok_or_else(no_room)?;
+        let n_tokens = label.tokens as usize;
+        let no_space = || cannot("restore", name, "the context has no room for it");
+        let seq = cache.vacate_for(context, n_tokens).ok_or_else(no_space)?;
         let path = path_of(&saved.file);
-        let (read, words) =
-            sys::watched_call::capture_errors(|| context.state_seq_load_file(&path, place, count));
+        let (read, log) = sys::watched_call::capture_errors(|| {
+            context.state_seq_load_file(&path, seq.raw(), n_tokens)
+        });
         let Ok((tokens, _)) = read else {
-            let _ = context.clear_kv_cache_seq(Some(place as u32), None, None);
-            return Err(cannot("restore", name, &reason(&words)));
+            let _ = context.clear_kv_cache_seq(Some(seq.raw() as u32), None, None);
+            return Err(cannot("restore", name, &reason(&log)));
         };
-        cache.fill(place, &tokens, label.prompt as usize);
+        cache.fill(seq, &tokens, label.prompt as usize);
         Ok(State {
             tokens: label.tokens,
             bytes: saved.size,
@@ -185,22 +187,24 @@ impl States {
     }
 }
 
-impl Saved {
+impl OpenState {
     /// How long it may take to restore it.
     pub(crate) fn time_to_restore(&self) -> Duration {
         time_for(self.size)
     }
 
-    /// Looks whether the file is whole, and says what its state is of.
+    /// Checks that the file is whole, and returns its label.
     fn check(&self) -> Result<Label, Failure> {
         let damaged = |what: &str| unusable(&self.name, &format!("it is damaged: {what}"));
         let failed = |error: io::Error| cannot("read", &self.name, &error.to_string());
-        let mut end = [0; END];
-        let end_at = self.size.checked_sub(END as u64);
-        if let Some(at) = end_at {
-            self.file.read_exact_at(&mut end, at).map_err(failed)?;
+        let mut trailer = [0; TRAILER];
+        let trailer_at = self.size.checked_sub(TRAILER as u64);
+        if let Some(offset) = trailer_at {
+            self.file
+                .read_exact_at(&mut trailer, offset)
+                .map_err(failed)?;
         }
-        if !end.ends_with(&MAGIC) {
+        if !trailer.ends_with(&MAGIC) {
             let mut start = [0; LLAMA_MAGIC.len()];
             let begins = self.file.read_exact_at(&mut start, 0).is_ok() && start == LLAMA_MAGIC;
             return Err(match begins {
@@ -208,24 +212,27 @@ impl Saved {
                 false => unusable(&self.name, "it is no state that a bridge has saved"),
             });
         }
-        let number =
-            |at: usize| u32::from_le_bytes([end[at], end[at + 1], end[at + 2], end[at + 3]]);
+        let number = |i: usize| {
+            u32::from_le_bytes([trailer[i], trailer[i + 1], trailer[i + 2], trailer[i + 3]])
+        };
         // All but the checksum itself and what follows it.
-        let summed = self.size - (END - 4) as u64;
+        let summed = self.size - (TRAILER - 4) as u64;
         if checksum(&self.file, summed).map_err(failed)? != number(4) {
             return Err(damaged("its checksum is wrong"));
         }
         let length = number(0);
-        let at = end_at.and_then(|at| at.checked_sub(u64::from(length)));
-        let Some(at) = at.filter(|_| length <= LONGEST_LABEL) else {
+        let label_at = trailer_at.and_then(|offset| offset.checked_sub(u64::from(length)));
+        let Some(label_at) = label_at.filter(|_| length <= MAX_LABEL) else {
             return Err(damaged("the length of its label is wrong"));
         };
         let mut label = vec![0; length as usize];
-        self.file.read_exact_at(&mut label, at).map_err(failed)?;
+        self.file
+            .read_exact_at(&mut label, label_at)
+            .map_err(failed)?;
         let label = std::str::from_utf8(&label).ok();
         let label = label.and_then(|label| json::from_str::<Label>(label).ok());
         let label = label.ok_or_else(|| unusable(&self.name, "another version wrote it"))?;
-        if label.bytes != at {
+        if label.bytes != label_at {
             return Err(damaged("its parts do not fit together"));
         }
         Ok(label)
@@ -233,8 +240,8 @@ impl Saved {
 }
 
 impl Label {
-    /// What it is of that this one is not, for a message.
-    fn other_than(&self, own: &Self) -> Option<String> {
+    /// What sets it apart from this one, for a message.
+    fn difference(&self, own: &Self) -> Option<String> {
         let of_model = (self.model_bytes, self.model_hash);
         let spelled = |cache: settings::KvType| format!("{cache:?}").to_lowercase();
         match () {
@@ -269,7 +276,7 @@ impl Label {
     }
 }
 
-/// The failure of one who asks for states where there is no directory for them.
+/// The failure of SAVE and RESTORE without a directory for states.
 pub(crate) fn no_directory() -> Failure {
     let message = "The bridge was started without --state-dir and keeps no states";
     Failure::new(Code::Denied, message)
@@ -279,27 +286,27 @@ pub(crate) fn no_directory() -> Failure {
 fn write(
     file: &mut File,
     context: &LlamaContext<'_>,
-    place: i32,
+    seq: SeqId,
     tokens: &[LlamaToken],
     label: Label,
 ) -> Result<u64, String> {
     let path = path_of(file);
-    let (written, words) =
-        sys::watched_call::capture_errors(|| context.state_seq_save_file(&path, place, tokens));
-    let bytes = written.map_err(|_| reason(&words))? as u64;
+    let (written, log) =
+        sys::watched_call::capture_errors(|| context.state_seq_save_file(&path, seq.raw(), tokens));
+    let bytes = written.map_err(|_| reason(&log))? as u64;
     let text = |error: io::Error| error.to_string();
-    // llama.cpp does not look whether the last bytes could be written.
+    // llama.cpp does not check whether the last bytes could be written.
     let there = file.metadata().map_err(text)?.len();
     if there != bytes {
         return Err(format!("only {there} of {bytes} bytes could be written"));
     }
     let label = json::to_string(&Label { bytes, ..label });
     file.seek(SeekFrom::Start(bytes)).map_err(text)?;
-    let mut end = label.into_bytes();
-    let length = end.len() as u32;
-    end.extend(length.to_le_bytes());
-    file.write_all(&end).map_err(text)?;
-    let summed = bytes + end.len() as u64;
+    let mut label = label.into_bytes();
+    let length = label.len() as u32;
+    label.extend(length.to_le_bytes());
+    file.write_all(&label).map_err(text)?;
+    let summed = bytes + label.len() as u64;
     let sum = checksum(file, summed).map_err(text)?;
     let last = [&sum.to_le_bytes()[..], &MAGIC].concat();
     file.write_all(&last).map_err(text)?;
@@ -321,8 +328,7 @@ fn checksum(file: &File, mut left: u64) -> io::Result<u32> {
     Ok(sum.finalize())
 }
 
-/// A path by which llama.cpp can open a file that is open here: the very file, whatever has become
-/// of its name.
+/// A path by which llama.cpp can open a file that is open here, whatever has become of its name.
 fn path_of(file: &File) -> String {
     let number = file.as_raw_fd();
     if cfg!(target_os = "linux") {
@@ -332,18 +338,18 @@ fn path_of(file: &File) -> String {
     }
 }
 
-/// Bytes of what a place holds.
-fn size_of(context: &LlamaContext<'_>, place: i32) -> u64 {
-    context.state_seq_get_size_ext(place, LlamaStateSeqFlags::empty()) as u64
+/// Bytes of the state of a sequence.
+fn size_of(context: &LlamaContext<'_>, seq: SeqId) -> u64 {
+    context.state_seq_get_size_ext(seq.raw(), LlamaStateSeqFlags::empty()) as u64
 }
 
 fn time_for(bytes: u64) -> Duration {
-    BESIDES + Duration::from_millis(bytes * 1000 / DISK)
+    OVERHEAD + Duration::from_millis(bytes * 1000 / DISK_SPEED)
 }
 
-/// Why llama.cpp did not do it, by the first error that it wrote.
-fn reason(words: &str) -> String {
-    let mut lines = words.lines();
+/// Why llama.cpp failed, by the first error that it logged.
+fn reason(log: &str) -> String {
+    let mut lines = log.lines();
     let error = lines.find_map(|line| line.strip_prefix(ERROR_MARK));
     let error = error.unwrap_or("llama.cpp does not do it and does not say why");
     error.to_string()

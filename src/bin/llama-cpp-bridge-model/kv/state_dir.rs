@@ -1,5 +1,5 @@
-//! The directory of saved states: how their files are called, and how they come, are found and go.
-//! A name is `NAME.state`; while it is written, `NAME.PID.saving`.
+//! The directory of saved states: how their files are named, created, found and removed. A state is
+//! `NAME.state`; while it is written, `NAME.PID.saving`.
 
 use std::fs::{self, DirEntry, File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -10,28 +10,28 @@ use std::time::{Duration, SystemTime};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::sys::files::special_kind;
 
-/// How a file of ours ends, so that nothing else is ever taken for one and removed.
+/// The end of every file of ours, so that nothing else is ever mistaken for one and removed.
 pub(crate) const MAGIC: [u8; 8] = *b"llcbrst1";
 
-/// Stands behind the name of a state.
+/// The suffix of a state.
 const STATE: &str = ".state";
 
-/// Stands behind that of one that is being written.
+/// The suffix of one that is being written.
 const SAVING: &str = ".saving";
 
-/// A file that is being written and was not for so long is what a process that died left behind.
-const LEFT_BEHIND: Duration = Duration::from_secs(3600);
+/// A file that should be being written but was not for this long was left behind by a process that
+/// died.
+const ABANDONED: Duration = Duration::from_secs(3600);
 
-/// The directory, and what it may take.
+/// The directory, and how large it may become.
 pub(crate) struct StateDir {
     path: PathBuf,
     /// Bytes of all states together.
     limit: u64,
 }
 
-/// A state that is being written. Its file is removed with this unless it was
-/// [kept](StateDir::keep).
-pub(crate) struct Draft {
+/// A state that is being written. The file is removed on drop unless it was [kept](StateDir::keep).
+pub(crate) struct TempFile {
     /// `None` once it is kept.
     path: Option<PathBuf>,
     /// Readable and writable.
@@ -39,17 +39,17 @@ pub(crate) struct Draft {
 }
 
 impl StateDir {
-    /// This directory, for so many bytes.
+    /// This directory, for at most `limit` bytes.
     pub(crate) fn new(path: &str, limit: u64) -> Self {
         let path = PathBuf::from(path);
         Self { path, limit }
     }
 
-    /// Opens a state to be read.
+    /// Opens a state for reading.
     ///
     /// # Errors
-    /// `not_found` if there is none of this name, `bad_request` for something that is no regular
-    /// file, `internal` for what the system says otherwise.
+    /// `not_found` if there is none of this name, `bad_request` for something that is not a regular
+    /// file, `internal` for other errors of the system.
     pub(crate) fn open(&self, name: &str) -> Result<File, Failure> {
         let opened = open(&self.file(name)).and_then(|file| {
             let kind = file.metadata()?.file_type();
@@ -69,10 +69,10 @@ impl StateDir {
         }
     }
 
-    /// Whether a state of so many bytes may be kept.
+    /// Whether a state of this size may be kept.
     ///
     /// # Errors
-    /// `denied` if it alone takes more than all may.
+    /// `denied` if it alone exceeds the limit.
     pub(crate) fn allows(&self, bytes: u64) -> Result<(), Failure> {
         if bytes <= self.limit {
             return Ok(());
@@ -84,11 +84,11 @@ impl StateDir {
         Err(Failure::new(Code::Denied, message))
     }
 
-    /// Makes the file of a state that is to be written.
+    /// Creates the file of a state that is to be written.
     ///
     /// # Errors
     /// Those of open(2).
-    pub(crate) fn draft(&self, name: &str) -> io::Result<Draft> {
+    pub(crate) fn create(&self, name: &str) -> io::Result<TempFile> {
         let path = format!("{name}.{}{SAVING}", std::process::id());
         let path = self.path.join(path);
         let create = || {
@@ -101,7 +101,7 @@ impl StateDir {
                 .open(&path)
         };
         let file = match create() {
-            // Of a process before us that had our number.
+            // Of an earlier process with our PID.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 fs::remove_file(&path)?;
                 create()?
@@ -109,27 +109,27 @@ impl StateDir {
             created => created?,
         };
         let path = Some(path);
-        Ok(Draft { path, file })
+        Ok(TempFile { path, file })
     }
 
-    /// Keeps a state that is written and synced, of so many bytes, under its name; the oldest
-    /// ones make room.
+    /// Keeps a state that is written and synced under its name; `bytes` is its size. The oldest ones
+    /// are removed if the limit is exceeded.
     ///
     /// # Errors
     /// Those of rename(2) and of the sync of the directory.
-    pub(crate) fn keep(&self, mut draft: Draft, name: &str, bytes: u64) -> io::Result<()> {
-        if let Some(path) = &draft.path {
+    pub(crate) fn keep(&self, mut temp: TempFile, name: &str, bytes: u64) -> io::Result<()> {
+        if let Some(path) = &temp.path {
             fs::rename(path, self.file(name))?;
         }
-        draft.path = None;
-        // Not before: nothing is to go for a state that does not come.
-        self.make_room(name, bytes);
+        temp.path = None;
+        // Not before: no state is to be removed for one that is not kept.
+        self.evict(name, bytes);
         File::open(&self.path)?.sync_all()
     }
 
-    /// Removes the oldest states until the new one of this name, of so many bytes, is within the
-    /// limit.
-    fn make_room(&self, name: &str, bytes: u64) {
+    /// Removes the oldest states until all are within the limit together with the new one of this
+    /// name.
+    fn evict(&self, name: &str, bytes: u64) {
         let own = self.file(name);
         let mut others: Vec<(SystemTime, PathBuf, u64)> = self
             .entries(STATE)
@@ -152,23 +152,23 @@ impl StateDir {
         self.clean();
     }
 
-    /// Removes what processes left behind that died while they wrote.
+    /// Removes what processes that died while writing left behind.
     fn clean(&self) {
         for entry in self.entries(SAVING) {
             let age = entry.metadata().and_then(|metadata| metadata.modified());
             let age = age.ok().and_then(|time| time.elapsed().ok());
-            if age.is_some_and(|age| age > LEFT_BEHIND) {
+            if age.is_some_and(|age| age > ABANDONED) {
                 let _ = fs::remove_file(entry.path());
             }
         }
     }
 
-    /// The entries whose names end so. A directory that cannot be read has none.
-    fn entries(&self, ending: &str) -> impl Iterator<Item = DirEntry> {
+    /// The entries with this suffix. A directory that cannot be read has none.
+    fn entries(&self, suffix: &str) -> impl Iterator<Item = DirEntry> {
         let entries = fs::read_dir(&self.path).into_iter().flatten().flatten();
         entries.filter(move |entry| {
             let name = entry.file_name();
-            name.to_str().is_some_and(|name| name.ends_with(ending))
+            name.to_str().is_some_and(|name| name.ends_with(suffix))
         })
     }
 
@@ -177,7 +177,7 @@ impl StateDir {
     }
 }
 
-impl Drop for Draft {
+impl Drop for TempFile {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path);
@@ -185,7 +185,7 @@ impl Drop for Draft {
     }
 }
 
-/// Opens a file to be read: neither a link, nor one that would be waited for.
+/// Opens a file for reading; does not follow a symbolic link, nor wait for a FIFO.
 fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new()
         .read(true)
@@ -193,7 +193,7 @@ fn open(path: &Path) -> io::Result<File> {
         .open(path)
 }
 
-/// Whether a file ends as states do.
+/// Whether a file ends like a state.
 fn is_ours(path: &Path) -> bool {
     let read = || -> io::Result<bool> {
         let mut file = open(path)?;
@@ -206,12 +206,12 @@ fn is_ours(path: &Path) -> bool {
     read().unwrap_or(false)
 }
 
-/// A file that holds no state that can be used.
+/// The failure of a file that does not hold a usable state.
 pub(crate) fn unusable(name: &str, reason: &str) -> Failure {
     Failure::bad_request(format!("The saved state '{name}' cannot be used: {reason}"))
 }
 
-/// What the system, or llama.cpp, does not do.
+/// The failure of the system or of llama.cpp.
 pub(crate) fn cannot(what: &str, name: &str, reason: &str) -> Failure {
     let message = format!("Cannot {what} the state '{name}': {reason}");
     Failure::new(Code::Internal, message)

@@ -28,7 +28,7 @@ const LEAST_TEMPERATURE: f32 = 1e-30;
 const AT_FIRST: usize = 128;
 
 /// Chooses tokens for one request.
-pub(crate) struct Chooser {
+pub(crate) struct Sampler {
     chain: LlamaSampler,
     /// How many of the likeliest tokens that are not banned decide.
     top: usize,
@@ -45,7 +45,7 @@ pub(crate) struct Chooser {
     begun: Vec<u8>,
 }
 
-impl Chooser {
+impl Sampler {
     /// Sets up the sampling of a request. As in llama-server, the penalties know the prompt.
     ///
     /// # Errors

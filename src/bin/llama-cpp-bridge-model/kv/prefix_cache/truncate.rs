@@ -1,88 +1,96 @@
-//! How a text that was evaluated is cut back to its beginning: just so, where the context holds it
-//! from its first token on, and else to a checkpoint.
+//! How a text that was evaluated is truncated: at any token, where the context holds it from its
+//! first token on, and else at a checkpoint.
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
-use super::Cache;
-use crate::kv::cells::Cells;
+use super::PrefixCache;
+use crate::kv::cells::{Cells, SeqId};
 use crate::kv::checkpoints;
 
-impl Cache {
-    /// Cuts a place back to its first tokens. Returns how many it has then: 0 if it cannot be cut
-    /// there.
-    pub(crate) fn cut(&mut self, context: &mut LlamaContext<'_>, at: usize, count: usize) -> usize {
-        let place = &self.cells.places[at];
-        let possible = self.can_cut(context, at, count)
-            || self
-                .checkpoints
-                .restore(context, at as i32, &place.tokens()[..count]);
-        if !possible {
-            self.cells.clear(context, at);
-            return 0;
-        }
-        self.cells.cut(context, at, count)
-    }
-
-    /// Makes the first tokens of a place those of another one as well. Returns how many that has
-    /// then: 0 if the place cannot be cut there.
-    pub(crate) fn copy(
+impl PrefixCache {
+    /// Truncates a sequence to its first `n_tokens`. Returns how many it has then: 0 if it cannot be
+    /// truncated there.
+    pub(super) fn truncate(
         &mut self,
         context: &mut LlamaContext<'_>,
-        from: usize,
-        to: usize,
-        count: usize,
+        seq: SeqId,
+        n_tokens: usize,
     ) -> usize {
-        let can_cut = self.can_cut(context, from, count);
-        self.cells.copy(context, from, to, count);
-        let place = &self.cells.places[to];
-        let possible = match can_cut {
-            true if self.checkpoints.needed() => checkpoints::separate(context, to as i32),
+        let possible = self.can_truncate(context, seq, n_tokens) || {
+            let tokens = self.cells.get(seq).tokens();
+            self.checkpoints.restore(context, seq, &tokens[..n_tokens])
+        };
+        if !possible {
+            self.cells.clear(context, seq);
+            return 0;
+        }
+        self.cells.truncate(context, seq, n_tokens)
+    }
+
+    /// Makes the first `n_tokens` of a sequence those of another one as well. Returns how many the
+    /// other one has then: 0 if the sequence cannot be truncated there.
+    pub(super) fn copy(
+        &mut self,
+        context: &mut LlamaContext<'_>,
+        from: SeqId,
+        to: SeqId,
+        n_tokens: usize,
+    ) -> usize {
+        let can_truncate = self.can_truncate(context, from, n_tokens);
+        self.cells.copy(context, from, to, n_tokens);
+        let possible = match can_truncate {
+            true if self.checkpoints.needed() => checkpoints::separate(context, to),
             true => true,
-            false => self
-                .checkpoints
-                .restore(context, to as i32, &place.tokens()),
+            false => {
+                let tokens = self.cells.get(to).tokens();
+                self.checkpoints.restore(context, to, &tokens)
+            }
         };
         if !possible {
             self.cells.clear(context, to);
         }
-        self.cells.places[to].len()
+        self.cells.get(to).len()
     }
 
-    /// How many of so many first tokens of a place can be had from it.
-    pub(crate) fn usable(&self, context: &LlamaContext<'_>, at: usize, same: usize) -> usize {
-        if self.can_cut(context, at, same) {
-            return same;
+    /// How many of its first `common` tokens can be had from a sequence.
+    pub(super) fn usable(&self, context: &LlamaContext<'_>, seq: SeqId, common: usize) -> usize {
+        if self.can_truncate(context, seq, common) {
+            return common;
         }
-        let place = &self.cells.places[at];
-        self.checkpoints.longest(&place.tokens()[..same])
+        self.checkpoints
+            .longest(&self.cells.get(seq).tokens()[..common])
     }
 
-    /// Whether the first tokens of a place can be had from it without a checkpoint.
-    fn can_cut(&self, context: &LlamaContext<'_>, at: usize, count: usize) -> bool {
-        count == self.cells.places[at].len() || Cells::whole(context, at as i32)
+    /// Whether a sequence can be truncated there without a checkpoint.
+    fn can_truncate(&self, context: &LlamaContext<'_>, seq: SeqId, n_tokens: usize) -> bool {
+        n_tokens == self.cells.get(seq).len() || Cells::is_complete(context, seq)
     }
 
-    /// How many of these tokens but the last another text begins with.
-    pub(crate) fn parting(&self, tokens: &[LlamaToken]) -> usize {
+    /// The longest prefix of these tokens but the last that another text has as well.
+    pub(super) fn divergence(&self, tokens: &[LlamaToken]) -> usize {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
-        let placed = self.cells.places.iter().map(|place| place.common(wanted));
-        placed.max().unwrap_or(0).max(self.shelf.common(wanted))
+        let ids = self.cells.ids();
+        let common = ids.map(|seq| self.cells.get(seq).common_prefix(wanted));
+        common
+            .max()
+            .unwrap_or(0)
+            .max(self.parked.common_prefix(wanted))
     }
 
-    /// Takes a checkpoint of what a place holds.
-    pub(crate) fn mark(&mut self, context: &LlamaContext<'_>, place: i32) {
-        let tokens = self.cells.places[place as usize].tokens();
-        self.checkpoints.take(context, place, tokens);
+    /// Takes a checkpoint of what a sequence holds.
+    pub(crate) fn checkpoint(&mut self, context: &LlamaContext<'_>, seq: SeqId) {
+        let tokens = self.cells.get(seq).tokens();
+        self.checkpoints.take(context, seq, tokens);
     }
 
-    /// Whether it needs checkpoints to be cut.
+    /// Whether it needs checkpoints to be truncated.
     pub(crate) fn needs_checkpoints(&self) -> bool {
         self.checkpoints.needed()
     }
 
-    /// Whether a text gets another checkpoint, so many tokens after the last one.
-    pub(crate) fn is_mark_due(&self, since: usize) -> bool {
+    /// Whether another checkpoint of a text is due, `since` tokens after the last one.
+    pub(crate) fn checkpoint_due(&self, since: usize) -> bool {
         self.checkpoints.due(since)
     }
 }

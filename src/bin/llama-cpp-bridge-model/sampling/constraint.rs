@@ -1,4 +1,4 @@
-//! A grammar at work: llama.cpp follows it, and is watched while it does.
+//! A grammar that the tokens of an answer must follow: llama.cpp applies it, under limits of time.
 
 use std::time::Duration;
 
@@ -15,19 +15,19 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::sys;
 use llama_cpp_bridge::sys::log::{ERROR_MARK, OTHER_MARK};
 
-/// The rule of a grammar that it starts with.
+/// The start rule of a grammar.
 const ROOT: &str = "root";
 
-/// Processor time that llama.cpp may take to hold a grammar against one token or all of the
-/// vocabulary. Ordinary grammars take some milliseconds; with one that is ambiguous, each token can
-/// double the time, so that there is no use in waiting for longer.
+/// Processor time that llama.cpp may take to check one token or the whole vocabulary against a
+/// grammar. Ordinary grammars take a few milliseconds; with an ambiguous one, each token can double
+/// the time, so that it is no use waiting longer.
 const STEP_LIMIT: Duration = Duration::from_secs(1);
 
-/// How long one call may take before the process is ended: nothing else interrupts llama.cpp. A
-/// token of many letters can double the work within one call.
-const OVERDUE: Duration = Duration::from_secs(10);
+/// How long one call may take before the process aborts: nothing else interrupts llama.cpp. A token
+/// of many characters can double the work within one call.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
 
-/// Stands before what llama.cpp says of a grammar, for its own developers.
+/// The prefix of llama.cpp's errors about a grammar, which is of no use to a user.
 const PARSER_PREFIX: &str = "parse: error parsing grammar: ";
 
 /// What every token of an answer must follow.
@@ -35,7 +35,7 @@ pub(crate) struct Constraint {
     /// The field of the request that it comes from.
     field: &'static str,
     sampler: LlamaSampler,
-    /// Whether it may name tokens, and not only say which characters they have.
+    /// Whether it may name tokens, and not only characters.
     names_tokens: bool,
 }
 
@@ -54,47 +54,48 @@ impl Constraint {
         };
         grammar_check::check(grammar, ROOT).map_err(|reason| unusable(&reason))?;
         let compile = || LlamaSampler::grammar(model, grammar, ROOT);
-        let (compiled, words) =
-            sys::watched_call::capture_errors(|| sys::watched_call::abort_after(OVERDUE, compile));
+        let (compiled, log) = sys::watched_call::capture_errors(|| {
+            sys::watched_call::abort_after(CALL_LIMIT, compile)
+        });
         match compiled {
             Ok(sampler) => Ok(Self {
                 field,
                 sampler,
                 names_tokens: grammar.contains('<'),
             }),
-            Err(GrammarError::NullGrammar) => Err(unusable(&reason(&words))),
+            Err(GrammarError::NullGrammar) => Err(unusable(&reason(&log))),
             Err(other) => Err(unusable(&other.to_string())),
         }
     }
 
-    /// Whether this can be the next token.
+    /// Whether this token can be next.
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
     pub(crate) fn allows(&mut self, token: LlamaToken) -> Result<bool, Failure> {
         let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
-        self.restrict(&mut one)?;
+        self.mask(&mut one)?;
         Ok(one.data[0].logit() != f32::NEG_INFINITY)
     }
 
-    /// The tokens of which some can be next: by the character that they begin with, which is
-    /// asked for once and not for each of them. None of a group can be behind a part of a
-    /// character, which no ASCII character continues.
+    /// The tokens of which some can be next, by the character that they begin with: each character
+    /// is checked once, and not for each of its tokens. After a part of a character none of a group
+    /// can be next, as no ASCII character continues it.
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(crate) fn within<'l>(
+    pub(crate) fn candidates<'l>(
         &mut self,
         initials: &'l Initials,
-        behind_part: bool,
+        after_part: bool,
     ) -> Result<impl Iterator<Item = &'l LlamaToken> + use<'l>, Failure> {
         let alone = initials.groups.iter().filter_map(|group| group.alone);
         let ask = |token| LlamaTokenData::new(token, 0.0, 0.0);
         let mut asked = LlamaTokenDataArray::new(alone.map(ask).collect(), false);
-        if behind_part {
+        if after_part {
             asked.data.clear();
         } else if !self.names_tokens {
-            self.restrict(&mut asked)?;
+            self.mask(&mut asked)?;
             asked.data.retain(|d| d.logit() != f32::NEG_INFINITY);
         }
         let can_begin =
@@ -105,21 +106,21 @@ impl Constraint {
             .chain(&initials.others))
     }
 
-    /// Takes their chance from the tokens that cannot be the next.
+    /// Sets the logits of the tokens that cannot be next to negative infinity.
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(crate) fn restrict(&mut self, tokens: &mut LlamaTokenDataArray) -> Result<(), Failure> {
-        self.watched(|sampler| sampler.apply(tokens))
+    pub(crate) fn mask(&mut self, tokens: &mut LlamaTokenDataArray) -> Result<(), Failure> {
+        self.limited(|sampler| sampler.apply(tokens))
     }
 
-    /// Goes on behind this token, which must be one that can be the next.
+    /// Goes on after this token, which must be one that can be next.
     ///
     /// # Errors
-    /// `bad_request` where that takes too long, `internal` if llama.cpp fails, which it does without
-    /// memory.
+    /// `bad_request` where that takes too long, `internal` if llama.cpp fails, which it does when it
+    /// runs out of memory.
     pub(crate) fn accept(&mut self, token: LlamaToken) -> Result<(), Failure> {
-        let accepted = self.watched(|sampler| sampler.try_accept(token))?;
+        let accepted = self.limited(|sampler| sampler.try_accept(token))?;
         accepted.map_err(|_| {
             let message = format!(
                 "llama.cpp cannot follow the field '{}' any further",
@@ -129,9 +130,9 @@ impl Constraint {
         })
     }
 
-    fn watched<T>(&mut self, work: impl FnOnce(&mut LlamaSampler) -> T) -> Result<T, Failure> {
+    fn limited<T>(&mut self, work: impl FnOnce(&mut LlamaSampler) -> T) -> Result<T, Failure> {
         let start = sys::time::processor_time();
-        let result = sys::watched_call::abort_after(OVERDUE, || work(&mut self.sampler));
+        let result = sys::watched_call::abort_after(CALL_LIMIT, || work(&mut self.sampler));
         if sys::time::processor_time() - start <= STEP_LIMIT {
             return Ok(result);
         }
@@ -144,10 +145,10 @@ impl Constraint {
     }
 }
 
-/// Why llama.cpp took no grammar, by what it wrote: the first line, as those that follow are ever
-/// more general, or the rest of the grammar.
-fn reason(words: &str) -> String {
-    let line = words.lines().find(|line| !line.trim().is_empty());
+/// Why llama.cpp rejected a grammar: the first line that it logged, as the next ones are more
+/// general, or the rest of the grammar.
+fn reason(log: &str) -> String {
+    let line = log.lines().find(|line| !line.trim().is_empty());
     let Some(line) = line else {
         return "llama.cpp does not take it and does not say why".to_string();
     };

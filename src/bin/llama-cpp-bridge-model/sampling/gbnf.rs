@@ -1,77 +1,77 @@
-//! Reads a grammar in llama.cpp's GBNF, as llama.cpp does but without working out repetitions.
+//! Parses a grammar in llama.cpp's GBNF, as llama.cpp does, but without expanding repetitions.
 
 use std::collections::HashMap;
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// Parentheses inside each other. llama.cpp calls itself for each; 200,000 overflow its stack.
+/// How deep parentheses may be nested: llama.cpp recurses for each.
 const NESTING_LIMIT: usize = 100;
 
-/// Repetitions of one item. llama.cpp takes a larger upper limit for none at all.
+/// The most repetitions of one item. llama.cpp ignores a larger upper limit.
 const REPETITION_LIMIT: u64 = 2000;
 
 /// A rule, or the part of one in parentheses.
 pub(crate) struct Rule {
     /// Its name, or that of the rule that the parentheses are in.
     pub(crate) name: String,
-    /// What it can be, each a sequence; `None` where it is only referred to.
+    /// Its alternatives, each a sequence of items; `None` while it is only referred to.
     pub(crate) choices: Option<Vec<Vec<Item>>>,
 }
 
-/// A part of a sequence, and how often it comes.
+/// A part of a sequence, and how often it may occur.
 pub(crate) struct Item {
     pub(crate) what: What,
-    pub(crate) least: u64,
+    pub(crate) min: u64,
     /// `None` is any number of times.
-    pub(crate) most: Option<u64>,
+    pub(crate) max: Option<u64>,
 }
 
 /// What an item is.
 #[derive(Clone, Copy)]
 pub(crate) enum What {
-    /// Characters or a token, and how many of llama.cpp's elements they take.
+    /// Characters or a token, and how many elements they take in llama.cpp.
     Text(u64),
     /// The rule at this index.
     Rule(usize),
 }
 
-/// Reads the rules of a grammar; gives them and the index of the one of that name.
+/// Parses a grammar; returns its rules and the index of the start rule, which has the name `root`.
 ///
 /// # Errors
-/// A sentence with the line in which the text stops being a grammar.
+/// A sentence with the line in which the text is not a grammar.
 pub(crate) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
-    let mut reader = Reader {
+    let mut parser = Parser {
         rest: text.chars().peekable(),
         line: 1,
         rules: Vec::new(),
         names: HashMap::new(),
         name: String::new(),
     };
-    reader.blanks(true);
-    while reader.peek().is_some() {
-        reader.rule()?;
+    parser.blanks(true);
+    while parser.peek().is_some() {
+        parser.rule()?;
     }
-    if let Some(rule) = reader.rules.iter().find(|rule| rule.choices.is_none()) {
+    if let Some(rule) = parser.rules.iter().find(|rule| rule.choices.is_none()) {
         return Err(format!(
             "there is no rule '{}', which is referred to",
             rule.name
         ));
     }
-    let start = reader.names.get(root).copied();
+    let start = parser.names.get(root).copied();
     let start = start.ok_or_else(|| format!("there is no rule '{root}', which is the answer"))?;
-    Ok((reader.rules, start))
+    Ok((parser.rules, start))
 }
 
-struct Reader<'a> {
+struct Parser<'a> {
     rest: Peekable<Chars<'a>>,
     line: usize,
     rules: Vec<Rule>,
     names: HashMap<String, usize>,
-    /// The rule that is being read.
+    /// The name of the rule that is being parsed.
     name: String,
 }
 
-impl Reader<'_> {
+impl Parser<'_> {
     fn wrong(&mut self, expected: &str) -> String {
         let found = match self.peek() {
             Some(found) => format!("'{}'", found.escape_debug()),
@@ -91,11 +91,11 @@ impl Reader<'_> {
     }
 
     fn accept(&mut self, wanted: char) -> bool {
-        let there = self.peek() == Some(wanted);
-        if there {
+        let found = self.peek() == Some(wanted);
+        if found {
             self.next();
         }
-        there
+        found
     }
 
     fn expect(&mut self, wanted: char) -> Result<(), String> {
@@ -105,7 +105,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Skips blanks and comments, and newlines where they mean no more than blanks.
+    /// Skips blanks and comments, and newlines where they mean the same as blanks.
     fn blanks(&mut self, newlines: bool) {
         while let Some(found) = self.peek() {
             match found {
@@ -158,7 +158,7 @@ impl Reader<'_> {
         }
     }
 
-    /// The index of the rule of this name, which need not have been read yet.
+    /// The index of the rule of this name, which may not have been parsed yet.
     fn reference(&mut self, name: &str) -> usize {
         if let Some(rule) = self.names.get(name) {
             return *rule;
@@ -233,7 +233,7 @@ impl Reader<'_> {
         Ok(What::Text(length))
     }
 
-    /// Reads a character, which can be written as an escape.
+    /// Parses a character, which may be an escape sequence.
     fn character(&mut self, expected: &str) -> Result<(), String> {
         match self.peek() {
             None => return Err(self.wrong(expected)),
@@ -260,7 +260,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Reads a token; what its name stands for only llama.cpp can tell.
+    /// Parses a token; only llama.cpp knows which one its name means.
     fn token(&mut self) -> Result<What, String> {
         self.accept('!');
         self.expect('<')?;
@@ -286,27 +286,27 @@ impl Reader<'_> {
         Ok(What::Rule(self.add(self.name.clone(), Some(choices))))
     }
 
-    /// Reads how often the item before comes.
+    /// Parses how often the item before may occur.
     fn repeated(&mut self, item: Item, newlines: bool) -> Result<Item, String> {
         let sign = self.next();
         self.blanks(newlines);
-        let (least, most) = match sign {
+        let (min, max) = match sign {
             Some('*') => (0, None),
             Some('+') => (1, None),
             Some('?') => (0, Some(1)),
             _ => self.braces(newlines)?,
         };
-        let what = match (item.least, item.most) {
+        let what = match (item.min, item.max) {
             (1, Some(1)) => item.what,
             _ => What::Rule(self.add(self.name.clone(), Some(vec![vec![item]]))),
         };
-        Ok(Item { what, least, most })
+        Ok(Item { what, min, max })
     }
 
     fn braces(&mut self, newlines: bool) -> Result<(u64, Option<u64>), String> {
-        let least = self.number(newlines)?;
-        let most = match self.accept(',') {
-            false => Some(least),
+        let min = self.number(newlines)?;
+        let max = match self.accept(',') {
+            false => Some(min),
             true => {
                 self.blanks(newlines);
                 match self.peek() {
@@ -317,12 +317,12 @@ impl Reader<'_> {
         };
         self.expect('}')?;
         self.blanks(newlines);
-        match most {
-            Some(most) if most < least => Err(format!(
-                "line {}: the repetition {{{least},{most}}} ends before it begins",
+        match max {
+            Some(max) if max < min => Err(format!(
+                "line {}: the repetition {{{min},{max}}} ends before it begins",
                 self.line
             )),
-            _ => Ok((least, most)),
+            _ => Ok((min, max)),
         }
     }
 
@@ -350,8 +350,8 @@ impl Reader<'_> {
 fn once(what: What) -> Item {
     Item {
         what,
-        least: 1,
-        most: Some(1),
+        min: 1,
+        max: Some(1),
     }
 }
 

@@ -1,38 +1,38 @@
-//! Looks whether llama.cpp can work with a grammar (GBNF) in reasonable time and memory. It does
-//! not look itself: some grammars fill the memory, overflow the stack or take years.
+//! Checks that llama.cpp can use a grammar (GBNF) in reasonable time and memory. It does not check
+//! that itself.
 
 use crate::sampling::gbnf::{self, Item, Rule, What};
 
 /// Bytes of a grammar: a schema of the largest size makes less.
-const LARGEST: usize = 1024 * 1024;
+const MAX_BYTES: usize = 1024 * 1024;
 
-/// Elements (characters, ranges, references) of a grammar whose repetitions are written out, as
-/// llama.cpp does. Each takes 8 bytes and up to some hundred where it is a rule of its own, and
-/// there are two copies.
+/// Elements (characters, ranges, references) of a grammar whose repetitions are expanded, as
+/// llama.cpp does. Each takes 8 bytes, or some hundred as a rule of its own, and there are two
+/// copies.
 const ELEMENT_LIMIT: u64 = 500_000;
 
-/// Ways in which a rule can begin, counted through the rules that it begins with. llama.cpp goes
-/// all of them, and keeps each apart from then on.
+/// Ways in which a rule can begin, counted through the rules that it begins with. llama.cpp follows
+/// all of them, each separately from then on.
 const WAY_LIMIT: u64 = 10_000;
 
-/// The sum of the ways of all rules, which llama.cpp goes once when it compiles a grammar.
+/// The sum of the ways of all rules, which llama.cpp follows once when it compiles a grammar.
 const ALL_WAYS_LIMIT: u64 = 10_000_000;
 
-/// Rules that begin with each other. llama.cpp calls itself for each.
+/// The longest chain of rules that begin with each other: llama.cpp recurses for each.
 const CHAIN_LIMIT: usize = 1000;
 
-/// Elements that llama.cpp adds for each repetition that need not come.
+/// Elements that llama.cpp adds for each optional repetition.
 const REPETITION_ELEMENTS: u64 = 3;
 
-/// Looks at a grammar whose answer is the rule `root`.
+/// Checks a grammar with the start rule `root`.
 ///
 /// # Errors
 /// A sentence that says what is wrong.
 pub(crate) fn check(text: &str, root: &str) -> Result<(), String> {
-    if text.len() > LARGEST {
+    if text.len() > MAX_BYTES {
         let size = text.len();
         return Err(format!(
-            "it has {size} bytes, and {LARGEST} is the most that is taken"
+            "it has {size} bytes, and {MAX_BYTES} is the most that is taken"
         ));
     }
     if text.contains('\0') {
@@ -71,23 +71,23 @@ fn elements(item: &Item) -> u64 {
         What::Text(elements) => elements,
         What::Rule(_) => 1,
     };
-    let optional = item.most.map_or(1, |most| most - item.least);
-    let fixed = one.saturating_mul(item.least);
+    let optional = item.max.map_or(1, |max| max - item.min);
+    let fixed = one.saturating_mul(item.min);
     let optional = (one + REPETITION_ELEMENTS).saturating_mul(optional);
     fixed.saturating_add(optional).saturating_add(1)
 }
 
 /// For each rule whether it can be empty.
 fn nullable(rules: &[Rule]) -> Vec<bool> {
-    // Of each sequence the rules that must be empty for it to be so; a rule that turns out to be is
-    // taken off the sequences that wait for it.
+    // For each sequence the number of rules that must be able to be empty for it to be so; a rule
+    // that is found to be is subtracted from the sequences that wait for it.
     let mut nullable = vec![false; rules.len()];
     let mut waiting: Vec<Vec<usize>> = vec![Vec::new(); rules.len()];
     let mut sequences: Vec<(usize, usize)> = Vec::new();
     let mut ready = Vec::new();
     for (owner, rule) in rules.iter().enumerate() {
         for choice in rule.choices.iter().flatten() {
-            let needed = choice.iter().filter(|item| item.least > 0);
+            let needed = choice.iter().filter(|item| item.min > 0);
             if needed.clone().any(|i| matches!(i.what, What::Text(1..))) {
                 continue;
             }
@@ -123,7 +123,7 @@ fn nullable(rules: &[Rule]) -> Vec<bool> {
 #[derive(Clone, Copy)]
 enum Known {
     Nothing,
-    /// It is being looked at.
+    /// It is being determined.
     Open,
     /// The ways, and the longest chain of rules that begin with each other.
     Ways(u64, usize),
@@ -185,15 +185,15 @@ impl Beginnings<'_> {
             return Ok((ways + 1, chain));
         }
         // Each repetition can be empty, so that it begins with all that follow as well.
-        if item.most.is_none() {
+        if item.max.is_none() {
             let name = &self.rules[rule].name;
             return Err(format!(
                 "left recursion: in the rule '{name}' something that can be empty is repeated \
                  without a limit"
             ));
         }
-        let most = item.most.unwrap_or(1);
-        Ok((ways.saturating_mul(most) + 1, chain + most as usize))
+        let max = item.max.unwrap_or(1);
+        Ok((ways.saturating_mul(max) + 1, chain + max as usize))
     }
 
     fn can_be_empty(&self, item: &Item) -> bool {
@@ -201,7 +201,7 @@ impl Beginnings<'_> {
             What::Text(elements) => elements == 0,
             What::Rule(rule) => self.nullable[rule],
         };
-        empty || item.least == 0
+        empty || item.min == 0
     }
 }
 

@@ -1,62 +1,65 @@
-//! The likeliest tokens, found in one look at each logit: most samplers leave all others out
-//! anyway, and to hand them the whole vocabulary takes longer than all the rest of a token.
+//! The most likely tokens, found in one pass over the logits: most samplers drop all others anyway,
+//! and passing the whole vocabulary to them takes longer than everything else for a token.
 
 use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 
-/// Logits of which the highest is noted. The fewer there are in a block, the fewer tokens come
-/// with those that were asked for, and the longer is the list of blocks.
+/// Logits in a block, of which the highest is noted. The smaller the blocks, the fewer tokens come
+/// with those that are wanted, and the longer is the list of blocks.
 const BLOCK: usize = 64;
 
-/// Logits that the processor compares at a time.
+/// Logits that are compared at a time.
 const LANES: usize = 16;
 
-/// As many tokens as there are.
+/// All tokens of the vocabulary.
 pub(crate) const ALL: usize = usize::MAX;
 
-/// The logits of all tokens at one place of a batch.
+/// The logits of all tokens, for one row of a batch.
 pub(crate) struct Logits<'context> {
     all: &'context [f32],
     /// The highest of each block.
-    peaks: Vec<f32>,
+    block_max: Vec<f32>,
 }
 
 impl<'context> Logits<'context> {
-    /// Looks through logits. `None` if no token can be chosen by them, NaN or positive infinity
-    /// being among them, or nothing but negative infinity: llama.cpp would give an empty answer.
+    /// Scans logits. `None` if no token can be chosen by them, since NaN or positive infinity is
+    /// among them, or nothing but negative infinity: llama.cpp would give an empty answer.
     pub(crate) fn new(all: &'context [f32]) -> Option<Self> {
         let mut finite = true;
-        let mut peaks = Vec::with_capacity(all.len().div_ceil(BLOCK));
+        let mut block_max = Vec::with_capacity(all.len().div_ceil(BLOCK));
         for block in all.chunks(BLOCK) {
-            let (peak, fine) = look_through(block);
-            peaks.push(peak);
-            finite &= fine;
+            let (max, below_infinity) = scan(block);
+            block_max.push(max);
+            finite &= below_infinity;
         }
-        let any = peaks.iter().any(|peak| *peak > f32::NEG_INFINITY);
-        (finite && any).then_some(Self { all, peaks })
+        let any = block_max.iter().any(|max| *max > f32::NEG_INFINITY);
+        (finite && any).then_some(Self { all, block_max })
     }
 
-    /// Lists at least the `count` likeliest tokens, in the order of the vocabulary. Every token
+    /// Lists at least the `count` most likely tokens, in the order of the vocabulary. Every token
     /// that is not listed is less likely than all that are.
-    pub(crate) fn likeliest(&self, count: usize, list: &mut Vec<LlamaTokenData>) {
+    pub(crate) fn top_candidates(&self, count: usize, list: &mut Vec<LlamaTokenData>) {
         list.clear();
-        let least = self.least(count);
-        let blocks = self.all.chunks(BLOCK).zip(&self.peaks);
-        for (number, (block, _)) in blocks.enumerate().filter(|(_, (_, peak))| **peak >= least) {
-            for (at, logit) in block
+        let threshold = self.threshold(count);
+        let blocks = self.all.chunks(BLOCK).zip(&self.block_max);
+        for (number, (block, _)) in blocks
+            .enumerate()
+            .filter(|(_, (_, max))| **max >= threshold)
+        {
+            for (index, logit) in block
                 .iter()
                 .enumerate()
-                .filter(|(_, logit)| **logit >= least)
+                .filter(|(_, logit)| **logit >= threshold)
             {
-                let token = LlamaToken::new((number * BLOCK + at) as i32);
+                let token = LlamaToken::new((number * BLOCK + index) as i32);
                 list.push(LlamaTokenData::new(token, *logit, 0.0));
             }
         }
     }
 
-    /// How likely these tokens are.
+    /// Lists these tokens.
     pub(crate) fn of<'t>(
         &self,
         tokens: impl Iterator<Item = &'t LlamaToken>,
@@ -70,14 +73,14 @@ impl<'context> Logits<'context> {
         list.extend(tokens.map(with_logit));
     }
 
-    /// A logit that at least `count` tokens reach: so many blocks have one.
-    fn least(&self, count: usize) -> f32 {
-        if count == 0 || count > self.peaks.len() {
+    /// A logit that at least `count` tokens reach, since as many blocks have one that does.
+    fn threshold(&self, count: usize) -> f32 {
+        if count == 0 || count > self.block_max.len() {
             return f32::NEG_INFINITY;
         }
-        let mut peaks = self.peaks.clone();
-        let (_, least, _) = peaks.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
-        *least
+        let mut block_max = self.block_max.clone();
+        let (_, threshold, _) = block_max.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+        *threshold
     }
 }
 
@@ -89,7 +92,7 @@ pub(crate) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
     Logits::new(logits).map(|_| ()).ok_or_else(not_finite)
 }
 
-/// The failure of a request for which the model computes nonsense.
+/// The failure of a request whose logits are not finite.
 pub(crate) fn not_finite() -> Failure {
     let message = "The model computed values that are not finite numbers";
     Failure::new(Code::Internal, message)
@@ -102,9 +105,9 @@ pub(crate) fn tied(list: &[LlamaTokenData]) -> bool {
     logits.windows(2).any(|pair| pair[0] == pair[1])
 }
 
-/// The highest of some logits, and whether all are below infinity. Each lane is a value of its
-/// own, so that the compiler may take all of them at a time.
-fn look_through(block: &[f32]) -> (f32, bool) {
+/// The highest of some logits, and whether all are below infinity. The lanes do not depend on each
+/// other, so that the compiler can vectorize the loop.
+fn scan(block: &[f32]) -> (f32, bool) {
     let mut highest = [f32::NEG_INFINITY; LANES];
     let mut wrong = [0u32; LANES];
     let (whole, rest) = block.as_chunks::<LANES>();
@@ -123,11 +126,11 @@ fn look_through(block: &[f32]) -> (f32, bool) {
         highest[lane] = highest[lane].max(*logit);
         wrong[lane] |= u32::from(!below_infinity(*logit));
     }
-    let peak = highest.into_iter().fold(f32::NEG_INFINITY, f32::max);
-    (peak, wrong == [0; LANES])
+    let max = highest.into_iter().fold(f32::NEG_INFINITY, f32::max);
+    (max, wrong == [0; LANES])
 }
 
-/// Not so infinity, and what is not a number.
+/// False for infinity and for NaN.
 fn below_infinity(logit: f32) -> bool {
     logit < f32::INFINITY
 }

@@ -16,107 +16,107 @@ use crate::text::tokenizer;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Generate;
 
-/// The largest seed that llama.cpp uses as it is. It takes 4294967295 to mean a random one; here
-/// that is a seed like any other, and gives the text of this one.
+/// The largest seed that llama.cpp uses as it is. It takes 4294967295 to mean a random one; here that
+/// is a seed like any other, and gives the same text as this one.
 const LARGEST_SEED: u32 = u32::MAX - 1;
 
-/// Temperatures below this one take the likeliest token, as they would anyway: llama.cpp divides
-/// by them, and by less than some 1e-37 the logits become infinite, one like the other.
-const LEAST_TEMPERATURE: f32 = 1e-30;
+/// Below this temperature the most likely token is taken, as it would be anyway: llama.cpp divides by
+/// the temperature, and below some 1e-37 all logits become infinite.
+const MIN_TEMPERATURE: f32 = 1e-30;
 
-/// The likeliest tokens among which those that can follow a grammar are looked for first.
-const AT_FIRST: usize = 128;
+/// How many of the most likely tokens are checked against a grammar before all are.
+const CHECKED_FIRST: usize = 128;
 
 /// Chooses tokens for one request.
 pub(crate) struct Sampler {
     chain: LlamaSampler,
-    /// How many of the likeliest tokens that are not banned decide.
+    /// How many of the most likely tokens that are not banned decide.
     top: usize,
-    /// How many of the likeliest tokens the chain must see to choose as if it saw all.
+    /// How many of the most likely tokens the chain must see to choose as if it saw all.
     enough: usize,
-    /// Whether tokens are drawn, and not just the likeliest one taken.
+    /// Whether tokens are drawn, instead of taking the most likely one.
     draws: bool,
-    lexicon: Rc<TokenIndex>,
-    /// What the chain works on.
+    token_index: Rc<TokenIndex>,
+    /// The tokens that the chain chooses from; kept to reuse the memory.
     candidates: LlamaTokenDataArray,
     /// What every token must follow.
-    bound: Option<Constraint>,
-    /// With a grammar, the bytes of a character that is not complete.
-    begun: Vec<u8>,
+    constraint: Option<Constraint>,
+    /// With a grammar, the bytes of an incomplete character.
+    partial: Vec<u8>,
 }
 
 impl Sampler {
-    /// Sets up the sampling of a request. As in llama-server, the penalties know the prompt.
+    /// The sampling of a request. As in llama-server, penalties apply to the prompt as well.
     ///
     /// # Errors
     /// A grammar or schema that cannot be used.
     pub(crate) fn new(
         model: &LlamaModel,
-        lexicon: &Rc<TokenIndex>,
+        token_index: &Rc<TokenIndex>,
         request: &Generate,
         context_size: u32,
         prompt: &[LlamaToken],
     ) -> Result<Self, Failure> {
-        let bound = match (&request.grammar, &request.json_schema) {
+        let constraint = match (&request.grammar, &request.json_schema) {
             (Some(grammar), _) => Some(Constraint::new(model, "grammar", grammar)?),
             (None, Some(grammar)) => Some(Constraint::new(model, "json_schema", grammar)?),
             (None, None) => None,
         };
-        let banned = banned(model, request, lexicon);
+        let banned = banned(model, request, token_index);
         Ok(Self {
             chain: chain(model, request, context_size, &banned).with_tokens(prompt),
             top: top(request),
             enough: top(request).saturating_add(banned.len()),
             draws: draws(request),
-            lexicon: Rc::clone(lexicon),
+            token_index: Rc::clone(token_index),
             candidates: LlamaTokenDataArray::new(Vec::new(), false),
-            bound,
-            begun: Vec::new(),
+            constraint,
+            partial: Vec::new(),
         })
     }
 
-    /// Chooses the next token by its logits; `None` at the end of the grammar. With a grammar, as
-    /// llama.cpp's own sampling does it: a free choice is kept if it follows the grammar, which is
+    /// Chooses the next token by its logits; `None` at the end of the grammar. With a grammar, this
+    /// does as llama.cpp's own sampling: a free choice is kept if the grammar allows it, which is
     /// cheaper to find out for one token than for all.
     ///
     /// # Errors
-    /// A grammar by which no token can follow, or that llama.cpp cannot follow any further.
+    /// A grammar that allows no token, or that llama.cpp can no longer follow.
     pub(crate) fn choose(
         &mut self,
         model: &LlamaModel,
         logits: &Logits<'_>,
     ) -> Result<Option<LlamaToken>, Failure> {
-        let mut token = self.free(logits).ok_or_else(nothing_chosen)?;
+        let mut token = self.choose_free(logits).ok_or_else(nothing_chosen)?;
         if !self.allows(model, token)? {
-            let Some(allowed) = self.among_allowed(model, logits)? else {
+            let Some(allowed) = self.choose_allowed(model, logits)? else {
                 return Ok(None);
             };
             token = allowed;
         }
         self.chain.accept(token);
-        if let Some(bound) = &mut self.bound {
-            self.begun = goes_on(model, &self.begun, token).unwrap_or_default();
-            bound.accept(token)?;
+        if let Some(constraint) = &mut self.constraint {
+            self.partial = continues(model, &self.partial, token).unwrap_or_default();
+            constraint.accept(token)?;
         }
         Ok(Some(token))
     }
 
     /// Whether this can be the next token.
     fn allows(&mut self, model: &LlamaModel, token: LlamaToken) -> Result<bool, Failure> {
-        match &mut self.bound {
+        match &mut self.constraint {
             None => Ok(true),
-            Some(_) if goes_on(model, &self.begun, token).is_none() => Ok(false),
-            Some(bound) => bound.allows(token),
+            Some(_) if continues(model, &self.partial, token).is_none() => Ok(false),
+            Some(constraint) => constraint.allows(token),
         }
     }
 
-    /// Chooses among the tokens that can follow; `None` if none can but the end.
-    fn among_allowed(
+    /// Chooses among the tokens that the grammar allows; `None` if it only allows the end.
+    fn choose_allowed(
         &mut self,
         model: &LlamaModel,
         logits: &Logits<'_>,
     ) -> Result<Option<LlamaToken>, Failure> {
-        if !self.likeliest_allowed(model, logits)? {
+        if !self.top_allowed(model, logits)? {
             self.all_allowed(model, logits)?;
         }
         let allowed = &mut self.candidates;
@@ -130,17 +130,13 @@ impl Sampler {
         allowed.selected_token().ok_or_else(no_token).map(Some)
     }
 
-    /// Looks for candidates among the likeliest tokens. `false` if those that can follow are too
-    /// few of them to choose as if all were seen.
-    fn likeliest_allowed(
-        &mut self,
-        model: &LlamaModel,
-        logits: &Logits<'_>,
-    ) -> Result<bool, Failure> {
+    /// Finds candidates among the most likely tokens. `false` if too few of them are allowed to
+    /// choose as if all had been seen.
+    fn top_allowed(&mut self, model: &LlamaModel, logits: &Logits<'_>) -> Result<bool, Failure> {
         if self.enough == ALL {
             return Ok(false);
         }
-        start(&mut self.candidates, logits, self.enough.max(AT_FIRST));
+        fill(&mut self.candidates, logits, self.enough.max(CHECKED_FIRST));
         self.retain_allowed(model)?;
         let allowed = &self.candidates.data;
         // Those that end the answer may be banned.
@@ -148,14 +144,14 @@ impl Sampler {
         Ok(sure.count() >= self.top && !(self.draws && tied(allowed)))
     }
 
-    /// Makes all tokens that can follow the candidates.
+    /// Makes all allowed tokens the candidates.
     fn all_allowed(&mut self, model: &LlamaModel, logits: &Logits<'_>) -> Result<(), Failure> {
-        let Some(bound) = &mut self.bound else {
+        let Some(constraint) = &mut self.constraint else {
             return Ok(());
         };
-        let initials = self.lexicon.initials(model);
-        let within = bound.within(initials, !self.begun.is_empty())?;
-        logits.of(within, &mut self.candidates.data);
+        let initials = self.token_index.initials(model);
+        let possible = constraint.candidates(initials, !self.partial.is_empty())?;
+        logits.of(possible, &mut self.candidates.data);
         self.retain_allowed(model)?;
         self.candidates
             .data
@@ -163,46 +159,46 @@ impl Sampler {
         Ok(())
     }
 
-    /// Leaves only those candidates that can follow.
+    /// Drops the candidates that are not allowed.
     fn retain_allowed(&mut self, model: &LlamaModel) -> Result<(), Failure> {
         let candidates = &mut self.candidates;
         candidates.selected = None;
         candidates.sorted = false;
-        if let Some(bound) = &mut self.bound {
-            bound.restrict(candidates)?;
+        if let Some(constraint) = &mut self.constraint {
+            constraint.mask(candidates)?;
         }
         candidates.data.retain(|d| {
             d.logit() != f32::NEG_INFINITY
-                && !tokenizer::is_silent(model, d.id())
-                && goes_on(model, &self.begun, d.id()).is_some()
+                && !tokenizer::is_textless(model, d.id())
+                && continues(model, &self.partial, d.id()).is_some()
         });
         Ok(())
     }
 
-    /// What would be chosen without a grammar.
-    fn free(&mut self, logits: &Logits<'_>) -> Option<LlamaToken> {
-        start(&mut self.candidates, logits, self.enough);
-        // Which of two that are equally likely llama.cpp sorts first depends on all others.
+    /// The token that would be chosen without a grammar.
+    fn choose_free(&mut self, logits: &Logits<'_>) -> Option<LlamaToken> {
+        fill(&mut self.candidates, logits, self.enough);
+        // Which of two equally likely ones llama.cpp sorts first depends on all others.
         if self.draws && self.enough != ALL && tied(&self.candidates.data) {
-            start(&mut self.candidates, logits, ALL);
+            fill(&mut self.candidates, logits, ALL);
         }
         self.chain.apply(&mut self.candidates);
         self.candidates.selected_token()
     }
 }
 
-/// Fills in the likeliest tokens, as many as that or more.
-fn start(candidates: &mut LlamaTokenDataArray, logits: &Logits<'_>, count: usize) {
-    logits.likeliest(count, &mut candidates.data);
+/// Fills in at least the `count` most likely tokens.
+fn fill(candidates: &mut LlamaTokenDataArray, logits: &Logits<'_>, count: usize) {
+    logits.top_candidates(count, &mut candidates.data);
     candidates.selected = None;
     candidates.sorted = false;
 }
 
-/// What a token leaves of a character that is not complete, if it can follow the bytes that were
-/// left before; `None` where that is no UTF-8. llama.cpp's grammars take most of that for
-/// characters, of which the answer would have others, and not as many.
-fn goes_on(model: &LlamaModel, begun: &[u8], token: LlamaToken) -> Option<Vec<u8>> {
-    let mut bytes = begun.to_vec();
+/// The bytes of an incomplete character after this token, if it can follow the `partial` one before;
+/// `None` where that is not UTF-8. llama.cpp's grammars take most such bytes for characters, but the
+/// answer would have others, and another number of them.
+fn continues(model: &LlamaModel, partial: &[u8], token: LlamaToken) -> Option<Vec<u8>> {
+    let mut bytes = partial.to_vec();
     bytes.extend(model.vocab().token_to_piece(token, false, None));
     match std::str::from_utf8(&bytes) {
         Ok(_) => Some(Vec::new()),
@@ -216,30 +212,30 @@ fn no_token() -> Failure {
     Failure::bad_request(message)
 }
 
-/// What a chain of samplers never does.
+/// Not expected of a chain of samplers.
 fn nothing_chosen() -> Failure {
     Failure::new(Code::Internal, "llama.cpp has chosen no token")
 }
 
 /// The tokens that a request never chooses.
-fn banned(model: &LlamaModel, request: &Generate, lexicon: &TokenIndex) -> Vec<LlamaToken> {
+fn banned(model: &LlamaModel, request: &Generate, token_index: &TokenIndex) -> Vec<LlamaToken> {
     let mut banned = Vec::new();
     if request.ignore_eos {
-        banned.extend_from_slice(lexicon.ends(model));
+        banned.extend_from_slice(token_index.eog(model));
     }
     // A grammar takes a special token for its written text, which is not in the answer.
     if request.grammar.is_some() || request.json_schema.is_some() {
-        banned.extend_from_slice(lexicon.silent(model));
+        banned.extend_from_slice(token_index.textless(model));
     }
     banned
 }
 
-/// Whether a request draws its tokens, and does not take the likeliest.
+/// Whether a request draws its tokens, instead of taking the most likely one.
 fn draws(request: &Generate) -> bool {
-    request.sampling.temperature >= LEAST_TEMPERATURE
+    request.sampling.temperature >= MIN_TEMPERATURE
 }
 
-/// How many of the likeliest tokens decide what a request chooses: those that top-k lets through.
+/// How many of the most likely tokens decide what a request chooses: those that top-k keeps.
 /// Penalties may put any token before any other.
 fn top(request: &Generate) -> usize {
     let sampling = &request.sampling;
@@ -256,7 +252,7 @@ fn top(request: &Generate) -> usize {
 }
 
 /// llama.cpp's default chain, in its order: biases, penalties, top-k, top-p, min-p, temperature;
-/// at temperature 0 the likeliest token.
+/// at temperature 0 the most likely token.
 fn chain(
     model: &LlamaModel,
     request: &Generate,

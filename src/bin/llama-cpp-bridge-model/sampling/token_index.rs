@@ -1,5 +1,4 @@
-//! What is asked of every token of the vocabulary again and again, found out once, when it is
-//! needed for the first time.
+//! Properties of all tokens of the vocabulary, determined once, when they are first needed.
 
 use std::cell::OnceCell;
 
@@ -8,23 +7,23 @@ use llama_cpp_2::token::LlamaToken;
 
 use crate::text::tokenizer;
 
-/// Bytes that are characters by themselves.
+/// Bytes that are characters on their own.
 const ASCII: usize = 128;
 
-/// The vocabulary of a model, sorted.
+/// The tokens of a model, by their properties.
 #[derive(Default)]
 pub(crate) struct TokenIndex {
-    silent: OnceCell<Vec<LlamaToken>>,
-    ends: OnceCell<Vec<LlamaToken>>,
+    textless: OnceCell<Vec<LlamaToken>>,
+    eog: OnceCell<Vec<LlamaToken>>,
     initials: OnceCell<Initials>,
 }
 
 /// The tokens that can be part of a text or end it, by the character that they begin with.
 pub(crate) struct Initials {
-    /// Each of one character: where it cannot be next, none of its tokens can.
+    /// One for each character: where it cannot be next, none of its tokens can.
     pub(crate) groups: Vec<Group>,
     /// Those of no group, in the order of the vocabulary: most begin with a character, or a part
-    /// of one, that is no ASCII.
+    /// of one, that is not ASCII.
     pub(crate) others: Vec<LlamaToken>,
 }
 
@@ -38,19 +37,19 @@ pub(crate) struct Group {
 }
 
 impl TokenIndex {
-    /// The tokens that give no text and do not end an answer either.
-    pub(crate) fn silent(&self, model: &LlamaModel) -> &[LlamaToken] {
-        let silent = |token: &LlamaToken| tokenizer::is_silent(model, *token);
-        let list = || model.vocab().tokens().filter(silent).collect();
-        self.silent.get_or_init(list)
+    /// The tokens that have no text and do not end an answer either.
+    pub(crate) fn textless(&self, model: &LlamaModel) -> &[LlamaToken] {
+        let textless = |token: &LlamaToken| tokenizer::is_textless(model, *token);
+        let list = || model.vocab().tokens().filter(textless).collect();
+        self.textless.get_or_init(list)
     }
 
-    /// The tokens that end an answer.
-    pub(crate) fn ends(&self, model: &LlamaModel) -> &[LlamaToken] {
+    /// The tokens that end an answer (end of generation).
+    pub(crate) fn eog(&self, model: &LlamaModel) -> &[LlamaToken] {
         let vocabulary = model.vocab();
-        let ends = |token: &LlamaToken| vocabulary.is_eog(*token);
-        let list = || vocabulary.tokens().filter(ends).collect();
-        self.ends.get_or_init(list)
+        let eog = |token: &LlamaToken| vocabulary.is_eog(*token);
+        let list = || vocabulary.tokens().filter(eog).collect();
+        self.eog.get_or_init(list)
     }
 
     /// The tokens by the character that they begin with.
@@ -60,11 +59,11 @@ impl TokenIndex {
 
     fn sort(&self, model: &LlamaModel) -> Initials {
         let vocabulary = model.vocab();
-        let silent = self.silent(model);
+        let textless = self.textless(model);
         let mut groups = vec![Group::default(); ASCII];
         let mut others = Vec::new();
         for token in vocabulary.tokens() {
-            if silent.binary_search(&token).is_ok() {
+            if textless.binary_search(&token).is_ok() {
                 continue;
             }
             let text = vocabulary.token_to_piece(token, false, None);

@@ -249,8 +249,8 @@ pub(crate) fn special_texts(model: &LlamaModel) -> Vec<String> {
     texts.filter(|text| !text.is_empty()).collect()
 }
 
-/// Whether a token gives no text and does not end an answer either.
-pub(crate) fn is_silent(model: &LlamaModel, token: LlamaToken) -> bool {
+/// Whether a token has no text and does not end an answer either.
+pub(crate) fn is_textless(model: &LlamaModel, token: LlamaToken) -> bool {
     is_special(model, token) && !model.vocab().is_eog(token)
 }
 

@@ -229,8 +229,8 @@ impl<'model> Engine<'model> {
     fn tokens(&self, request: &Generate) -> Result<Vec<LlamaToken>, Failure> {
         let Some(turns) = &request.messages else {
             let prompt = request.prompt.as_deref().unwrap_or_default();
-            tokenizer::expect_room(self.model, iter::once(prompt), "Prompt", self.context_size)?;
-            return Ok(tokenizer::prompt(self.model, prompt));
+            tokenizer::check_size(self.model, iter::once(prompt), "Prompt", self.context_size)?;
+            return Ok(tokenizer::tokenize_prompt(self.model, prompt));
         };
         let template = self.template.as_ref().ok_or_else(|| {
             let message = "The model has no chat template; --chat-template-file gives it one";
@@ -238,8 +238,8 @@ impl<'model> Engine<'model> {
         })?;
         let segments = template.render(turns)?;
         let texts = segments.iter().map(|segment| segment.text.as_str());
-        tokenizer::expect_room(self.model, texts, "Prompt", self.context_size)?;
-        Ok(tokenizer::rendered(self.model, &segments))
+        tokenizer::check_size(self.model, texts, "Prompt", self.context_size)?;
+        Ok(tokenizer::tokenize_segments(self.model, &segments))
     }
 
     fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {

@@ -115,8 +115,8 @@ impl<'model> Embedder<'model> {
     /// # Errors
     /// One that has no tokens, or more than the context.
     pub(crate) fn text(&self, text: &str) -> Result<Text, Failure> {
-        tokenizer::expect_room(self.model, iter::once(text), "Text", self.limit)?;
-        let tokens = tokenizer::whole(self.model, text);
+        tokenizer::check_size(self.model, iter::once(text), "Text", self.limit)?;
+        let tokens = tokenizer::tokenize_whole(self.model, text);
         let (count, limit) = (tokens.len(), self.limit);
         if count == 0 {
             return Err(Failure::bad_request("The text has no tokens"));

@@ -1,5 +1,5 @@
-//! Conversations: the model's own chat template, which is Jinja, and what of its result a user
-//! wrote.
+//! Conversations: rendering the model's chat template, which is Jinja, and telling what in the result
+//! a user wrote.
 
 use std::fmt;
 
@@ -7,18 +7,18 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{Environment, Error, ErrorKind, context, filters};
 
-use crate::text::placeholder::Neutral;
-use crate::text::special_tokens::Texts;
+use crate::text::placeholder::Placeholder;
+use crate::text::special_tokens::TextSet;
 use crate::text::tokenizer::Segment;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Turn;
 use llama_cpp_bridge::sys;
 
-/// Steps that a template may take: it comes from the model file, and could go on for ever.
+/// Steps that a template may take: it comes from the model file, and could loop forever.
 const FUEL: u64 = 10_000_000;
 
-/// Unicode's noncharacters, which no text has a use for: two that the conversation does not
-/// contain mark what must not be taken for special tokens.
+/// Unicode's noncharacters, which no text needs: two that are not in the conversation mark what must
+/// not become special tokens.
 const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
 /// A chat template.
@@ -27,20 +27,20 @@ pub(crate) struct Template {
     bos: String,
     eos: String,
     /// Texts of special tokens.
-    special: Texts,
-    neutral: Neutral,
+    special: TextSet,
+    placeholder: Placeholder,
 }
 
 impl Template {
-    /// A template, with the texts of the model's special tokens. Whether it can be used is not
-    /// looked at yet.
+    /// A template, with the texts of the model's special tokens. Whether it is valid is not checked
+    /// yet.
     pub(crate) fn new(source: String, bos: String, eos: String, special: Vec<String>) -> Self {
         Self {
-            neutral: Neutral::new(&source, &special),
+            placeholder: Placeholder::new(&source, &special),
             source,
             bos,
             eos,
-            special: Texts::new(special),
+            special: TextSet::new(special),
         }
     }
 
@@ -61,12 +61,13 @@ impl Template {
             .map(|turn| self.mark(&turn.content, open, close))
             .collect();
         let segments = split(&self.fill(turns, &marked)?, open, close);
-        let neutral: Vec<String> = marked
+        let placeholders: Vec<String> = marked
             .iter()
-            .map(|content| self.neutral.text(content))
+            .map(|content| self.placeholder.of(content))
             .collect();
-        // The template may have cut, changed or joined what was between the marks, or beside them.
-        let own = self.fill(turns, &neutral).map_err(|failure| {
+        // The template may have truncated, changed or joined what was between the marks, or beside
+        // them.
+        let own = self.fill(turns, &placeholders).map_err(|failure| {
             Failure::bad_request(format!(
                 "{}; it says so when nothing is left of the messages but their shape, so that its \
                  own special tokens cannot be told from what was written in them",
@@ -87,7 +88,7 @@ impl Template {
         )))
     }
 
-    /// What the template makes of a conversation in which this was said.
+    /// Renders a conversation with these contents in place of its own.
     fn fill(&self, turns: &[Turn], contents: &[String]) -> Result<String, Failure> {
         let messages: Vec<Value> = turns
             .iter()
@@ -111,8 +112,8 @@ impl Template {
             .map_err(|error| failure(&error))
     }
 
-    /// Puts marks around whatever in a user's text would be taken for a special token. All other
-    /// text stays as it is, so that the template sees what it was written for.
+    /// Puts marks around whatever in a user's text would become a special token. All other text stays
+    /// as it is, so that the template sees what it was written for.
     fn mark(&self, text: &str, open: char, close: char) -> String {
         let mut marked = String::with_capacity(text.len());
         let mut done = 0;
@@ -146,19 +147,19 @@ impl Template {
     }
 }
 
-/// Cuts a rendered conversation at the marks. Where the template cut off the one that closes, all
-/// is plain up to the next that opens.
+/// Splits a rendered conversation at the marks. Where the template dropped the one that closes, all
+/// is plain up to the next one that opens.
 fn split(rendered: &str, open: char, close: char) -> Vec<Segment> {
     let mut segments = Vec::new();
-    for (at, part) in rendered.split(open).enumerate() {
+    for (index, part) in rendered.split(open).enumerate() {
         let (plain, rest) = match part.split_once(close) {
-            _ if at == 0 => ("", part),
+            _ if index == 0 => ("", part),
             Some(parts) => parts,
             None => (part, ""),
         };
         for (text, special) in [(plain, false), (rest, true)] {
             if !text.is_empty() {
-                // No mark is for the model, nor one whose counterpart the template cut off.
+                // No mark is for the model, not even one whose counterpart the template dropped.
                 let text = text.replace(close, "");
                 segments.push(Segment { text, special });
             }
@@ -208,7 +209,7 @@ fn plain_json(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<S
     Ok(plain + rest)
 }
 
-/// What a template says with `raise_exception` of a conversation that it was not made for.
+/// What a template reports by `raise_exception` for a conversation that it was not made for.
 #[derive(Debug)]
 struct Refusal(String);
 
@@ -220,7 +221,7 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The conversation is at fault if the template says so; anything else is the template's.
+/// The conversation is at fault if the template says so, else the template is.
 fn failure(error: &Error) -> Failure {
     let first: Option<&(dyn std::error::Error + 'static)> = Some(error);
     let mut chain = std::iter::successors(first, |error| error.source());

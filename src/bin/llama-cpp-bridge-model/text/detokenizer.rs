@@ -1,51 +1,55 @@
-//! From the bytes of tokens to the text of an answer: characters that span tokens, stop strings
-//! that span tokens, and what of it may already be given out.
+//! From the bytes of tokens to the text of an answer: characters and stop strings that span tokens,
+//! and how much of the text is certain and may be sent.
 
-/// What stands for bytes that are no UTF-8.
+/// In place of bytes that are not UTF-8.
 const REPLACEMENT: &str = "\u{fffd}";
 
 /// The text of an answer as it grows.
 pub(crate) struct Output {
     characters: Characters,
     text: String,
-    /// Bytes of the text that were given out.
-    given: usize,
-    stop: Vec<String>,
+    /// Bytes of the text that were sent.
+    sent: usize,
+    stop_strings: Vec<String>,
 }
 
 impl Output {
     /// An empty text, to be ended by any of these strings.
-    pub(crate) fn new(stop: Vec<String>) -> Self {
+    pub(crate) fn new(stop_strings: Vec<String>) -> Self {
         Self {
             characters: Characters::default(),
             text: String::new(),
-            given: 0,
-            stop,
+            sent: 0,
+            stop_strings,
         }
     }
 
-    /// Takes the bytes of a token. Tells whether a stop string has ended the text.
+    /// Adds the bytes of a token. Returns whether a stop string has ended the text.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> bool {
         let new = self.characters.push(bytes);
         self.append(&new)
     }
 
-    /// Ends the text where it is. Tells whether that completed a stop string.
+    /// Ends the text where it is. Returns whether that completed a stop string.
     pub(crate) fn finish(&mut self) -> bool {
         let rest = self.characters.finish();
         self.append(rest)
     }
 
-    /// What has become certain since the last time: all but an end that could still become a stop
+    /// What has become certain since the last call: all but an end that could still become a stop
     /// string.
     pub(crate) fn piece(&mut self) -> String {
-        let held = self.stop.iter().map(|stop| overlap(&self.text, stop)).max();
-        self.give(self.text.len() - held.unwrap_or(0))
+        let held_back = self
+            .stop_strings
+            .iter()
+            .map(|stop| overlap(&self.text, stop))
+            .max();
+        self.send(self.text.len() - held_back.unwrap_or(0))
     }
 
-    /// All that was not given out yet, the text being complete.
+    /// All that was not sent yet, now that the text is complete.
     pub(crate) fn last_piece(&mut self) -> String {
-        self.give(self.text.len())
+        self.send(self.text.len())
     }
 
     /// The whole text.
@@ -53,16 +57,16 @@ impl Output {
         std::mem::take(&mut self.text)
     }
 
-    fn give(&mut self, end: usize) -> String {
-        let piece = self.text[self.given..end].to_string();
-        self.given = end;
+    fn send(&mut self, end: usize) -> String {
+        let piece = self.text[self.sent..end].to_string();
+        self.sent = end;
         piece
     }
 
     fn append(&mut self, new: &str) -> bool {
         let old = self.text.len();
         self.text.push_str(new);
-        let found = self.stop.iter().filter_map(|stop| {
+        let found = self.stop_strings.iter().filter_map(|stop| {
             // One that starts in the old text needs at least one byte of the new.
             let from = floor_boundary(&self.text, (old + 1).saturating_sub(stop.len()));
             self.text[from..].find(stop.as_str()).map(|at| from + at)
@@ -70,7 +74,7 @@ impl Output {
         match found.min() {
             Some(at) => {
                 self.text.truncate(at);
-                // The token may have begun a character behind the stop string.
+                // The token may have begun a character after the stop string.
                 self.characters = Characters::default();
                 true
             }
@@ -79,7 +83,7 @@ impl Output {
     }
 }
 
-/// The largest place up to `at` where a character starts.
+/// The largest index up to `at` where a character starts.
 fn floor_boundary(text: &str, mut at: usize) -> usize {
     while !text.is_char_boundary(at) {
         at -= 1;
@@ -101,12 +105,12 @@ fn overlap(text: &str, stop: &str) -> usize {
 /// Joins bytes into whole characters.
 #[derive(Default)]
 struct Characters {
-    /// The start of a character whose end has not come yet; three bytes at the most.
+    /// The start of a character whose end has not come yet; at most three bytes.
     pending: Vec<u8>,
 }
 
 impl Characters {
-    /// Takes bytes and gives the characters that they complete. Bytes that cannot be part of any
+    /// Adds bytes and returns the characters that they complete. Bytes that cannot be part of any
     /// become U+FFFD, as in llama-server.
     fn push(&mut self, bytes: &[u8]) -> String {
         self.pending.extend_from_slice(bytes);

@@ -1,4 +1,4 @@
-//! Stands in for the chat templates in a bridge that was built without them.
+//! In place of chat templates, in a build without them.
 
 use crate::text::tokenizer::Segment;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
@@ -8,7 +8,7 @@ use llama_cpp_bridge::shared::message::Turn;
 pub(crate) struct Template;
 
 impl Template {
-    /// Remembers nothing.
+    /// Keeps nothing.
     pub(crate) fn new(_: String, _: String, _: String, _: Vec<String>) -> Self {
         Self
     }

@@ -1,22 +1,22 @@
-//! What stands in for a message when it is found out which special tokens a chat template writes
-//! of its own accord: a text of the same shape, of which no special token can come.
+//! Placeholders for messages, to find out which special tokens a chat template writes by itself: texts
+//! of the same shape from which no special token can come.
 
 use std::str::Chars;
 
-use crate::text::special_tokens::Texts;
+use crate::text::special_tokens::TextSet;
 
-/// Unicode's sign for an object that is somewhere else: a character that is no letter, has no
-/// case, and is part of no special token.
-const STAND_IN: char = '\u{fffc}';
+/// Unicode's OBJECT REPLACEMENT CHARACTER, which is not a letter, has no case, and is not in any
+/// special token.
+const FILLER: char = '\u{fffc}';
 
-/// Makes texts neutral.
-pub(crate) struct Neutral {
+/// Makes placeholders.
+pub(crate) struct Placeholder {
     /// What the template may look for in a message, in lower case.
-    looked_for: Texts,
+    looked_for: TextSet,
 }
 
-impl Neutral {
-    /// For the messages of this template, to a model with special tokens of these texts.
+impl Placeholder {
+    /// For the messages of this template, and a model with special tokens of these texts.
     pub(crate) fn new(template: &str, special: &[String]) -> Self {
         let special: Vec<String> = special.iter().map(|s| s.to_ascii_lowercase()).collect();
         let mut looked_for = quoted(template);
@@ -29,25 +29,25 @@ impl Neutral {
             !special.iter().any(related)
         });
         Self {
-            looked_for: Texts::new(looked_for),
+            looked_for: TextSet::new(looked_for),
         }
     }
 
-    /// As many characters, blanks where there were blanks, and whatever the template may look for
-    /// where it stood, so that the template takes the same branches.
-    pub(crate) fn text(&self, text: &str) -> String {
+    /// As many characters as the text has, with its blanks and whatever the template may look for in
+    /// place, so that the template takes the same branches.
+    pub(crate) fn of(&self, text: &str) -> String {
         let lower = text.to_ascii_lowercase();
-        let mut neutral = String::with_capacity(text.len());
+        let mut placeholder = String::with_capacity(text.len());
         let mut kept = 0;
-        for (at, character) in text.char_indices() {
-            if at >= kept {
-                let length = self.looked_for.at(&lower.as_bytes()[at..]);
-                kept = at + length.unwrap_or(0);
+        for (index, character) in text.char_indices() {
+            if index >= kept {
+                let length = self.looked_for.at(&lower.as_bytes()[index..]);
+                kept = index + length.unwrap_or(0);
             }
-            let stays = at < kept || character.is_whitespace();
-            neutral.push(if stays { character } else { STAND_IN });
+            let stays = index < kept || character.is_whitespace();
+            placeholder.push(if stays { character } else { FILLER });
         }
-        neutral
+        placeholder
     }
 }
 
@@ -58,7 +58,7 @@ fn quoted(template: &str) -> Vec<String> {
     while let Some(at) = rest.find('{') {
         rest = &rest[at..];
         rest = if rest.starts_with("{#") {
-            rest.split_once("#}").map_or("", |(_, behind)| behind)
+            rest.split_once("#}").map_or("", |(_, after)| after)
         } else if rest.starts_with("{{") || rest.starts_with("{%") {
             quoted_in_code(&rest[2..], &mut texts)
         } else {
@@ -68,7 +68,7 @@ fn quoted(template: &str) -> Vec<String> {
     texts
 }
 
-/// Adds the texts in quotes up to the end of a piece of code; returns what stands behind that.
+/// Adds the texts in quotes up to the end of a piece of code; returns what comes after it.
 fn quoted_in_code<'t>(code: &'t str, texts: &mut Vec<String>) -> &'t str {
     let mut characters = code.chars();
     loop {
@@ -84,7 +84,7 @@ fn quoted_in_code<'t>(code: &'t str, texts: &mut Vec<String>) -> &'t str {
     }
 }
 
-/// A text in quotes, whose first quote was taken already.
+/// A text in quotes, after its first quote.
 fn rest_of_quoted(characters: &mut Chars<'_>, quote: char) -> String {
     let mut text = String::new();
     while let Some(character) = characters.next() {

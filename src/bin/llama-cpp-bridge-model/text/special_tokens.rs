@@ -1,12 +1,12 @@
-//! Many texts, those of special tokens for instance, looked for in another one in a single pass.
+//! Finds many texts, those of special tokens for instance, in another one in a single pass.
 
 use std::ops::Range;
 
-/// Bytes of a text that is not cut any further.
+/// A text of at most this many bytes is not split any further.
 pub(crate) const SLICE: usize = 16 * 1024;
 
-/// Texts to look for.
-pub(crate) struct Texts {
+/// Texts to find.
+pub(crate) struct TextSet {
     /// In order; none is empty.
     sorted: Vec<String>,
     /// Whether one of them begins with this byte.
@@ -15,8 +15,8 @@ pub(crate) struct Texts {
     longest: usize,
 }
 
-impl Texts {
-    /// Texts to look for; empty ones do not count.
+impl TextSet {
+    /// Texts to find; empty ones do not count.
     pub(crate) fn new(mut texts: Vec<String>) -> Self {
         texts.retain(|text| !text.is_empty());
         texts.sort_unstable();
@@ -37,7 +37,7 @@ impl Texts {
             return None;
         }
         let mut longest = None;
-        // Those that begin with the bytes seen so far.
+        // Those that begin with the bytes so far.
         let mut left = &self.sorted[..];
         for (depth, byte) in bytes.iter().enumerate() {
             let next = |text: &String| text.as_bytes().get(depth).copied();
@@ -53,18 +53,18 @@ impl Texts {
         longest
     }
 
-    /// Where the first of them stands from byte `from` on; of several at one place the longest.
+    /// Where the first of them is, from byte `from` on; of several at one position the longest.
     pub(crate) fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
         let bytes = text.as_bytes();
         (from..bytes.len()).find_map(|at| Some(at..at + self.at(&bytes[at..])?))
     }
 
-    /// Cuts a text in front of some of them, into slices that are little longer than [`SLICE`]
-    /// where there is a place to cut.
+    /// Splits a text before some of them, into slices that are little longer than [`SLICE`] where
+    /// there is a position to split at.
     pub(crate) fn slices<'t>(&self, text: &'t str) -> Vec<&'t str> {
         let mut slices = Vec::new();
         let mut start = 0;
-        while let Some(at) = self.cut(text, start + SLICE) {
+        while let Some(at) = self.split_point(text, start + SLICE) {
             slices.push(&text[start..at]);
             start = at;
         }
@@ -72,9 +72,9 @@ impl Texts {
         slices
     }
 
-    /// The first place from `from` on where llama.cpp is sure to cut too, in whatever order it
-    /// looks for the texts: nothing else that is looked for overlaps with what stands there.
-    fn cut(&self, text: &str, mut from: usize) -> Option<usize> {
+    /// The first position from `from` on where llama.cpp is sure to split as well, in whatever order
+    /// it searches for the texts: no other one overlaps with the one there.
+    fn split_point(&self, text: &str, mut from: usize) -> Option<usize> {
         let bytes = text.as_bytes();
         loop {
             let found = self.find(text, from)?;

@@ -1,4 +1,4 @@
-//! Between text and tokens.
+//! Text to tokens, and tokens to text.
 
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
@@ -6,37 +6,37 @@ use llama_cpp_2::token_type::LlamaTokenAttr;
 
 use crate::load;
 use crate::text::detokenizer;
-use crate::text::special_tokens::{SLICE, Texts};
+use crate::text::special_tokens::{SLICE, TextSet};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 
-/// Bytes of a text whose tokens are always counted, so that a client learns by how many it is too
-/// long: that takes a fraction of a second.
+/// The tokens of a text of at most this many bytes are always counted, so that a client learns by how
+/// many it is too long: that takes a fraction of a second.
 const COUNTED: usize = 128 * 1024;
 
 /// A stretch of a prompt.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Segment {
     pub(crate) text: String,
-    /// Whether the texts of special tokens in it stand for these tokens.
+    /// Whether the texts of special tokens in it become these tokens.
     pub(crate) special: bool,
 }
 
-/// The tokens of a prompt as a user wrote it, to be continued: behind the token that begins a text,
-/// if the model wants one. One that ends a text has no place there.
-pub(crate) fn prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+/// The tokens of a prompt as a user wrote it, to be continued: after the token that begins a text, if
+/// the model wants one, and without one that ends it.
+pub(crate) fn tokenize_prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     let mut tokens = beginning(model);
     tokens.extend(tokens_of(model, text, true));
     tokens
 }
 
-/// The tokens of a text that is complete, with the special tokens that the model wants around one.
-pub(crate) fn whole(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+/// The tokens of a complete text, with the special tokens that the model wants around one.
+pub(crate) fn tokenize_whole(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     model.vocab().tokenize(text.as_bytes(), true, true)
 }
 
-/// The tokens of a prompt that a chat template made. A template that writes the BOS itself does
-/// not get a second one.
-pub(crate) fn rendered(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
+/// The tokens of a rendered conversation. A template that writes the BOS itself does not get a second
+/// one.
+pub(crate) fn tokenize_segments(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
     let Some((first, rest)) = segments.split_first() else {
         return beginning(model);
     };
@@ -63,8 +63,8 @@ fn beginning(model: &LlamaModel) -> Vec<LlamaToken> {
     if wanted { vec![bos] } else { Vec::new() }
 }
 
-/// The tokens of a segment that follows another one. Some vocabularies put a blank before every
-/// text, which here is only a part of one: a newline takes the blank, and both are cut off.
+/// The tokens of a segment that follows another one. Some vocabularies put a blank before every text,
+/// but this is only a part of one: a newline takes the blank, and both are removed.
 fn continuation(model: &LlamaModel, segment: &Segment, newline: &[LlamaToken]) -> Vec<LlamaToken> {
     let tokens = |text: &str| tokens_of(model, text, segment.special);
     match tokens(&format!("\n{}", segment.text)).strip_prefix(newline) {
@@ -80,8 +80,8 @@ pub(crate) fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
     tokens.into_iter().map(|token| token.0).collect()
 }
 
-/// Tokens, with none added around them. The texts of special tokens stand for these only where
-/// `special` says so; those that llama.cpp calls user-defined always do.
+/// Tokens, with none added around them. The texts of special tokens become these only if `special`
+/// says so; those that llama.cpp calls user-defined always do.
 fn tokens_of(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
     let tokens = sliced(model, text, special);
     let vocabulary = model.vocab();
@@ -95,8 +95,8 @@ fn tokens_of(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
     tokens.into_iter().flat_map(apart).collect()
 }
 
-/// The tokens of each character alone: llama.cpp joins the parts of a text to any token that is
-/// written so, control tokens not excepted, where all that comes in between is a token as well.
+/// The tokens of each character alone: llama.cpp joins the parts of a text to any token with that
+/// text, even a control token, if all texts in between are tokens as well.
 fn letters(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     let tokens = |text: &str| model.vocab().tokenize(text.as_bytes(), false, false);
     let newline = tokens("\n");
@@ -107,14 +107,14 @@ fn letters(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     text.chars().flat_map(alone).collect()
 }
 
-/// The tokens of a text, by slices where that saves time.
+/// The tokens of a text, in slices where that saves time.
 fn sliced(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
     let vocabulary = model.vocab();
     let tokens = |text: &str| vocabulary.tokenize(text.as_bytes(), false, special);
     if text.len() <= SLICE {
         return tokens(text);
     }
-    // llama.cpp's time grows with the square of the number of such texts in what it is given.
+    // llama.cpp's time grows with the square of the number of such texts in its input.
     let cut_out = |token: &LlamaToken| {
         let defined = vocabulary
             .attr(*token)
@@ -128,16 +128,16 @@ fn sliced(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
         return tokens(text);
     }
     let texts = cut_out.iter().map(|token| token_text(model, *token));
-    let texts = Texts::new(texts.collect());
+    let texts = TextSet::new(texts.collect());
     texts.slices(text).into_iter().flat_map(tokens).collect()
 }
 
-/// Looks whether long texts can fit the context together, before time goes into their tokens.
-/// `kind` is what the message calls them.
+/// Checks that long texts can fit the context together, before time is spent on their tokens. `kind`
+/// is what the message calls them.
 ///
 /// # Errors
 /// `context_exceeded` if they cannot, whatever their tokens are.
-pub(crate) fn expect_room<'t>(
+pub(crate) fn check_size<'t>(
     model: &LlamaModel,
     texts: impl Iterator<Item = &'t str> + Clone,
     kind: &str,
@@ -161,17 +161,17 @@ pub(crate) fn expect_room<'t>(
     Err(Failure::new(Code::ContextExceeded, message))
 }
 
-/// The most that a token can stand for.
+/// The longest text that a token can have.
 struct Longest {
-    /// Bytes of its text; those that do not count are left out.
+    /// Its bytes, without those that do not count.
     bytes: usize,
-    /// Whether some tokens take in the blanks beside them, without a limit: blanks do not count.
+    /// Whether some tokens include all blanks beside them: then blanks do not count.
     blanks: bool,
 }
 
 impl Longest {
-    /// Looks through a vocabulary. `None` where a single token can stand for any number of
-    /// characters that the vocabulary does not know.
+    /// Of a vocabulary. `None` if a single token can represent any number of characters that the
+    /// vocabulary does not have.
     fn of(model: &LlamaModel) -> Option<Self> {
         let kind = load::metadata(model, "tokenizer.ggml.model");
         if !matches!(kind.as_deref(), Some("llama" | "gpt2")) {
@@ -192,7 +192,7 @@ impl Longest {
         Some(Self { bytes, blanks })
     }
 
-    /// The bytes of a text that tokens have to stand for. U+2581 does not count: some vocabularies
+    /// The bytes of a text that tokens have to represent. U+2581 does not count: some vocabularies
     /// write it for a space, which is shorter.
     fn bytes_that_count(&self, text: &str) -> usize {
         let counts = |c: &char| *c != '\u{2581}' && !(self.blanks && is_blank(*c));
@@ -200,7 +200,7 @@ impl Longest {
     }
 }
 
-/// What llama.cpp takes for a blank beside a special token.
+/// Whether llama.cpp considers this a blank beside a special token.
 fn is_blank(character: char) -> bool {
     matches!(character, '\t'..='\r' | ' ')
 }
@@ -217,12 +217,12 @@ pub(crate) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Fail
         return Err(Failure::bad_request(message));
     }
     let tokens: Vec<LlamaToken> = ids.iter().map(|id| LlamaToken::new(*id)).collect();
-    // By the file's own word: the binding's vocab_type panics on most kinds.
+    // From the metadata: the binding's vocab_type panics on most kinds.
     let kind = load::metadata(model, "tokenizer.ggml.model");
     let bytes = match kind.as_deref() {
         // Only llama.cpp knows which blanks were the tokenizer's own.
         Some("llama" | "bert" | "t5") => vocabulary.detokenize(&tokens, false, true),
-        // The others lose no byte, and llama.cpp would tidy up the blanks of some.
+        // The others lose no byte, and llama.cpp would remove some of their blanks.
         _ => tokens
             .iter()
             .flat_map(|token| vocabulary.token_to_piece(*token, true, None))
@@ -231,7 +231,7 @@ pub(crate) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Fail
     Ok(detokenizer::whole(&bytes))
 }
 
-/// How a token is written; nothing for one that the model does not have.
+/// The text of a token; empty for one that the model does not have.
 pub(crate) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
     if token.0 < 0 {
         return String::new();
@@ -239,7 +239,7 @@ pub(crate) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
     detokenizer::whole(&model.vocab().token_to_piece(token, true, None))
 }
 
-/// The texts that would be taken for special tokens.
+/// The texts that would become special tokens.
 pub(crate) fn special_texts(model: &LlamaModel) -> Vec<String> {
     let texts = model
         .vocab()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::openmp;
 use crate::tuning::cpu_share::CpuShare;
-use crate::tuning::thread_count::ThreadTuner;
+use crate::tuning::thread_tuner::ThreadTuner;
 use llama_cpp_bridge::shared::settings::SPIN_VARIABLES;
 use llama_cpp_bridge::shared::settings::{ModelParams, processors};
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use crate::bridge_link::Reports;
 use crate::embedding::embedder::{Embedder, Job, Text};
-use crate::tuning::step_time::StepEstimator;
+use crate::tuning::step_estimator::StepEstimator;
 use crate::tuning::threads::Threads;
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::message::Answer;

@@ -17,7 +17,7 @@ use crate::bridge_link::next_message;
 use crate::decode::scheduler::Scheduler;
 use crate::decode::sequence::{BatchPart, Sequence, StepResult};
 use crate::decode::speculative::Speculator;
-use crate::embedding::embed_queue::Embeds;
+use crate::embedding::embed_queue::EmbedQueue;
 use crate::embedding::embedder::{self, Embedder};
 use crate::kv::checkpoints;
 use crate::kv::saved_state::{self, SavedStates};
@@ -49,7 +49,7 @@ pub(crate) struct Engine<'model> {
     /// The requests for text.
     scheduler: Scheduler,
     /// The requests for embeddings.
-    embeds: Embeds<'model>,
+    embed_queue: EmbedQueue<'model>,
     /// `None` without a directory for them.
     states: Option<SavedStates>,
     step_estimator: StepEstimator,
@@ -90,7 +90,7 @@ impl<'model> Engine<'model> {
             only_embeds: embedder::only_embeds(model),
             token_index: Rc::default(),
             scheduler,
-            embeds: Embeds::new(embedder, load.parallel),
+            embed_queue: EmbedQueue::new(embedder, load.parallel),
             states: SavedStates::new(load, context_size)?,
             step_estimator,
             threads: Threads::new(load),
@@ -105,7 +105,10 @@ impl<'model> Engine<'model> {
     /// A model that cannot do it.
     pub(crate) fn try_out(&mut self) -> Result<(), String> {
         if self.only_embeds {
-            return self.embeds.try_out().map_err(|failure| failure.message);
+            return self
+                .embed_queue
+                .try_out()
+                .map_err(|failure| failure.message);
         }
         let bos = self.model.vocab().bos();
         let token = if bos.0 >= 0 { bos } else { LlamaToken::new(0) };
@@ -135,7 +138,7 @@ impl<'model> Engine<'model> {
     pub(crate) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
         let mut reports = Reports::new(link);
         loop {
-            let idle = self.scheduler.is_empty() && self.embeds.is_empty();
+            let idle = self.scheduler.is_empty() && self.embed_queue.is_empty();
             match next_message(reports.link, idle)? {
                 Received::Message(message) => self.receive(message, &mut reports)?,
                 Received::End => return Ok(()),
@@ -143,8 +146,11 @@ impl<'model> Engine<'model> {
                     // In turns, so that neither requests for text nor those for embeddings wait
                     // until all of the others are done.
                     self.step_estimator.on(self.threads.part());
-                    self.embeds
-                        .step(&mut self.step_estimator, &mut self.threads, &mut reports)?;
+                    self.embed_queue.step(
+                        &mut self.step_estimator,
+                        &mut self.threads,
+                        &mut reports,
+                    )?;
                     if !self.scheduler.is_empty() {
                         self.step(&mut reports)?;
                     }
@@ -162,7 +168,7 @@ impl<'model> Engine<'model> {
             ToModel::Load(_) | ToModel::Hello(_) => return Ok(()),
         };
         let outcome = match work {
-            Work::Embed(text) => match self.embeds.push(id, &text) {
+            Work::Embed(text) => match self.embed_queue.push(id, &text) {
                 Ok(()) => return Ok(()),
                 Err(failure) => Err(failure),
             },
@@ -243,7 +249,7 @@ impl<'model> Engine<'model> {
     }
 
     fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {
-        if !self.embeds.cancel(id) && !self.scheduler.cancel(id) {
+        if !self.embed_queue.cancel(id) && !self.scheduler.cancel(id) {
             return Ok(());
         }
         reports.answer(id, Err(Failure::new(Code::Internal, "Cancelled")))

@@ -1,126 +1,129 @@
-//! The requests for embeddings: those that wait, and those whose texts are in one batch.
+//! The requests for embeddings: those that are queued, and those whose texts are evaluated together.
 
 use std::collections::VecDeque;
 
 use crate::bridge_link::Reports;
-use crate::embedding::embedder::{Embedder, Job, Text};
+use crate::embedding::embedder::{Embedder, Input, Run};
 use crate::tuning::step_estimator::StepEstimator;
 use crate::tuning::threads::Threads;
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::message::Answer;
 
-/// Tokens of all texts of a job together at the most, unless it is a single text: their context
+/// The most tokens of all texts that are evaluated together, unless it is a single text: their context
 /// takes memory in proportion.
-const JOB_TOKENS: usize = 2048;
+const MAX_TOKENS: usize = 2048;
 
-/// Requests for embeddings.
-pub(crate) struct Embeds<'model> {
+/// The requests for embeddings.
+pub(crate) struct EmbedQueue<'model> {
     embedder: Embedder<'model>,
-    waiting: VecDeque<(u64, Text)>,
-    /// The texts that are being embedded together.
-    job: Option<Job<'model>>,
-    /// The requests that they are of; `None` for one that was given up.
-    under_way: Vec<Option<u64>>,
-    /// Texts of a job at the most.
-    places: usize,
+    queued: VecDeque<(u64, Input)>,
+    /// The texts that are evaluated together now.
+    run: Option<Run<'model>>,
+    /// The numbers of their requests; `None` for one that was cancelled.
+    running: Vec<Option<u64>>,
+    /// The most texts at a time.
+    n_parallel: usize,
 }
 
-impl<'model> Embeds<'model> {
-    /// None yet.
-    pub(crate) fn new(embedder: Embedder<'model>, places: u32) -> Self {
+impl<'model> EmbedQueue<'model> {
+    /// No requests yet.
+    pub(crate) fn new(embedder: Embedder<'model>, n_parallel: u32) -> Self {
         Self {
             embedder,
-            waiting: VecDeque::new(),
-            job: None,
-            under_way: Vec::new(),
-            places: places as usize,
+            queued: VecDeque::new(),
+            run: None,
+            running: Vec::new(),
+            n_parallel: n_parallel as usize,
         }
     }
 
     /// Whether there is nothing to do.
     pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.job.is_none()
+        self.queued.is_empty() && self.run.is_none()
     }
 
-    /// Lets a request wait for its turn.
+    /// Queues a request.
     ///
     /// # Errors
     /// A text that cannot be embedded.
     pub(crate) fn push(&mut self, id: u64, text: &str) -> Result<(), Failure> {
-        let text = self.embedder.text(text)?;
-        self.waiting.push_back((id, text));
+        let input = self.embedder.input(text)?;
+        self.queued.push_back((id, input));
         Ok(())
     }
 
-    /// Gives a request up. `false` if it is not here.
+    /// Cancels a request. `false` if it is not here.
     pub(crate) fn cancel(&mut self, id: u64) -> bool {
-        if let Some(at) = self.waiting.iter().position(|(waits, _)| *waits == id) {
-            self.waiting.remove(at);
+        if let Some(index) = self.queued.iter().position(|(queued, _)| *queued == id) {
+            self.queued.remove(index);
             return true;
         }
-        let found = self.under_way.iter_mut().find(|one| **one == Some(id));
-        let here = found.map(|one| *one = None).is_some();
-        if self.under_way.iter().all(Option::is_none) {
-            self.job = None;
-            self.under_way.clear();
+        let found = self.running.iter_mut().find(|one| **one == Some(id));
+        let found = found.map(|one| *one = None).is_some();
+        if self.running.iter().all(Option::is_none) {
+            self.run = None;
+            self.running.clear();
         }
-        here
+        found
     }
 
-    /// Evaluates the next part of the texts under way, a prompt chunk at the most, and answers
-    /// those that are done.
+    /// Evaluates the next part of the texts, at most a prompt chunk, and answers the requests whose
+    /// texts are done.
     ///
     /// # Errors
     /// Those of the socket.
     pub(crate) fn step(
         &mut self,
-        pace: &mut StepEstimator,
+        step_estimator: &mut StepEstimator,
         threads: &mut Threads,
         reports: &mut Reports<'_>,
     ) -> Result<(), String> {
-        if self.job.is_none() {
+        if self.run.is_none() {
             self.begin(reports)?;
         }
-        let Some(job) = &mut self.job else {
+        let Some(run) = &mut self.run else {
             return Ok(());
         };
-        let room = job.room(pace.chunk());
-        reports.step(pace.expected(room))?;
-        threads.before(room);
-        match job.step(room) {
-            Ok(tokens) => pace.learn(tokens, tokens, threads.after()),
+        let n_tokens = run.next_tokens(step_estimator.chunk());
+        reports.step(step_estimator.expected(n_tokens))?;
+        threads.before(n_tokens);
+        match run.step(n_tokens) {
+            Ok(n_tokens) => step_estimator.learn(n_tokens, n_tokens, threads.after()),
             Err(failure) => {
-                self.job = None;
+                self.run = None;
                 return self.answer_all(|_| Err(failure.clone()), reports);
             }
         }
-        if let Some(job) = self.job.take_if(|job| job.done()) {
-            let embeddings = job.finish();
-            return self.answer_all(|at| embeddings[at].clone().map(Answer::Embedding), reports);
+        if let Some(run) = self.run.take_if(|run| run.is_done()) {
+            let embeddings = run.finish();
+            return self.answer_all(
+                |index| embeddings[index].clone().map(Answer::Embedding),
+                reports,
+            );
         }
         Ok(())
     }
 
-    /// Takes the texts that have waited longest into one job.
+    /// Starts on the texts that were queued first.
     fn begin(&mut self, reports: &mut Reports<'_>) -> Result<(), String> {
-        let mut texts = Vec::new();
-        let mut tokens = 0;
-        while let Some((_, next)) = self.waiting.front()
-            && texts.len() < self.places
-            && (texts.is_empty() || tokens + next.len() <= JOB_TOKENS)
+        let mut inputs = Vec::new();
+        let mut n_tokens = 0;
+        while let Some((_, next)) = self.queued.front()
+            && inputs.len() < self.n_parallel
+            && (inputs.is_empty() || n_tokens + next.len() <= MAX_TOKENS)
         {
-            tokens += next.len();
-            if let Some((id, text)) = self.waiting.pop_front() {
-                self.under_way.push(Some(id));
-                texts.push(text);
+            n_tokens += next.len();
+            if let Some((id, input)) = self.queued.pop_front() {
+                self.running.push(Some(id));
+                inputs.push(input);
             }
         }
-        if texts.is_empty() {
+        if inputs.is_empty() {
             return Ok(());
         }
-        match self.embedder.start(texts) {
-            Ok(job) => {
-                self.job = Some(job);
+        match self.embedder.start(inputs) {
+            Ok(run) => {
+                self.run = Some(run);
                 Ok(())
             }
             Err(failure) => self.answer_all(|_| Err(failure.clone()), reports),
@@ -132,10 +135,10 @@ impl<'model> Embeds<'model> {
         outcome: impl Fn(usize) -> Result<Answer, Failure>,
         reports: &mut Reports<'_>,
     ) -> Result<(), String> {
-        let requests = std::mem::take(&mut self.under_way);
-        for (at, request) in requests.into_iter().enumerate() {
+        let requests = std::mem::take(&mut self.running);
+        for (index, request) in requests.into_iter().enumerate() {
             if let Some(id) = request {
-                reports.answer(id, outcome(at))?;
+                reports.answer(id, outcome(index))?;
             }
         }
         Ok(())

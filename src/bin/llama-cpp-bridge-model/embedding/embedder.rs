@@ -1,5 +1,5 @@
-//! Embeddings: texts in a context of their own, so that the prompt cache stays as it is, and for
-//! as long as it takes, so that the memory is back afterwards.
+//! Embeddings: texts in a context of their own, so that the prompt cache stays as it is. The context
+//! lasts only as long as it is needed, so that its memory is freed afterwards.
 
 use std::iter;
 
@@ -16,33 +16,33 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Embedding;
 use llama_cpp_bridge::shared::settings::ModelParams;
 
-/// Architectures whose attention looks both ways whatever their metadata says, and that generate
-/// all the same.
+/// Architectures whose attention is not causal, whatever their metadata says, and that still
+/// generate.
 const DIFFUSION: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 
-/// The one whose attention looks both ways whatever its metadata says, and that only embeds.
+/// The one whose attention is not causal, whatever its metadata says, and that only embeds.
 const GEMMA_EMBEDDING: &str = "gemma-embedding";
 
-/// Sets out on embeddings.
+/// Starts runs of embeddings.
 pub(crate) struct Embedder<'model> {
     backend: &'model LlamaBackend,
     model: &'model LlamaModel,
     load: &'model ModelParams,
-    /// Tokens of a text at the most.
-    limit: u32,
+    /// The most tokens of a text.
+    max_tokens: u32,
 }
 
-/// Texts whose embeddings are being computed, each as a sequence of its own in one context.
-/// Dropping it gives the memory back, at any time.
-pub(crate) struct Job<'model> {
+/// Texts whose embeddings are being computed, each as a sequence of its own in one context. Dropping
+/// it frees the memory, at any time.
+pub(crate) struct Run<'model> {
     context: LlamaContext<'model>,
     batch: LlamaBatch<'static>,
     pooling: Pooling,
-    /// Tokens that are evaluated at a time at the most: what the context was made for.
-    most: usize,
-    /// Whether all tokens have to be evaluated at once.
-    whole: bool,
-    texts: Vec<Text>,
+    /// The most tokens in a batch: what the context was made for.
+    n_batch: usize,
+    /// Whether all tokens have to be evaluated in one batch.
+    one_batch: bool,
+    inputs: Vec<Input>,
 }
 
 /// How the vectors of a text's tokens become one.
@@ -53,16 +53,16 @@ enum Pooling {
     Last,
 }
 
-/// A text on its way.
-pub(crate) struct Text {
+/// A text to embed.
+pub(crate) struct Input {
     tokens: Vec<LlamaToken>,
-    evaluated: usize,
-    /// What the vectors of the tokens evaluated so far have become; the sum, for the mean.
+    n_evaluated: usize,
+    /// The vectors of the tokens evaluated so far, pooled; for the mean, their sum.
     pooled: Vec<f64>,
 }
 
 impl<'model> Embedder<'model> {
-    /// Gets ready; takes no memory yet.
+    /// Takes no memory yet.
     pub(crate) fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
@@ -73,51 +73,51 @@ impl<'model> Embedder<'model> {
             backend,
             model,
             load,
-            limit: context_size,
+            max_tokens: context_size,
         }
     }
 
-    /// Sets out on the embeddings of these texts: pooled as the model says, else the mean over
-    /// the tokens. They have to fit the memory together.
+    /// Starts a run of these texts. The vectors of their tokens are pooled as the model says, else to
+    /// their mean.
     ///
     /// # Errors
     /// A model that cannot embed.
-    pub(crate) fn start(&self, texts: Vec<Text>) -> Result<Job<'model>, Failure> {
+    pub(crate) fn start(&self, inputs: Vec<Input>) -> Result<Run<'model>, Failure> {
         let pooling = pooling(self.model)?;
-        let tokens: usize = texts.iter().map(|text| text.tokens.len()).sum();
-        let whole = looks_both_ways(self.model);
-        let most = match whole {
-            true => tokens,
-            false => tokens.min(self.load.ubatch_size as usize),
+        let n_tokens: usize = inputs.iter().map(Input::len).sum();
+        let one_batch = !is_causal(self.model);
+        let n_batch = match one_batch {
+            true => n_tokens,
+            false => n_tokens.min(self.load.ubatch_size as usize),
         };
-        let sequences = texts.len() as u32;
+        let n_seq_max = inputs.len() as u32;
         let context = load::embedding_context(
             self.backend,
             self.model,
             self.load,
-            tokens as u32,
-            most as u32,
-            sequences,
+            n_tokens as u32,
+            n_batch as u32,
+            n_seq_max,
         )
         .map_err(|error| Failure::new(Code::Internal, error))?;
-        Ok(Job {
+        Ok(Run {
             context,
-            batch: LlamaBatch::new(most, 1),
+            batch: LlamaBatch::new(n_batch, 1),
             pooling,
-            most,
-            whole,
-            texts,
+            n_batch,
+            one_batch,
+            inputs,
         })
     }
 
-    /// A text to embed.
+    /// Tokenizes a text.
     ///
     /// # Errors
-    /// One that has no tokens, or more than the context.
-    pub(crate) fn text(&self, text: &str) -> Result<Text, Failure> {
-        tokenizer::check_size(self.model, iter::once(text), "Text", self.limit)?;
+    /// A text that has no tokens, or more than the context.
+    pub(crate) fn input(&self, text: &str) -> Result<Input, Failure> {
+        tokenizer::check_size(self.model, iter::once(text), "Text", self.max_tokens)?;
         let tokens = tokenizer::tokenize_whole(self.model, text);
-        let (count, limit) = (tokens.len(), self.limit);
+        let (count, limit) = (tokens.len(), self.max_tokens);
         if count == 0 {
             return Err(Failure::bad_request("The text has no tokens"));
         }
@@ -125,78 +125,74 @@ impl<'model> Embedder<'model> {
             let message = format!("Text of {count} tokens exceeds the context of {limit} tokens");
             return Err(Failure::new(Code::ContextExceeded, message));
         }
-        Ok(Text {
+        Ok(Input {
             tokens,
-            evaluated: 0,
+            n_evaluated: 0,
             pooled: Vec::new(),
         })
     }
 
-    /// Embeds one token: most files that kill llama.cpp do so here, before anyone relies on the
+    /// Embeds one token: most files that crash llama.cpp do so here, before anyone relies on the
     /// model.
     ///
     /// # Errors
     /// A model that cannot do it.
     pub(crate) fn try_out(&self) -> Result<(), Failure> {
-        let mut job = self.start(vec![self.text("a")?])?;
-        while !job.done() {
-            job.step(job.room(usize::MAX))?;
+        let mut run = self.start(vec![self.input("a")?])?;
+        while !run.is_done() {
+            run.step(run.next_tokens(usize::MAX))?;
         }
-        job.finish()
+        run.finish()
             .into_iter()
-            .try_for_each(|tried| tried.map(drop))
+            .try_for_each(|embedding| embedding.map(drop))
     }
 }
 
-impl Job<'_> {
+impl Run<'_> {
     /// Whether all tokens of all texts are evaluated.
-    pub(crate) fn done(&self) -> bool {
-        self.texts.iter().all(Text::done)
+    pub(crate) fn is_done(&self) -> bool {
+        self.inputs.iter().all(Input::is_done)
     }
 
-    /// How many tokens to evaluate next: a chunk, if the context was made for so many, or all of
-    /// them if the model's attention looks both ways.
-    pub(crate) fn room(&self, chunk: usize) -> usize {
-        let left: usize = self.texts.iter().map(|t| t.len() - t.evaluated).sum();
-        match self.whole {
+    /// How many tokens to evaluate next: a chunk, if the context was made for as many, or all of them
+    /// if the model's attention is not causal.
+    pub(crate) fn next_tokens(&self, chunk: usize) -> usize {
+        let left: usize = self.inputs.iter().map(Input::n_pending).sum();
+        match self.one_batch {
             true => left,
-            false => left.min(chunk.clamp(1, self.most)),
+            false => left.min(chunk.clamp(1, self.n_batch)),
         }
     }
 
-    /// Evaluates the next tokens, `room` of them. Returns how many they were.
+    /// Evaluates the next tokens, at most `n_tokens`. Returns how many they were.
     ///
     /// # Errors
     /// llama.cpp cannot evaluate them.
-    pub(crate) fn step(&mut self, room: usize) -> Result<usize, Failure> {
+    pub(crate) fn step(&mut self, n_tokens: usize) -> Result<usize, Failure> {
         let internal = |error: String| Failure::new(Code::Internal, error);
         self.batch.clear();
         // For each token of the batch the text that it belongs to.
         let mut owners = Vec::new();
-        for (sequence, text) in self.texts.iter().enumerate() {
-            let left = room - owners.len();
-            let end = text.tokens.len().min(text.evaluated + left);
-            for position in text.evaluated..end {
+        for (seq, input) in self.inputs.iter().enumerate() {
+            let left = n_tokens - owners.len();
+            let end = input.len().min(input.n_evaluated + left);
+            for position in input.n_evaluated..end {
+                let token = input.tokens[position];
                 self.batch
-                    .add(
-                        text.tokens[position],
-                        position as i32,
-                        &[sequence as i32],
-                        true,
-                    )
+                    .add(token, position as i32, &[seq as i32], true)
                     .map_err(|error| internal(error.to_string()))?;
-                owners.push(sequence);
+                owners.push(seq);
             }
         }
         self.context
             .decode(&mut self.batch)
             .map_err(|error| internal(format!("llama.cpp cannot evaluate the text: {error}")))?;
-        for (at, owner) in owners.iter().enumerate() {
+        for (index, owner) in owners.iter().enumerate() {
             let vector = self
                 .context
-                .embeddings_ith(at as i32)
+                .embeddings_ith(index as i32)
                 .map_err(|error| internal(error.to_string()))?;
-            self.texts[*owner].take(vector, self.pooling);
+            self.inputs[*owner].add(vector, self.pooling);
         }
         Ok(owners.len())
     }
@@ -206,26 +202,30 @@ impl Job<'_> {
     /// # Errors
     /// For each text: values that are not finite numbers.
     pub(crate) fn finish(self) -> Vec<Result<Embedding, Failure>> {
-        self.texts.iter().map(Text::embedding).collect()
+        self.inputs.iter().map(Input::embedding).collect()
     }
 }
 
-impl Text {
-    /// Its tokens.
+impl Input {
+    /// How many tokens it has.
     pub(crate) fn len(&self) -> usize {
         self.tokens.len()
     }
 
-    fn done(&self) -> bool {
-        self.evaluated == self.tokens.len()
+    fn n_pending(&self) -> usize {
+        self.tokens.len() - self.n_evaluated
     }
 
-    /// Takes the vector of the next token.
-    fn take(&mut self, vector: &[f32], pooling: Pooling) {
+    fn is_done(&self) -> bool {
+        self.n_pending() == 0
+    }
+
+    /// Adds the vector of the next token.
+    fn add(&mut self, vector: &[f32], pooling: Pooling) {
         let wide = || vector.iter().map(|value| f64::from(*value));
         match pooling {
             Pooling::Last => self.pooled = wide().collect(),
-            _ if self.evaluated == 0 => self.pooled = wide().collect(),
+            _ if self.n_evaluated == 0 => self.pooled = wide().collect(),
             Pooling::First => (),
             Pooling::Mean => self
                 .pooled
@@ -233,7 +233,7 @@ impl Text {
                 .zip(wide())
                 .for_each(|(sum, value)| *sum += value),
         }
-        self.evaluated += 1;
+        self.n_evaluated += 1;
     }
 
     fn embedding(&self) -> Result<Embedding, Failure> {
@@ -241,21 +241,21 @@ impl Text {
         check_logits(&values)?;
         Ok(Embedding {
             // Of length 1, so that a sum does for the mean.
-            values: normalised(&self.pooled),
+            values: normalized(&self.pooled),
             prompt_tokens: self.tokens.len() as u32,
         })
     }
 }
 
-/// Whether a model can do nothing but embed.
+/// Whether a model can only embed.
 pub(crate) fn only_embeds(model: &LlamaModel) -> bool {
     let causal = load::own_metadata(model, "attention.causal");
     causal.as_deref() == Some("false") || load::architecture(model) == GEMMA_EMBEDDING
 }
 
-/// Whether its attention sees what comes after a token, too.
-fn looks_both_ways(model: &LlamaModel) -> bool {
-    only_embeds(model) || DIFFUSION.contains(&load::architecture(model).as_str())
+/// Whether its attention sees only what comes before a token.
+fn is_causal(model: &LlamaModel) -> bool {
+    !only_embeds(model) && !DIFFUSION.contains(&load::architecture(model).as_str())
 }
 
 /// As the model says, else the mean. The numbers are llama.cpp's.
@@ -271,8 +271,8 @@ fn pooling(model: &LlamaModel) -> Result<Pooling, Failure> {
     }
 }
 
-/// Of length 1, each number with the digits that its own precision has.
-fn normalised(values: &[f64]) -> Vec<f64> {
+/// Scaled to length 1, each number with the digits that an f32 has.
+fn normalized(values: &[f64]) -> Vec<f64> {
     let sum: f64 = values.iter().map(|value| value * value).sum();
     let length = sum.sqrt();
     let scale = if length > 0.0 { 1.0 / length } else { 0.0 };

@@ -12,7 +12,7 @@ use crate::tuning::threads;
 use llama_cpp_bridge::shared::ranges::MAX_CONTEXT;
 use llama_cpp_bridge::shared::settings::{DEFAULT_CONTEXT, FlashAttention, KvType, ModelParams};
 
-/// Loads the model. Where llama.cpp aborts instead of failing, this does not return.
+/// Loads the model. If llama.cpp aborts instead of failing, this does not return.
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
@@ -27,7 +27,7 @@ pub(crate) fn model(backend: &LlamaBackend, load: &ModelParams) -> Result<LlamaM
         .map_err(|_| "llama.cpp cannot load it and does not say why".to_string())
 }
 
-/// Tokens of the context: what was asked for, at most what the model was trained with.
+/// Tokens of the context: what was asked for, but at most what the model was trained with.
 pub(crate) fn context_size(model: &LlamaModel, load: &ModelParams) -> u32 {
     let own = match model.n_ctx_train() {
         0 => MAX_CONTEXT,
@@ -45,7 +45,7 @@ pub(crate) fn n_seq_max(load: &ModelParams, size: u32) -> u32 {
     load.parallel.min(load.batch_size).min(size).max(1)
 }
 
-/// Makes the context of a model: one budget of tokens, which all requests share.
+/// Creates the context of a model: one set of cells, which all sequences share.
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
@@ -63,8 +63,8 @@ pub(crate) fn context<'model>(
     create(backend, model, params)
 }
 
-/// Makes a context for embeddings of `tokens` tokens in all, of which `most` are evaluated at a
-/// time, in so many sequences. It gives the vector of each token.
+/// Creates a context for embeddings of `n_ctx` tokens in all, of which up to `n_batch` are evaluated
+/// at a time, in `n_seq_max` sequences. It gives the vector of each token.
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
@@ -72,41 +72,41 @@ pub(crate) fn embedding_context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
     load: &ModelParams,
-    tokens: u32,
-    most: u32,
-    sequences: u32,
+    n_ctx: u32,
+    n_batch: u32,
+    n_seq_max: u32,
 ) -> Result<LlamaContext<'model>, String> {
-    let params = params(load, tokens)
-        .with_n_batch(most)
-        .with_n_ubatch(most)
-        .with_n_seq_max(sequences)
+    let params = params(load, n_ctx)
+        .with_n_batch(n_batch)
+        .with_n_ubatch(n_batch)
+        .with_n_seq_max(n_seq_max)
         .with_kv_unified(true)
         .with_embeddings(true)
         .with_pooling_type(LlamaPoolingType::None);
     create(backend, model, params)
 }
 
-/// What kind of model it is, `llama` for instance.
+/// The architecture of a model, `llama` for instance.
 pub(crate) fn architecture(model: &LlamaModel) -> String {
     metadata(model, "general.architecture").unwrap_or_default()
 }
 
-/// What the model's metadata says under this name, which its architecture stands before.
+/// The metadata of a model under its architecture and this name.
 pub(crate) fn own_metadata(model: &LlamaModel, name: &str) -> Option<String> {
     metadata(model, &format!("{}.{name}", architecture(model)))
 }
 
-/// What the model's metadata says under this key.
+/// The metadata of a model under this key.
 pub(crate) fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
     model.meta_val_str(key).ok()
 }
 
 fn params(load: &ModelParams, size: u32) -> LlamaContextParams {
-    let asked = threads::asked(load);
+    let requested = threads::requested(load);
     LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(size))
-        .with_n_threads(asked.single as i32)
-        .with_n_threads_batch(asked.batch as i32)
+        .with_n_threads(requested.single as i32)
+        .with_n_threads_batch(requested.batch as i32)
         .with_flash_attention_policy(match load.flash_attn {
             FlashAttention::Auto => -1,
             FlashAttention::Off => 0,

@@ -72,7 +72,7 @@ impl<'model> Engine<'model> {
     ) -> Result<Self, String> {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
-        let threads = threads::asked(load).batch;
+        let threads = threads::requested(load).batch;
         let step_estimator = StepEstimator::new(model.n_params(), threads, on_gpu, batch_size);
         let n_seq_max = load::n_seq_max(load, context_size);
         let embedder = Embedder::new(backend, model, load, context_size);
@@ -121,7 +121,7 @@ impl<'model> Engine<'model> {
             .map_err(|error| format!("cannot evaluate a token: {error}"))?;
         check_logits(self.context.get_logits_ith(0)).map_err(|failure| failure.message)?;
         let _ = LlamaSampler::greedy().sample(&self.context, 0);
-        self.threads.find(|| {
+        self.threads.tune(|| {
             self.context.clear_kv_cache();
             let decoded = self.context.decode(&mut self.batch);
             self.context.synchronize();
@@ -145,7 +145,7 @@ impl<'model> Engine<'model> {
                 Received::Nothing => {
                     // In turns, so that neither requests for text nor those for embeddings wait
                     // until all of the others are done.
-                    self.step_estimator.on(self.threads.part());
+                    self.step_estimator.set_thread_part(self.threads.part());
                     self.embed_queue.step(
                         &mut self.step_estimator,
                         &mut self.threads,
@@ -257,7 +257,7 @@ impl<'model> Engine<'model> {
 
     /// Evaluates one batch: of each request under way its last token or a part of its prompt.
     fn step(&mut self, reports: &mut Reports<'_>) -> Result<(), String> {
-        self.step_estimator.on(self.threads.part());
+        self.step_estimator.set_thread_part(self.threads.part());
         let chunk = self.step_estimator.chunk();
         let plan = self
             .scheduler

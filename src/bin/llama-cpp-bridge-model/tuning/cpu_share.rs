@@ -1,53 +1,52 @@
-//! How many threads a model process may run beside others, by what it sees of them: its share of
-//! the machine's processors.
+//! How many threads a model process may run beside other processes: its share of the processors.
 //!
-//! Threads of one calculation wait for each other, so that one thread too many costs more than it
-//! brings: all of them wait until it has had its turn on a processor. So the number follows what
-//! the others leave. Too many threads are scaled down at once, so that all fit if everyone does the
-//! same; one that has room grows step by step.
+//! Threads of one computation wait for each other, so that one thread too many costs more than it
+//! gains: all others wait until it has been scheduled. So the number follows what other processes
+//! leave. Too many threads are reduced at once, so that all fit if everyone does the same; with
+//! headroom, the number grows step by step.
 
-/// How much of a new sample is believed: a passing thread is not to count as company, one that
-/// stays is to be noticed within three graphs.
+/// The weight of a new sample: a thread of others that runs briefly is not to count, one that stays
+/// is to be noticed within three graphs.
 const WEIGHT: f64 = 0.25;
 
-/// So much more than there is room for, in threads, is too many.
+/// More threads than processors by this much are too many.
 const TOO_MANY: f64 = 0.6;
 
-/// So much less than a thread's room is enough for one more.
+/// Headroom of one thread less this much is enough for one more.
 const ENOUGH: f64 = 0.3;
 
-/// Graphs in a row that leave room before there is one thread more, or the threads spin again.
-/// Company that comes and goes is thus company.
-const CALM: u32 = 16;
+/// Graphs in a row with headroom before there is one thread more, or before the threads spin long
+/// again. So processes that come and go count.
+const QUIET: u32 = 16;
 
-/// Steps from one thread to all processors of a large machine.
+/// In how many steps the number grows from one thread to all processors of a large machine.
 const STEPS: u32 = 16;
 
-/// A share of the machine.
+/// A share of the processors.
 pub(crate) struct CpuShare {
     /// Processors of the machine.
     processors: u32,
-    /// Threads at the most.
-    most: u32,
+    /// The most threads.
+    max_threads: u32,
     threads: u32,
-    /// Threads of others that are runnable, on average.
+    /// Runnable threads of other processes, on average.
     others: f64,
-    /// Graphs in a row that left room for a thread more.
-    roomy: u32,
+    /// Graphs in a row with headroom for one thread more.
+    headroom_steps: u32,
     /// Graphs in a row in which no thread of ours had to wait for a processor.
-    calm: u32,
+    quiet_steps: u32,
 }
 
 impl CpuShare {
-    /// Of a machine of so many processors, on which one may run `most` threads. As if alone.
-    pub(crate) fn new(processors: u32, most: u32) -> Self {
+    /// Of a machine with this many processors, on which at most `max_threads` may run; as if alone.
+    pub(crate) fn new(processors: u32, max_threads: u32) -> Self {
         Self {
             processors: processors.max(1),
-            most: most.max(1),
-            threads: most.max(1),
+            max_threads: max_threads.max(1),
+            threads: max_threads.max(1),
             others: 0.0,
-            roomy: CALM,
-            calm: CALM,
+            headroom_steps: QUIET,
+            quiet_steps: QUIET,
         }
     }
 
@@ -56,60 +55,64 @@ impl CpuShare {
         self.threads
     }
 
-    /// Whether every thread has a processor to itself, and has had for a while. Then threads may look
-    /// for work for long; else one that does keeps those that it waits for from running.
-    pub(crate) fn alone(&self) -> bool {
-        self.calm >= CALM
+    /// Whether every thread has had a processor to itself for a while. Then threads may spin for long;
+    /// else one that does keeps those that it waits for from running.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.quiet_steps >= QUIET
     }
 
-    /// Whether so many threads of others leave a processor to each of the most threads of ours.
-    pub(crate) fn leave_room(&self, others: u32) -> bool {
-        self.most + others <= self.processors
+    /// Whether this many threads of others leave a processor for each of ours, even if all run.
+    pub(crate) fn fits_beside(&self, others: u32) -> bool {
+        self.max_threads + others <= self.processors
     }
 
-    /// Begins after a rest, with a look at the machine, on which `others` threads of others ran.
-    /// What was known before a long rest no longer counts (`anew`).
-    pub(crate) fn begin(&mut self, others: u32, anew: bool) {
-        if anew {
-            self.threads = self.most;
-            self.roomy = CALM;
-            self.calm = CALM;
-            // Half believed: whoever brought the work may still be runnable itself.
+    /// Begins after a pause, when `others` threads of others are runnable. After a long one, what was
+    /// known before no longer counts (`reset`).
+    pub(crate) fn resume(&mut self, others: u32, reset: bool) {
+        if reset {
+            self.threads = self.max_threads;
+            self.headroom_steps = QUIET;
+            self.quiet_steps = QUIET;
+            // Only half, as the client that sent the work may still be runnable itself.
             self.others = f64::from(others) / 2.0;
-            self.fit();
+            self.shrink();
         }
         if self.threads + others > self.processors {
-            self.calm = 0;
+            self.quiet_steps = 0;
         }
     }
 
-    /// Learns from the end of a graph that ran on `team` threads, when `runnable` threads of all
-    /// were runnable, those included.
+    /// Learns from the end of a graph that ran on `team` threads, when `runnable` threads of the whole
+    /// machine were runnable, those included.
     pub(crate) fn learn(&mut self, team: u32, runnable: u32) {
         let others = f64::from(runnable.saturating_sub(team));
         self.others += (others - self.others) * WEIGHT;
         let fits = f64::from(team) + others <= f64::from(self.processors);
-        self.calm = if fits { self.calm.saturating_add(1) } else { 0 };
-        if self.fit() {
-            self.roomy = 0;
+        self.quiet_steps = if fits {
+            self.quiet_steps.saturating_add(1)
+        } else {
+            0
+        };
+        if self.shrink() {
+            self.headroom_steps = 0;
             return;
         }
-        let room = f64::from(self.processors) - self.others;
-        if f64::from(self.threads) + 1.0 > room + ENOUGH {
-            self.roomy = 0;
+        let available = f64::from(self.processors) - self.others;
+        if f64::from(self.threads) + 1.0 > available + ENOUGH {
+            self.headroom_steps = 0;
             return;
         }
-        self.roomy = self.roomy.saturating_add(1);
-        if self.roomy >= CALM {
+        self.headroom_steps = self.headroom_steps.saturating_add(1);
+        if self.headroom_steps >= QUIET {
             let step = (self.processors / STEPS)
                 .max(1)
-                .min(room.round() as u32 - self.threads);
-            self.threads = (self.threads + step).min(self.most);
+                .min(available.round() as u32 - self.threads);
+            self.threads = (self.threads + step).min(self.max_threads);
         }
     }
 
-    /// Scales the threads down if they are too many beside the others. Whether that was so.
-    fn fit(&mut self) -> bool {
+    /// Reduces the threads if they are too many beside the others. Returns whether they were.
+    fn shrink(&mut self) -> bool {
         let (processors, threads) = (f64::from(self.processors), f64::from(self.threads));
         if threads <= (processors - self.others + TOO_MANY).max(1.0) {
             return false;
@@ -122,36 +125,36 @@ impl CpuShare {
 
 #[cfg(test)]
 mod tests {
-    //! The rules, played on imagined machines: no thread runs here, and no time passes.
+    //! The rules on simulated machines: no thread runs here, and no time passes.
 
     use super::CpuShare;
 
-    /// A bridge at work: its share, and whether it has a graph to compute.
-    struct Player {
+    /// A bridge: its share, and whether it has graphs to compute.
+    struct Simulated {
         share: CpuShare,
         works: bool,
     }
 
-    /// A machine with bridges on it, which take their samples one after the other.
+    /// A machine with bridges, which take their samples one after the other.
     struct Machine {
-        bridges: Vec<Player>,
+        bridges: Vec<Simulated>,
         /// Threads of other programs that always run.
         busy: u32,
     }
 
     impl Machine {
         fn new(processors: u32, bridges: usize, busy: u32) -> Machine {
-            let player = || Player {
+            let bridge = || Simulated {
                 share: CpuShare::new(processors, processors),
                 works: true,
             };
             Machine {
-                bridges: (0..bridges).map(|_| player()).collect(),
+                bridges: (0..bridges).map(|_| bridge()).collect(),
                 busy,
             }
         }
 
-        /// All that work compute a graph, and learn from what runs at its end.
+        /// All bridges that work compute a graph, and learn from what is runnable at its end.
         fn graph(&mut self) -> Vec<u32> {
             for at in 0..self.bridges.len() {
                 let working = self.bridges.iter().filter(|one| one.works);
@@ -180,16 +183,16 @@ mod tests {
             let mut machine = Machine::new(processors, 1, 0);
             for _ in 0..1000 {
                 assert_eq!(machine.graph(), [processors]);
-                assert!(machine.bridges[0].share.alone());
+                assert!(machine.bridges[0].share.is_alone());
             }
         }
     }
 
     #[test]
-    fn the_first_graph_in_company_ends_the_spinning() {
+    fn the_first_graph_beside_another_process_ends_the_spinning() {
         let mut machine = Machine::new(2, 1, 1);
         machine.graph();
-        assert!(!machine.bridges[0].share.alone());
+        assert!(!machine.bridges[0].share.is_alone());
     }
 
     #[test]
@@ -235,25 +238,25 @@ mod tests {
     }
 
     #[test]
-    fn a_bridge_whose_company_goes_has_all_processors_within_fifty_graphs() {
+    fn a_bridge_that_is_left_alone_has_all_processors_within_fifty_graphs() {
         for processors in [2, 3, 8, 64, 256] {
             let mut machine = Machine::new(processors, 2, 1);
             machine.graphs(500);
             machine.bridges[1].works = false;
             machine.busy = 0;
             assert_eq!(machine.graphs(50)[0], processors, "of {processors}");
-            assert!(machine.bridges[0].share.alone());
+            assert!(machine.bridges[0].share.is_alone());
         }
     }
 
     #[test]
-    fn more_company_than_processors_leaves_one_thread() {
+    fn more_busy_processes_than_processors_leave_one_thread() {
         let mut machine = Machine::new(4, 1, 100);
         assert_eq!(machine.graphs(10), [1]);
     }
 
     #[test]
-    fn a_thread_that_passes_by_now_and_then_takes_no_processor_away() {
+    fn a_thread_that_runs_now_and_then_takes_no_processor_away() {
         let mut share = CpuShare::new(2, 2);
         for graph in 0..1000 {
             let passes = u32::from(graph % 8 == 0);
@@ -277,15 +280,15 @@ mod tests {
     }
 
     #[test]
-    fn after_a_long_rest_one_look_at_the_machine_is_enough() {
+    fn after_a_long_pause_one_sample_is_enough() {
         let mut share = CpuShare::new(8, 8);
         (0..100).for_each(|_| share.learn(share.threads(), share.threads() + 7));
         assert_eq!(share.threads(), 1);
-        share.begin(0, true);
+        share.resume(0, true);
         assert_eq!(share.threads(), 8);
-        assert!(share.alone());
-        share.begin(8, true);
+        assert!(share.is_alone());
+        share.resume(8, true);
         assert!(share.threads() < 8, "{} threads", share.threads());
-        assert!(!share.alone());
+        assert!(!share.is_alone());
     }
 }

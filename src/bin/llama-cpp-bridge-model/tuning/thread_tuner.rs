@@ -1,66 +1,66 @@
-//! How many threads are quickest for a step of few tokens, by what such steps take: a small model
-//! loses more by threads that wait for each other than it gains by more of them.
+//! How many threads are fastest for a step of few tokens, by measuring: a small model loses more by
+//! threads that wait for each other than it gains by more of them.
 
 use std::time::Duration;
 
-/// Steps between two trials of another number: at the worst a trial costs a step as long again.
-const PERIOD: u32 = 1024;
+/// Steps between two trials of another number: at worst, a trial takes twice as long as a step.
+const TRIAL_INTERVAL: u32 = 1024;
 
-/// The same after a trial that was quicker: one alone may be chance.
-const AGAIN: u32 = 64;
+/// The same after a trial that was faster: one may be chance.
+const RETRIAL_INTERVAL: u32 = 64;
 
-/// Quicker trials in a row that change the number.
+/// Faster trials in a row that change the number.
 const WINS: u32 = 3;
 
-/// A number is quicker if its steps take less than this part of the others' time.
-const QUICKER: f64 = 0.95;
+/// A number is faster if its steps take less than this part of the others' time.
+const FASTER: f64 = 0.95;
 
-/// A model whose token takes longer than this is not tried out while it loads: the time would be
-/// noticed, and such a model gains by all threads.
+/// A model whose token takes longer than this is not measured while it loads: that would be
+/// noticed, and such a model is fastest on all threads.
 const SMALL: Duration = Duration::from_millis(10);
 
-/// The quickest number of threads.
+/// The fastest number of threads.
 pub(crate) struct ThreadTuner {
-    most: u32,
+    max_threads: u32,
     best: u32,
     /// What is tried next.
     other: u32,
     /// Steps until then.
     left: u32,
-    /// Trials in a row in which `other` was quicker.
+    /// Trials in a row in which `other` was faster.
     wins: u32,
     stage: Stage,
-    /// What the last step took on the best number, and the trial.
-    usual: Duration,
-    tried: Duration,
+    /// The time of the last step on the best number, and of the trial.
+    normal: Duration,
+    trial: Duration,
 }
 
 /// What the next step is for.
 #[derive(Clone, Copy, PartialEq)]
 enum Stage {
-    Work,
+    Normal,
     Trial,
     /// To be compared with the trial.
     Comparison,
 }
 
 impl ThreadTuner {
-    /// With `most` threads at the most, which are the best until a trial shows otherwise.
-    pub(crate) fn new(most: u32) -> Self {
+    /// For at most `max_threads`, which are the best until a trial shows otherwise.
+    pub(crate) fn new(max_threads: u32) -> Self {
         Self {
-            most,
-            best: most,
-            other: most / 2,
-            left: PERIOD,
+            max_threads,
+            best: max_threads,
+            other: max_threads / 2,
+            left: TRIAL_INTERVAL,
             wins: 0,
-            stage: Stage::Work,
-            usual: Duration::ZERO,
-            tried: Duration::ZERO,
+            stage: Stage::Normal,
+            normal: Duration::ZERO,
+            trial: Duration::ZERO,
         }
     }
 
-    /// Finds the best number by `step`, which takes one on so many threads and says how long it
-    /// took: half as many again and again, for as long as that is quicker.
+    /// Finds the best number by `step`, which takes one on the given number of threads and returns its
+    /// time: halves the number as long as that is faster.
     ///
     /// # Errors
     /// Those of `step`.
@@ -68,81 +68,84 @@ impl ThreadTuner {
         &mut self,
         mut step: impl FnMut(u32) -> Result<Duration, String>,
     ) -> Result<(), String> {
-        if self.most < 2 {
+        if self.max_threads < 2 {
             return Ok(());
         }
-        let mut quickest = step(self.most)?;
-        let mut threads = self.most / 2;
-        while threads > 0 && quickest <= SMALL {
+        let mut fastest = step(self.max_threads)?;
+        let mut threads = self.max_threads / 2;
+        while threads > 0 && fastest <= SMALL {
             let took = step(threads)?.min(step(threads)?);
-            // The first number had one step only, and that right after the load.
-            quickest = quickest.min(step(self.best)?);
-            if took > quickest.mul_f64(QUICKER) {
+            // The first number had only one step, right after the load.
+            fastest = fastest.min(step(self.best)?);
+            if took > fastest.mul_f64(FASTER) {
                 break;
             }
-            (self.best, quickest) = (threads, took);
+            (self.best, fastest) = (threads, took);
             threads /= 2;
         }
-        self.other = self.neighbour();
+        self.other = self.neighbor();
         Ok(())
     }
 
-    /// Threads for the next step. Only `alone` is something tried.
+    /// Threads for the next step. Trials are made only `alone`.
     pub(crate) fn threads(&mut self, alone: bool) -> u32 {
         if !alone {
-            self.stage = Stage::Work;
+            self.stage = Stage::Normal;
         }
         match self.stage {
             Stage::Trial => self.other,
-            Stage::Work | Stage::Comparison => self.best,
+            Stage::Normal | Stage::Comparison => self.best,
         }
     }
 
-    /// Learns from the step that [`threads`](Self::threads) was for. Those that are not `alike`,
-    /// in the number of their tokens, are not compared.
-    pub(crate) fn learn(&mut self, took: Duration, alike: bool) {
-        if !alike || self.most < 2 {
-            self.stage = Stage::Work;
+    /// Learns from the step that [`threads`](Self::threads) was for. It is compared only if it is
+    /// `comparable`: has as many tokens as the last one.
+    pub(crate) fn learn(&mut self, took: Duration, comparable: bool) {
+        if !comparable || self.max_threads < 2 {
+            self.stage = Stage::Normal;
             return;
         }
         match self.stage {
-            Stage::Work => {
-                self.usual = took;
+            Stage::Normal => {
+                self.normal = took;
                 self.left = self.left.saturating_sub(1);
                 if self.left == 0 {
-                    self.left = PERIOD;
+                    self.left = TRIAL_INTERVAL;
                     self.stage = Stage::Trial;
                 }
             }
             Stage::Trial => {
-                self.tried = took;
+                self.trial = took;
                 self.stage = Stage::Comparison;
             }
             Stage::Comparison => {
-                self.stage = Stage::Work;
-                self.compare(self.usual.min(took));
+                self.stage = Stage::Normal;
+                self.compare(self.normal.min(took));
             }
         }
     }
 
-    fn compare(&mut self, usual: Duration) {
-        if self.tried > usual.mul_f64(QUICKER) {
+    fn compare(&mut self, normal: Duration) {
+        if self.trial > normal.mul_f64(FASTER) {
             self.wins = 0;
-            self.other = self.neighbour();
+            self.other = self.neighbor();
             return;
         }
         self.wins += 1;
-        self.left = AGAIN;
+        self.left = RETRIAL_INTERVAL;
         if self.wins == WINS {
             self.wins = 0;
             self.best = self.other;
-            self.other = self.neighbour();
+            self.other = self.neighbor();
         }
     }
 
-    /// Half as many as the best or twice as many, in turns.
-    fn neighbour(&self) -> u32 {
-        let (fewer, more) = ((self.best / 2).max(1), (self.best * 2).min(self.most));
+    /// Half or twice the best number, in turns.
+    fn neighbor(&self) -> u32 {
+        let (fewer, more) = (
+            (self.best / 2).max(1),
+            (self.best * 2).min(self.max_threads),
+        );
         match self.other < self.best || fewer == self.best {
             true if more > self.best => more,
             _ => fewer,
@@ -156,7 +159,7 @@ mod tests {
 
     use super::ThreadTuner;
 
-    /// What a step takes on so many threads where two are best, in microseconds.
+    /// The time of a step where two threads are best.
     fn two_are_best(threads: u32) -> Duration {
         Duration::from_micros(match threads {
             1 => 150,
@@ -166,35 +169,36 @@ mod tests {
     }
 
     #[test]
-    fn the_quickest_number_of_threads_is_found_at_the_load() {
-        for (most, best) in [(1, 1), (2, 2), (4, 2), (64, 2)] {
-            let mut gain = ThreadTuner::new(most);
-            gain.find(|threads| Ok(two_are_best(threads)))
+    fn the_fastest_number_of_threads_is_found_at_the_load() {
+        for (max_threads, best) in [(1, 1), (2, 2), (4, 2), (64, 2)] {
+            let mut tuner = ThreadTuner::new(max_threads);
+            tuner
+                .find(|threads| Ok(two_are_best(threads)))
                 .expect("no step fails");
-            assert_eq!(gain.threads(true), best, "of {most}");
+            assert_eq!(tuner.threads(true), best, "of {max_threads}");
         }
     }
 
     #[test]
-    fn a_large_model_is_not_tried_out_at_the_load() {
-        let mut gain = ThreadTuner::new(64);
+    fn a_large_model_is_not_measured_at_the_load() {
+        let mut tuner = ThreadTuner::new(64);
         let mut steps = 0;
-        let outcome = gain.find(|threads| {
+        let outcome = tuner.find(|threads| {
             steps += 1;
             Ok(2000 * two_are_best(threads))
         });
         assert_eq!((outcome, steps), (Ok(()), 1));
-        assert_eq!(gain.threads(true), 64);
+        assert_eq!(tuner.threads(true), 64);
     }
 
     #[test]
-    fn a_number_that_becomes_the_quickest_is_found_while_at_work() {
-        let mut gain = ThreadTuner::new(8);
+    fn a_number_that_becomes_the_fastest_is_found_in_use() {
+        let mut tuner = ThreadTuner::new(8);
         let mut found = Vec::new();
         for _ in 0..20_000 {
-            let threads = gain.threads(true);
+            let threads = tuner.threads(true);
             found.push(threads);
-            gain.learn(two_are_best(threads), true);
+            tuner.learn(two_are_best(threads), true);
         }
         let last = &found[10_000..];
         let elsewhere = last.iter().filter(|threads| **threads != 2).count();
@@ -204,11 +208,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_tried_in_company() {
-        let mut gain = ThreadTuner::new(8);
+    fn nothing_is_tried_beside_other_processes() {
+        let mut tuner = ThreadTuner::new(8);
         for _ in 0..10_000 {
-            assert_eq!(gain.threads(false), 8);
-            gain.learn(two_are_best(8), true);
+            assert_eq!(tuner.threads(false), 8);
+            tuner.learn(two_are_best(8), true);
         }
     }
 }

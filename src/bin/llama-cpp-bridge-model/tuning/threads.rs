@@ -1,5 +1,5 @@
-//! The threads that llama.cpp computes with, from step to step: as many as were asked for, or as
-//! many as are good for everyone on the machine.
+//! The number of threads that llama.cpp computes with, for each step: what was asked for, or what is
+//! best for all processes of the machine.
 
 use std::env;
 use std::thread;
@@ -11,30 +11,30 @@ use crate::tuning::thread_tuner::ThreadTuner;
 use llama_cpp_bridge::shared::settings::SPIN_VARIABLES;
 use llama_cpp_bridge::shared::settings::{ModelParams, processors};
 
-/// How often a thread looks for work before it sleeps, alone on its processors: some milliseconds,
-/// so that none sleeps in the middle of a graph or between two.
-const LONG: u32 = 100_000;
+/// How often a thread spins before it sleeps if it is alone on its processor: some milliseconds, so
+/// that none sleeps in the middle of a graph or between two.
+const LONG_SPIN: u32 = 100_000;
 
-/// The same in company, where it would keep those that it waits for from running.
-const LITTLE: u32 = 1_000;
+/// The same beside other processes, where it would keep those that it waits for from running.
+const SHORT_SPIN: u32 = 1_000;
 
-/// A step of so many tokens takes all threads: what it computes is more than the waiting.
-const MANY: usize = 64;
+/// A step of this many tokens takes all threads: it computes more than it waits.
+const ALL_THREADS: usize = 64;
 
-/// Between two steps there is less time than this, unless there was nothing to do.
+/// A longer time between two steps means that there was nothing to do.
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// How often, and how far apart, the others are counted before a step, where they leave too little:
-/// who has just brought the work, and threads that look for more of their own, are soon asleep.
-const LOOKS: u32 = 10;
-const BETWEEN_LOOKS: Duration = Duration::from_micros(500);
+/// How often, and how far apart, the runnable threads of others are counted before a step, if they are
+/// too many: the client that sent the work, and threads that spin, will soon be asleep.
+const SAMPLES: u32 = 10;
+const SAMPLE_INTERVAL: Duration = Duration::from_micros(500);
 
-/// A rest after which the others are counted anew.
-const REST: Duration = Duration::from_secs(1);
+/// After a longer pause than this, what was known of other processes no longer counts.
+const LONG_PAUSE: Duration = Duration::from_secs(1);
 
-/// What llama.cpp is to ask OpenMP for.
+/// The numbers of threads that llama.cpp asks OpenMP for.
 #[derive(Clone, Copy)]
-pub(crate) struct Asked {
+pub(crate) struct Requested {
     /// For a step of one token.
     pub(crate) single: u32,
     /// For one of several.
@@ -43,157 +43,158 @@ pub(crate) struct Asked {
 
 /// The number of threads of each step.
 pub(crate) struct Threads {
-    /// What steps ask for that follow the machine's load; no step asks for 0.
-    follows: u32,
-    asked: Asked,
-    most: u32,
-    share: CpuShare,
-    gain: ThreadTuner,
-    /// Whether the user leaves the spinning to us.
-    spins: bool,
-    /// Of the step under way, and whether it is one to compare with the last.
-    tokens: usize,
-    gains: bool,
-    begun: Instant,
+    /// Steps that ask for this many threads follow the load of the machine; none asks for 0.
+    adaptive: u32,
+    requested: Requested,
+    max_threads: u32,
+    cpu_share: CpuShare,
+    tuner: ThreadTuner,
+    /// Whether the spinning is ours to set: no environment variable of OpenMP's says otherwise.
+    sets_spin: bool,
+    /// Tokens of the step under way, and whether the tuner may compare it with the last one.
+    n_tokens: usize,
+    comparable: bool,
+    started: Instant,
     ended: Instant,
 }
 
-/// What a model that is loaded like this asks OpenMP for. A number that is fixed differs from one
-/// that is not, which is how they are told apart.
-pub(crate) fn asked(load: &ModelParams) -> Asked {
-    let most = processors();
+/// What a model that is loaded with these parameters asks OpenMP for. A number that the user has fixed
+/// differs from one that is adaptive, so that they can be distinguished.
+pub(crate) fn requested(load: &ModelParams) -> Requested {
+    let all = processors();
     let auto = match (load.threads, load.threads_batch) {
-        (Some(fixed), None) | (None, Some(fixed)) if fixed == most && openmp::HOOKED => most + 1,
-        _ => most,
+        (Some(fixed), None) | (None, Some(fixed)) if fixed == all && openmp::HOOKED => all + 1,
+        _ => all,
     };
-    Asked {
+    Requested {
         single: load.threads.unwrap_or(auto),
         batch: load.threads_batch.unwrap_or(auto),
     }
 }
 
 impl Threads {
-    /// For a model that is loaded like this.
+    /// For a model that is loaded with these parameters.
     pub(crate) fn new(load: &ModelParams) -> Self {
         openmp::watch();
-        let asked = asked(load);
-        let follows = match (load.threads, load.threads_batch) {
-            (None, _) => asked.single,
-            (_, None) => asked.batch,
+        let requested = requested(load);
+        let adaptive = match (load.threads, load.threads_batch) {
+            (None, _) => requested.single,
+            (_, None) => requested.batch,
             _ => 0,
         };
-        let most = match follows {
-            0 => asked.single.max(asked.batch),
+        let max_threads = match adaptive {
+            0 => requested.single.max(requested.batch),
             _ => processors(),
         };
+        let online = openmp::processors().unwrap_or(max_threads);
         let now = Instant::now();
         let mut threads = Self {
-            follows,
-            asked,
-            most,
-            share: CpuShare::new(openmp::processors().unwrap_or(most), most),
-            gain: ThreadTuner::new(most),
-            spins: SPIN_VARIABLES
+            adaptive,
+            requested,
+            max_threads,
+            cpu_share: CpuShare::new(online, max_threads),
+            tuner: ThreadTuner::new(max_threads),
+            sets_spin: SPIN_VARIABLES
                 .iter()
                 .all(|name| env::var_os(name).is_none()),
-            tokens: 0,
-            gains: false,
-            begun: now,
+            n_tokens: 0,
+            comparable: false,
+            started: now,
             ended: now,
         };
-        threads.look_around(true);
+        threads.count_others(true);
         threads.set_spin();
-        openmp::limit(follows, threads.share.threads());
+        openmp::limit(adaptive, threads.cpu_share.threads());
         threads
     }
 
-    /// Finds out how many threads are quickest by `token`, which evaluates one; in company that
-    /// cannot be seen.
+    /// Finds the fastest number of threads by `step`, which evaluates one token; not beside other
+    /// processes.
     ///
     /// # Errors
-    /// Those of `token`.
-    pub(crate) fn find(
+    /// Those of `step`.
+    pub(crate) fn tune(
         &mut self,
-        mut token: impl FnMut() -> Result<(), String>,
+        mut step: impl FnMut() -> Result<(), String>,
     ) -> Result<(), String> {
-        let follows = self.follows == self.asked.single;
-        if !openmp::HOOKED || !follows || !self.share.alone() {
+        let adaptive = self.adaptive;
+        if !openmp::HOOKED || adaptive != self.requested.single || !self.cpu_share.is_alone() {
             return Ok(());
         }
-        let follows = self.follows;
-        self.gain.find(|threads| {
-            openmp::limit(follows, threads);
+        self.tuner.find(|threads| {
+            openmp::limit(adaptive, threads);
             let start = Instant::now();
-            token()?;
+            step()?;
             Ok(start.elapsed())
         })
     }
 
-    /// Before a step of so many tokens.
-    pub(crate) fn before(&mut self, tokens: usize) {
-        let rest = self.ended.elapsed();
-        if rest > PAUSE {
-            self.look_around(rest > REST);
+    /// Before a step of `n_tokens`.
+    pub(crate) fn before(&mut self, n_tokens: usize) {
+        let pause = self.ended.elapsed();
+        if pause > PAUSE {
+            self.count_others(pause > LONG_PAUSE);
         }
         self.set_spin();
-        let asks = match tokens {
-            1 => self.asked.single,
-            _ => self.asked.batch,
+        let requested = match n_tokens {
+            1 => self.requested.single,
+            _ => self.requested.batch,
         };
-        self.gains = false;
-        if asks == self.follows {
-            let room = self.share.threads();
-            let best = match tokens < MANY {
-                true => self.gain.threads(self.share.alone()),
-                false => self.most,
+        self.comparable = false;
+        if requested == self.adaptive {
+            let share = self.cpu_share.threads();
+            let best = match n_tokens < ALL_THREADS {
+                true => self.tuner.threads(self.cpu_share.is_alone()),
+                false => self.max_threads,
             };
-            self.gains = tokens < MANY && tokens == self.tokens && best <= room;
-            openmp::limit(self.follows, best.min(room));
+            self.comparable = n_tokens < ALL_THREADS && n_tokens == self.n_tokens && best <= share;
+            openmp::limit(self.adaptive, best.min(share));
         }
-        self.tokens = tokens;
-        self.begun = Instant::now();
+        self.n_tokens = n_tokens;
+        self.started = Instant::now();
     }
 
-    /// After it. Returns how long it took.
+    /// After a step. Returns how long it took.
     pub(crate) fn after(&mut self) -> Duration {
         self.ended = Instant::now();
-        let took = self.ended - self.begun;
+        let took = self.ended - self.started;
         if let Some(sample) = openmp::sample() {
-            self.share.learn(sample.team, sample.runnable);
+            self.cpu_share.learn(sample.team, sample.runnable);
         }
-        self.gain.learn(took, self.gains);
+        self.tuner.learn(took, self.comparable);
         took
     }
 
-    /// The part of its threads that a long step gets now.
+    /// The part of its threads that a step of many tokens gets now.
     pub(crate) fn part(&self) -> f64 {
-        match self.asked.batch == self.follows {
-            true => f64::from(self.share.threads()) / f64::from(self.most),
+        match self.requested.batch == self.adaptive {
+            true => f64::from(self.cpu_share.threads()) / f64::from(self.max_threads),
             false => 1.0,
         }
     }
 
-    /// Counts the others before the first step after a rest; `anew` where it was a long one.
-    fn look_around(&mut self, anew: bool) {
+    /// Counts the runnable threads of others before the first step after a pause; `reset` after a
+    /// long one.
+    fn count_others(&mut self, reset: bool) {
         let others = || openmp::runnable().map(|runnable| runnable.saturating_sub(1));
-        let Some(mut least) = others() else {
+        let Some(mut fewest) = others() else {
             return;
         };
-        for _ in 1..LOOKS {
-            if self.share.leave_room(least) {
+        for _ in 1..SAMPLES {
+            if self.cpu_share.fits_beside(fewest) {
                 break;
             }
-            thread::sleep(BETWEEN_LOOKS);
-            least = least.min(others().unwrap_or(least));
+            thread::sleep(SAMPLE_INTERVAL);
+            fewest = fewest.min(others().unwrap_or(fewest));
         }
-        self.share.begin(least, anew);
+        self.cpu_share.resume(fewest, reset);
     }
 
     fn set_spin(&self) {
-        if self.spins {
-            openmp::spin(match self.share.alone() {
-                true => LONG,
-                false => LITTLE,
+        if self.sets_spin {
+            openmp::spin(match self.cpu_share.is_alone() {
+                true => LONG_SPIN,
+                false => SHORT_SPIN,
             });
         }
     }

@@ -1,4 +1,4 @@
-//! What the model process tells the bridge while it works.
+//! The link to the bridge: its next message, and what is reported to it.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{Answer, BEAT, FromModel, LONG_STEP, ToModel};
 use llama_cpp_bridge::sys::poll::{PollFd, poll};
 
-/// The way to the bridge, and when it was last heard of us.
+/// The link to the bridge, and when something was last sent.
 pub(crate) struct Reports<'link> {
     pub(crate) link: &'link mut Link,
     last: Instant,
@@ -42,8 +42,8 @@ impl<'link> Reports<'link> {
         self.send(FromModel::Answer(id, outcome))
     }
 
-    /// That a step follows which is expected to take so long: said of a long one, and of any if
-    /// nothing else was said for a while.
+    /// That a step follows which is expected to take this long: sent before a long one, and before any
+    /// if nothing was sent for a while.
     pub(crate) fn step(&mut self, expected: Duration) -> Result<(), String> {
         if expected <= LONG_STEP && self.last.elapsed() + expected < BEAT {
             return Ok(());

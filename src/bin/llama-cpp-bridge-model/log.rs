@@ -1,5 +1,5 @@
-//! llama.cpp's log: from the binding's tracing events to marked lines on standard error, which
-//! the bridge reads.
+//! llama.cpp's log: from the binding's tracing events to marked lines on standard error, which the
+//! bridge reads.
 
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write};
@@ -11,9 +11,9 @@ use tracing_core::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 
 use llama_cpp_bridge::sys::log::{ERROR_MARK, OTHER_MARK, WARNING_MARK};
 
-/// Sends llama.cpp's errors, and if it is to be `verbose` all that it logs, to standard error.
+/// Sends llama.cpp's errors, or all that it logs if `verbose`, to standard error.
 pub(crate) fn capture(verbose: bool) {
-    // It fails only where one is set already, and this process sets one once.
+    // It fails only if one is set already, and this process sets one once.
     let _ = dispatcher::set_global_default(Dispatch::new(Log { verbose }));
     llama_cpp_2::send_logs_to_tracing(LogOptions::default());
 }

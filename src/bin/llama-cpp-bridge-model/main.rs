@@ -1,6 +1,6 @@
 //! `llama-cpp-bridge-model` is llama.cpp behind the socket pair of llama-cpp-bridge, and nothing else. It
-//! loads the one model that the bridge names, works on the requests that follow, and ends with the
-//! socket.
+//! loads the one model that the bridge names, serves the requests that follow, and exits when the
+//! socket is closed.
 
 mod bridge_link;
 mod decode;
@@ -34,16 +34,16 @@ use kv::checkpoints;
 use memory_check::MemoryCheck;
 use text::{Template, tokenizer};
 
-/// Exit status where nobody is there to serve, as of a wrong command line.
+/// Exit status if there is no bridge, as for a wrong command line.
 const USAGE: u8 = 2;
 
-/// Bytes that the process may take for requests, besides checkpoints and a second context for
-/// embeddings: some ten times what the largest grammar or prompt takes. Where a request takes more,
-/// only that request fails, at worst together with this process, and not the machine.
-const ROOM: u64 = 1 << 30;
+/// Memory that the process may take for requests, besides checkpoints and a second context for
+/// embeddings: some ten times what the largest grammar or prompt takes. If a request takes more, only
+/// that request fails, at worst together with this process, but not the machine.
+const REQUEST_BYTES: u64 = 1 << 30;
 
 /// Whether this is a build for an accelerator. Its driver opens devices, loads libraries and may start
-/// programs, at the load and later, so that there only new privileges are given up, after the load.
+/// programs, at the load and later; so only new privileges are given up then, after the load.
 const HAS_DRIVER: bool = cfg!(any(
     feature = "cuda",
     feature = "vulkan",
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The socket that is the standard input; `None` if that is another file.
+/// The socket on standard input; `None` if that is something else.
 fn link() -> Option<Link> {
     let input: OwnedFd = io::stdin().as_fd().try_clone_to_owned().ok()?;
     let stream = UnixStream::from(input);
@@ -86,7 +86,7 @@ fn link() -> Option<Link> {
     Link::new(stream).ok()
 }
 
-/// Says which build this is, and serves a bridge of the same.
+/// Sends which build this is, and serves a bridge of the same build.
 fn serve(link: &mut Link) -> Result<(), String> {
     sys::process::live_and_die_with_parent();
     let this = build::Build::this();
@@ -111,7 +111,7 @@ fn serve(link: &mut Link) -> Result<(), String> {
     }
 }
 
-/// Loads the model and serves it to its end; or tells why it could not be loaded.
+/// Loads the model and serves it until the bridge is gone; or reports why it could not be loaded.
 fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
     if load.sandbox
@@ -122,8 +122,8 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
     let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
-    let room = MemoryCheck::look(load, backend.supports_gpu_offload());
-    let model = room
+    let memory = MemoryCheck::new(load, backend.supports_gpu_offload());
+    let model = memory
         .for_weights()
         .and_then(|()| load::model(&backend, load));
     let model = match model {
@@ -139,11 +139,11 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
     let before = sys::process::data_size();
-    let engine = room.for_context(&model, load, context_size);
+    let engine = memory.for_context(&model, load, context_size);
     let engine = engine
         .and_then(|()| load::context(&backend, &model, load, context_size))
         .and_then(|context| {
-            // What is filled until now are the weights and the KV cache, and those are read whole.
+            // What has been filled so far are the weights and the KV cache, which are read as a whole.
             sys::process::stop_huge_pages();
             let template = template(&model, load);
             Engine::new(&backend, &model, context, load, context_size, template)
@@ -154,12 +154,12 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
             if load.sandbox {
                 sys::process::give_up_new_privileges();
             }
-            // A GPU's driver takes memory of its own, as much as it likes.
+            // A GPU's driver takes as much memory of its own as it likes.
             if !backend.supports_gpu_offload()
                 && let (Some(before), Some(now)) = (before, sys::process::data_size())
             {
-                let room = ROOM + checkpoints::MAX_BYTES as u64;
-                sys::process::limit_data(now + now.saturating_sub(before) + room);
+                let requests = REQUEST_BYTES + checkpoints::MAX_BYTES as u64;
+                sys::process::limit_data(now + now.saturating_sub(before) + requests);
             }
             let ready = describe(&model, load, context_size);
             link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
@@ -169,7 +169,7 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     }
 }
 
-/// The chat template: the one that was given, else the model's own.
+/// The chat template: that of --chat-template-file, else the model's own.
 fn template(model: &LlamaModel, load: &ModelParams) -> Option<Template> {
     let own = || load::metadata(model, "tokenizer.chat_template");
     let source = load.chat_template.clone().or_else(own)?;

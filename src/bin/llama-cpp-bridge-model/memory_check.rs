@@ -1,6 +1,6 @@
-//! The memory that a model needs at least, and whether there is so much: llama.cpp would find out by
-//! being killed, or by dragging the machine through its swap. What is not known is not counted, so
-//! that nothing is refused which would have fitted.
+//! Whether there is enough memory for a model: llama.cpp would find out by being killed, or by making
+//! the machine swap. What is not known is not counted, so that no model is rejected that would have
+//! fit.
 
 use llama_cpp_2::model::LlamaModel;
 
@@ -8,7 +8,7 @@ use crate::load::{self, own_metadata};
 use llama_cpp_bridge::shared::settings::{KvType, ModelParams};
 use llama_cpp_bridge::sys::memory::{Available, shown};
 
-/// Metadata of models whose cache is smaller than layers times tokens, in ways that differ.
+/// Metadata of models whose cache is smaller than layers times tokens, each in its own way.
 const SMALLER_CACHES: [&str; 6] = [
     "ssm.state_size",
     "wkv.head_size",
@@ -18,37 +18,37 @@ const SMALLER_CACHES: [&str; 6] = [
     "attention.recurrent_layers",
 ];
 
-/// A look at the memory before anything is loaded.
+/// What is known of the memory before anything is loaded.
 pub(crate) struct MemoryCheck {
-    /// `None` where nothing is to be refused.
+    /// `None` if nothing is to be checked.
     available: Option<Available>,
-    /// Bytes of the file and its parts: mapped or read, each is wanted for each token.
+    /// Bytes of the file and its parts: mapped or read, all are needed for each token.
     weights: u64,
 }
 
 impl MemoryCheck {
-    /// Looks; `gpu` tells whether weights and cache may lie in the memory of an accelerator, of
+    /// Measures the memory. With `gpu`, weights and cache may be in the memory of an accelerator, of
     /// which nothing is known here.
-    pub(crate) fn look(load: &ModelParams, gpu: bool) -> Self {
-        let wanted = !load.force && !gpu;
+    pub(crate) fn new(load: &ModelParams, gpu: bool) -> Self {
+        let check = !load.force && !gpu;
         Self {
-            available: wanted.then(Available::now).flatten(),
+            available: check.then(Available::now).flatten(),
             weights: load.size,
         }
     }
 
-    /// Whether the weights fit.
+    /// Checks that the weights fit.
     ///
     /// # Errors
-    /// They do not; the numbers.
+    /// The numbers, if they do not.
     pub(crate) fn for_weights(&self) -> Result<(), String> {
         self.check(&[("weights", self.weights)], "")
     }
 
-    /// Whether the context fits beside them, by what the model says of itself.
+    /// Checks that the context fits beside them, by the metadata of the model.
     ///
     /// # Errors
-    /// It does not; the numbers.
+    /// The numbers, if it does not.
     pub(crate) fn for_context(
         &self,
         model: &LlamaModel,
@@ -96,15 +96,15 @@ fn cache(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
     if special || !causal || model.is_recurrent() || model.is_hybrid() {
         return 0;
     }
-    // Where layers differ, that is a list, of which nothing can be learnt but the first entry.
+    // If layers differ, that is a list, of which only the first entry can be read.
     let uniform = own_metadata(model, "attention.head_count_kv").is_some();
     if !uniform || model.n_head() == 0 {
         return 0;
     }
     let usual = u64::from(model.n_embd().unsigned_abs() / model.n_head());
     let length = |key| {
-        let told = own_metadata(model, key).and_then(|value| value.parse().ok());
-        told.unwrap_or(usual)
+        let own = own_metadata(model, key).and_then(|value| value.parse().ok());
+        own.unwrap_or(usual)
     };
     let numbers = u64::from(model.n_layer()) * u64::from(model.n_head_kv()) * u64::from(tokens);
     let keys = numbers.saturating_mul(length("attention.key_length"));
@@ -113,7 +113,7 @@ fn cache(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
     bytes(keys, load.cache_type_k).saturating_add(bytes(values, load.cache_type_v))
 }
 
-/// Bytes of the logits of a step, and of what goes from layer to layer.
+/// Bytes of the logits of a step, and of what is passed between layers.
 fn buffers(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
     let logits =
         u64::from(load::n_seq_max(load, tokens)) * u64::from(model.n_vocab().unsigned_abs());
@@ -122,7 +122,7 @@ fn buffers(model: &LlamaModel, load: &ModelParams, tokens: u32) -> u64 {
     (logits + between) * size_of::<f32>() as u64
 }
 
-/// What a number takes in a cache, its share of the scales of a block included.
+/// Bytes of a number in the cache, including its share of the scales of a block.
 fn bytes_per_number(cache: KvType) -> f64 {
     match cache {
         KvType::F32 => 4.0,

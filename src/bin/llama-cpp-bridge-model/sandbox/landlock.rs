@@ -1,8 +1,8 @@
-//! The walls of the model process. A model file is read by code that was not written for hostile
-//! ones, so before the first byte of it is looked at, the process gives up what it does not need:
-//! every file but the model's, of the system's own figures all but a few, and the calls in
-//! [`calls`] with which a process reaches others. All of it is Linux's own, needs no privileges,
-//! and is inherited by each thread that is started later.
+//! The sandbox of the model process. A model file is read by code that was not written for hostile
+//! ones, so before the first byte of it is read, the process gives up what it does not need: all files
+//! but the model's, saved states and some of the system's figures, and the system calls in [`seccomp`]
+//! by which a process reaches others. All of this is Linux's own, needs no privileges, and is inherited
+//! by each thread that is started later.
 
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr,
@@ -13,20 +13,20 @@ use crate::sandbox::seccomp;
 use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::shared::split_files;
 
-/// What is asked of the kernel; an older one gives what it has. From this version on a process can
-/// be kept from signalling others.
-const ASKED: ABI = ABI::V6;
+/// What is requested of the kernel; an older one does what it can. Since this version a process can
+/// be kept from sending signals to others.
+const REQUESTED: ABI = ABI::V6;
 
-/// What the process looks at while it works: its own memory and threads, the load of the machine,
-/// its processors, and the limits of its control group. It writes nothing there.
+/// What the process reads while it works: its own memory and threads, the load of the machine, its
+/// processors, and the limits of its control group.
 const FIGURES: [&str; 3] = ["/proc", "/sys/devices/system", "/sys/fs/cgroup"];
 
-/// Shuts the process in, for good.
+/// Enters the sandbox, for good.
 ///
 /// # Errors
-/// What the kernel does not have, for the log: the process can do without.
+/// What the kernel does not support, for the log: the process can do without.
 pub(crate) fn enter(load: &ModelParams) -> Result<(), String> {
-    // The file with the rules of the time zone is read here once and for all.
+    // The file with the rules of the time zone is read here, once.
     #[cfg(feature = "chat-template")]
     llama_cpp_bridge::sys::time::local_time("%Z");
     let files = match restrict_files(load) {
@@ -46,9 +46,9 @@ pub(crate) fn enter(load: &ModelParams) -> Result<(), String> {
 /// others go with them, where the kernel knows how.
 fn restrict_files(load: &ModelParams) -> Result<RulesetStatus, RulesetError> {
     let rules = Ruleset::default()
-        .handle_access(AccessFs::from_all(ASKED))?
-        .handle_access(AccessNet::from_all(ASKED))?
-        .scope(Scope::from_all(ASKED))?;
+        .handle_access(AccessFs::from_all(REQUESTED))?
+        .handle_access(AccessNet::from_all(REQUESTED))?
+        .scope(Scope::from_all(REQUESTED))?;
     let mut rules = rules.create()?;
     for part in split_files::parts(&load.file) {
         rules = allow(rules, &part, AccessFs::ReadFile.into())?;
@@ -68,8 +68,8 @@ fn restrict_files(load: &ModelParams) -> Result<RulesetStatus, RulesetError> {
     rules.restrict_self().map(|status| status.ruleset)
 }
 
-/// Allows this of a file, or of all below a directory. One that is not there needs no rule: who
-/// needs it says so better than a rule that fails.
+/// Allows access to a file, or to all files below a directory. One that does not exist needs no rule:
+/// whoever opens it has the better error message.
 fn allow(
     rules: RulesetCreated,
     path: &str,

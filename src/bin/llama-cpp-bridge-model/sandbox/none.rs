@@ -1,11 +1,11 @@
-//! In place of [`crate::sandbox::landlock`] where there is none: systems other than Linux.
+//! In place of the sandbox, on systems other than Linux.
 
 use llama_cpp_bridge::shared::settings::ModelParams;
 
-/// Shuts nothing in.
+/// Does nothing.
 ///
 /// # Errors
-/// Always: that there is no sandbox here.
+/// Always: there is no sandbox here.
 pub(crate) fn enter(_: &ModelParams) -> Result<(), String> {
     Err("only Linux has one".to_string())
 }

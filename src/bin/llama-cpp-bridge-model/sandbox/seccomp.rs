@@ -1,7 +1,7 @@
-//! The system calls that the model process gives up. The list is of what is forbidden, not of what
-//! is allowed: llama.cpp, OpenMP and the C library take other calls with each version and each
+//! The system calls that the model process gives up. This is a list of what is forbidden, not of what
+//! is allowed: llama.cpp, OpenMP and the C library make other calls with each version and on each
 //! processor, and a call that is missing in a list of allowed ones breaks a model that worked. What
-//! this list can miss is a new call that reaches out of the process; files are no concern of it.
+//! this list can miss is a new call that reaches out of the process; files are Landlock's business.
 
 use std::collections::BTreeMap;
 use std::env::consts::ARCH;
@@ -13,8 +13,8 @@ use seccompiler::{
     SeccompFilter, SeccompRule,
 };
 
-/// Calls with which a process reaches others, changes the system or its own rights, or gets at a
-/// part of the kernel that was often broken. Reading and writing a socket stays allowed: the one to
+/// Calls by which a process reaches others, changes the system or its own rights, or uses a
+/// part of the kernel that often had bugs. Reading and writing sockets stays allowed, as the link to
 /// the bridge is one.
 #[rustfmt::skip]
 const FORBIDDEN: &[c_long] = &[
@@ -26,7 +26,7 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_ptrace, libc::SYS_process_vm_readv, libc::SYS_process_vm_writev, libc::SYS_kcmp,
     libc::SYS_pidfd_open, libc::SYS_pidfd_getfd, libc::SYS_pidfd_send_signal, libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo, libc::SYS_rt_tgsigqueueinfo, libc::SYS_process_madvise,
-    // Rights and owners of files, which Landlock does not look at.
+    // Modes and owners of files, which Landlock does not restrict.
     libc::SYS_fchmod, libc::SYS_fchmodat, libc::SYS_fchown, libc::SYS_fchownat,
     libc::SYS_setxattr, libc::SYS_lsetxattr, libc::SYS_fsetxattr, libc::SYS_removexattr,
     libc::SYS_lremovexattr, libc::SYS_fremovexattr, libc::SYS_utimensat,
@@ -44,13 +44,13 @@ const FORBIDDEN: &[c_long] = &[
     libc::SYS_acct, libc::SYS_quotactl, libc::SYS_settimeofday, libc::SYS_clock_settime,
     libc::SYS_clock_adjtime, libc::SYS_adjtimex, libc::SYS_sethostname, libc::SYS_setdomainname,
     libc::SYS_syslog, libc::SYS_vhangup,
-    // The kernel's own languages and queues, one of which goes past this very list.
+    // The kernel's own languages and queues; calls through io_uring are not filtered at all.
     libc::SYS_bpf, libc::SYS_perf_event_open, libc::SYS_userfaultfd, libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter, libc::SYS_io_uring_register, libc::SYS_keyctl, libc::SYS_add_key,
     libc::SYS_request_key, libc::SYS_fanotify_init,
 ];
 
-/// Those that only this processor still has under a name of their own.
+/// Those that only this architecture still has.
 #[cfg(target_arch = "x86_64")]
 #[rustfmt::skip]
 const FORBIDDEN_HERE: &[c_long] = &[
@@ -61,8 +61,8 @@ const FORBIDDEN_HERE: &[c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const FORBIDDEN_HERE: &[c_long] = &[];
 
-/// What a number has in it that is called as x32 has it, where a kernel still knows that: the same
-/// calls by other numbers, which the list would miss.
+/// The bit of the x32 ABI in the number of a call: the same calls by other numbers, which the list
+/// would miss.
 #[cfg(target_arch = "x86_64")]
 const X32: c_long = 0x4000_0000;
 
@@ -70,11 +70,11 @@ const X32: c_long = 0x4000_0000;
 #[cfg(target_arch = "x86_64")]
 const OWN_OF_X32: std::ops::RangeInclusive<c_long> = 512..=547;
 
-/// Forbids the calls, each with EPERM, in all threads: those who call them say what failed, and an
-/// abort still ends as one.
+/// Forbids the calls, which then fail with EPERM, in all threads: callers report what failed, and
+/// abort(3) still works.
 ///
 /// # Errors
-/// What is missing here, for the log.
+/// What is not supported here, for the log.
 pub(crate) fn forbid() -> Result<(), String> {
     let program = program().map_err(|error| format!("no filter of system calls: {error}"))?;
     seccompiler::apply_filter_all_threads(&program)
@@ -95,7 +95,7 @@ fn program() -> Result<BpfProgram, BackendError> {
     rules.insert(libc::SYS_kill, vec![unless_first_is(own)?]);
     rules.insert(libc::SYS_tgkill, vec![unless_first_is(own)?]);
     rules.insert(libc::SYS_prlimit64, vec![unless_first_is(0)?]);
-    // A pair that is no stream could send to any address.
+    // A pair that is not a stream could send to any address.
     let kinds = [
         libc::SOCK_DGRAM,
         libc::SOCK_RAW,
@@ -109,14 +109,14 @@ fn program() -> Result<BpfProgram, BackendError> {
     filter.try_into()
 }
 
-/// Where the first argument is another number than this.
+/// If the first argument is another number than this.
 fn unless_first_is(number: u64) -> Result<SeccompRule, BackendError> {
     let length = SeccompCmpArgLen::Dword;
     let other = SeccompCondition::new(0, length, SeccompCmpOp::Ne, number)?;
     SeccompRule::new(vec![other])
 }
 
-/// Where the second argument asks for this kind of socket, whatever its flags.
+/// If the second argument is this kind of socket, with any flags.
 fn of_kind(kind: i32) -> Result<SeccompRule, BackendError> {
     /// The bits of the kind (`SOCK_TYPE_MASK`).
     const KIND: u64 = 0xf;

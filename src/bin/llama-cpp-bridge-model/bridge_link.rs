@@ -8,14 +8,14 @@ use llama_cpp_bridge::shared::message::{Answer, BEAT, FromModel, LONG_STEP, ToMo
 use llama_cpp_bridge::sys::poll::{PollFd, poll};
 
 /// The link to the bridge, and when something was last sent.
-pub(crate) struct Reports<'link> {
-    pub(crate) link: &'link mut Link,
+pub struct Reports<'link> {
+    pub link: &'link mut Link,
     last: Instant,
 }
 
 impl<'link> Reports<'link> {
     /// Reports over this link.
-    pub(crate) fn new(link: &'link mut Link) -> Self {
+    pub fn new(link: &'link mut Link) -> Self {
         Self {
             link,
             last: Instant::now(),
@@ -26,7 +26,7 @@ impl<'link> Reports<'link> {
     ///
     /// # Errors
     /// Those of the socket, as of all that is sent here.
-    pub(crate) fn piece(&mut self, id: u64, piece: String) -> Result<(), String> {
+    pub fn piece(&mut self, id: u64, piece: String) -> Result<(), String> {
         if piece.is_empty() {
             return Ok(());
         }
@@ -34,17 +34,13 @@ impl<'link> Reports<'link> {
     }
 
     /// The end of a request.
-    pub(crate) fn answer(
-        &mut self,
-        id: u64,
-        outcome: Result<Answer, Failure>,
-    ) -> Result<(), String> {
+    pub fn answer(&mut self, id: u64, outcome: Result<Answer, Failure>) -> Result<(), String> {
         self.send(FromModel::Answer(id, outcome))
     }
 
     /// That a step follows which is expected to take this long: sent before a long one, and before any
     /// if nothing was sent for a while.
-    pub(crate) fn step(&mut self, expected: Duration) -> Result<(), String> {
+    pub fn step(&mut self, expected: Duration) -> Result<(), String> {
         if expected <= LONG_STEP && self.last.elapsed() + expected < BEAT {
             return Ok(());
         }
@@ -61,7 +57,7 @@ impl<'link> Reports<'link> {
 }
 
 /// The next message of the bridge. With `wait`, never [`Received::Nothing`].
-pub(crate) fn next_message(link: &mut Link, wait: bool) -> Result<Received<ToModel>, String> {
+pub fn next_message(link: &mut Link, wait: bool) -> Result<Received<ToModel>, String> {
     loop {
         match link.receive().map_err(|error| error.to_string())? {
             Received::Nothing if wait => {

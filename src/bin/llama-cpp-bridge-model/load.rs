@@ -8,7 +8,7 @@ use llama_cpp_2::llama_backend::LlamaBackend;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::model::params::LlamaModelParams;
 
-use crate::tuning::threads;
+use crate::tuning::requested_threads;
 use llama_cpp_bridge::shared::ranges::MAX_CONTEXT;
 use llama_cpp_bridge::shared::settings::{DEFAULT_CONTEXT, FlashAttention, KvType, ModelParams};
 
@@ -16,7 +16,7 @@ use llama_cpp_bridge::shared::settings::{DEFAULT_CONTEXT, FlashAttention, KvType
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
-pub(crate) fn model(backend: &LlamaBackend, load: &ModelParams) -> Result<LlamaModel, String> {
+pub fn model(backend: &LlamaBackend, load: &ModelParams) -> Result<LlamaModel, String> {
     let mut params = LlamaModelParams::default()
         .with_use_mmap(load.mmap)
         .with_use_mlock(load.mlock);
@@ -28,7 +28,7 @@ pub(crate) fn model(backend: &LlamaBackend, load: &ModelParams) -> Result<LlamaM
 }
 
 /// Tokens of the context: what was asked for, but at most what the model was trained with.
-pub(crate) fn context_size(model: &LlamaModel, load: &ModelParams) -> u32 {
+pub fn context_size(model: &LlamaModel, load: &ModelParams) -> u32 {
     let own = match model.n_ctx_train() {
         0 => MAX_CONTEXT,
         size => size.min(MAX_CONTEXT),
@@ -41,7 +41,7 @@ pub(crate) fn context_size(model: &LlamaModel, load: &ModelParams) -> u32 {
 
 /// How many sequences a context of `size` tokens has: as many as were asked for, but each must be
 /// able to add a token to one batch.
-pub(crate) fn n_seq_max(load: &ModelParams, size: u32) -> u32 {
+pub fn n_seq_max(load: &ModelParams, size: u32) -> u32 {
     load.parallel.min(load.batch_size).min(size).max(1)
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn n_seq_max(load: &ModelParams, size: u32) -> u32 {
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
-pub(crate) fn context<'model>(
+pub fn context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
     load: &ModelParams,
@@ -68,7 +68,7 @@ pub(crate) fn context<'model>(
 ///
 /// # Errors
 /// That it failed; the reason is in llama.cpp's log.
-pub(crate) fn embedding_context<'model>(
+pub fn embedding_context<'model>(
     backend: &LlamaBackend,
     model: &'model LlamaModel,
     load: &ModelParams,
@@ -87,22 +87,22 @@ pub(crate) fn embedding_context<'model>(
 }
 
 /// The architecture of a model, `llama` for instance.
-pub(crate) fn architecture(model: &LlamaModel) -> String {
+pub fn architecture(model: &LlamaModel) -> String {
     metadata(model, "general.architecture").unwrap_or_default()
 }
 
 /// The metadata of a model under its architecture and this name.
-pub(crate) fn own_metadata(model: &LlamaModel, name: &str) -> Option<String> {
+pub fn own_metadata(model: &LlamaModel, name: &str) -> Option<String> {
     metadata(model, &format!("{}.{name}", architecture(model)))
 }
 
 /// The metadata of a model under this key.
-pub(crate) fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
+pub fn metadata(model: &LlamaModel, key: &str) -> Option<String> {
     model.meta_val_str(key).ok()
 }
 
 fn params(load: &ModelParams, size: u32) -> LlamaContextParams {
-    let requested = threads::requested(load);
+    let requested = requested_threads(load);
     LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(size))
         .with_n_threads(requested.single as i32)

@@ -12,7 +12,7 @@ use tracing_core::{Dispatch, Event, Level, Metadata, Subscriber, dispatcher};
 use llama_cpp_bridge::sys::log::{ERROR_MARK, OTHER_MARK, WARNING_MARK};
 
 /// Sends llama.cpp's errors, or all that it logs if `verbose`, to standard error.
-pub(crate) fn capture(verbose: bool) {
+pub fn capture(verbose: bool) {
     // It fails only if one is set already, and this process sets one once.
     let _ = dispatcher::set_global_default(Dispatch::new(Log { verbose }));
     llama_cpp_2::send_logs_to_tracing(LogOptions::default());

@@ -1,6 +1,17 @@
 //! `llama-cpp-bridge-model` is llama.cpp behind the socket pair of llama-cpp-bridge, and nothing else. It
 //! loads the one model that the bridge names, serves the requests that follow, and exits when the
 //! socket is closed.
+//!
+//! [`decode`] has the loop. For each request for text it has a sequence of the context from [`kv`],
+//! which knows what is cached; [`sampling`] chooses its tokens, and [`text`] translates these from and
+//! to text. [`embedding`] evaluates texts in a context of its own. [`tuning`] decides how many threads
+//! a step gets and how many tokens it takes. [`sandbox`] is entered before a model is read.
+//!
+//! A room (a folder) shows others what its `mod.rs` names and nothing else: its files are private
+//! modules, in which `pub` is what others use, and `pub(super)` what the room uses itself.
+
+// In a program nothing can be reached from outside; the walls are the private modules.
+#![allow(unreachable_pub)]
 
 mod bridge_link;
 mod decode;
@@ -29,10 +40,10 @@ use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::sys;
 
 use bridge_link::next_message;
-use decode::engine::Engine;
-use kv::checkpoints;
+use decode::Engine;
+use kv::MAX_CHECKPOINT_BYTES;
 use memory_check::MemoryCheck;
-use text::{Template, tokenizer};
+use text::Template;
 
 /// Exit status if there is no bridge, as for a wrong command line.
 const USAGE: u8 = 2;
@@ -158,7 +169,7 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
             if !backend.supports_gpu_offload()
                 && let (Some(before), Some(now)) = (before, sys::process::data_size())
             {
-                let requests = REQUEST_BYTES + checkpoints::MAX_BYTES as u64;
+                let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64;
                 sys::process::limit_data(now + now.saturating_sub(before) + requests);
             }
             let ready = describe(&model, load, context_size);
@@ -176,9 +187,9 @@ fn template(model: &LlamaModel, load: &ModelParams) -> Option<Template> {
     let vocabulary = model.vocab();
     Some(Template::new(
         source,
-        tokenizer::token_text(model, vocabulary.bos()),
-        tokenizer::token_text(model, vocabulary.eos()),
-        tokenizer::special_texts(model),
+        text::token_text(model, vocabulary.bos()),
+        text::token_text(model, vocabulary.eos()),
+        text::special_texts(model),
     ))
 }
 

@@ -19,7 +19,7 @@ const SMALLER_CACHES: [&str; 6] = [
 ];
 
 /// What is known of the memory before anything is loaded.
-pub(crate) struct MemoryCheck {
+pub struct MemoryCheck {
     /// `None` if nothing is to be checked.
     available: Option<Available>,
     /// Bytes of the file and its parts: mapped or read, all are needed for each token.
@@ -29,7 +29,7 @@ pub(crate) struct MemoryCheck {
 impl MemoryCheck {
     /// Measures the memory. With `gpu`, weights and cache may be in the memory of an accelerator, of
     /// which nothing is known here.
-    pub(crate) fn new(load: &ModelParams, gpu: bool) -> Self {
+    pub fn new(load: &ModelParams, gpu: bool) -> Self {
         let check = !load.force && !gpu;
         Self {
             available: check.then(Available::now).flatten(),
@@ -41,7 +41,7 @@ impl MemoryCheck {
     ///
     /// # Errors
     /// The numbers, if they do not.
-    pub(crate) fn for_weights(&self) -> Result<(), String> {
+    pub fn for_weights(&self) -> Result<(), String> {
         self.check(&[("weights", self.weights)], "")
     }
 
@@ -49,7 +49,7 @@ impl MemoryCheck {
     ///
     /// # Errors
     /// The numbers, if it does not.
-    pub(crate) fn for_context(
+    pub fn for_context(
         &self,
         model: &LlamaModel,
         load: &ModelParams,

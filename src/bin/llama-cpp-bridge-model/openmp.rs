@@ -24,19 +24,19 @@ const SAMPLE_TIME: u64 = 1000;
 
 /// What was seen at the end of a graph.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sample {
+pub struct Sample {
     /// Threads that computed it, all of them runnable at that moment: they spin before they sleep.
-    pub(crate) team: u32,
+    pub team: u32,
     /// Runnable threads of the whole machine.
-    pub(crate) runnable: u32,
+    pub runnable: u32,
 }
 
 /// Whether the functions here have an effect.
-pub(crate) const HOOKED: bool = cfg!(openmp_in_hand);
+pub const HOOKED: bool = cfg!(openmp_in_hand);
 
 /// Takes a [`Sample`] at the end of graphs from now on. The file stays open, so that it can be read
 /// by a process that may no longer open any.
-pub(crate) fn watch() {
+pub fn watch() {
     if HOOKED && let Ok(file) = File::open("/proc/loadavg") {
         let _ = LOAD.set(file);
         gnu::after_graph(take_sample);
@@ -45,12 +45,12 @@ pub(crate) fn watch() {
 
 /// From now on, graphs that ask for `asked` threads get at most `limit`; others get what they ask
 /// for. `asked` is 2 or more: graphs of one thread ask for none.
-pub(crate) fn limit(asked: u32, limit: u32) {
+pub fn limit(asked: u32, limit: u32) {
     gnu::limit(asked, limit.max(1));
 }
 
 /// The last sample, once; `None` if there is none that is new.
-pub(crate) fn sample() -> Option<Sample> {
+pub fn sample() -> Option<Sample> {
     let team = TEAM.swap(0, Ordering::Relaxed);
     (team > 0).then(|| Sample {
         team,
@@ -60,7 +60,7 @@ pub(crate) fn sample() -> Option<Sample> {
 
 /// Runnable threads of the whole machine, this one included; `None` if the system does not say, or
 /// [`watch`] was not called.
-pub(crate) fn runnable() -> Option<u32> {
+pub fn runnable() -> Option<u32> {
     let mut text = [0; 128];
     let length = LOAD.get()?.read_at(&mut text, 0).ok()?;
     // As in `0.31 0.20 0.18 2/97 25810`.
@@ -72,13 +72,13 @@ pub(crate) fn runnable() -> Option<u32> {
 
 /// Online processors of the whole machine, since [`runnable`] counts all of it, too; `None` if the
 /// system does not say.
-pub(crate) fn processors() -> Option<u32> {
+pub fn processors() -> Option<u32> {
     let count = sys::process::configured(libc::_SC_NPROCESSORS_ONLN)?;
     u32::try_from(count).ok().filter(|count| *count > 0)
 }
 
 /// From now on, threads spin this many times before they sleep.
-pub(crate) fn spin(times: u32) {
+pub fn spin(times: u32) {
     gnu::spin(times);
 }
 

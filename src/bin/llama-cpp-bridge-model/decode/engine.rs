@@ -12,22 +12,16 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::sampling::LlamaSampler;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::bridge_link::Reports;
-use crate::bridge_link::next_message;
+use crate::bridge_link::{Reports, next_message};
 use crate::decode::scheduler::Scheduler;
 use crate::decode::sequence::{BatchPart, Sequence, StepResult};
 use crate::decode::speculative::Speculator;
-use crate::embedding::embed_queue::EmbedQueue;
-use crate::embedding::embedder::{self, Embedder};
-use crate::kv::checkpoints;
-use crate::kv::saved_state::{self, SavedStates};
+use crate::embedding::{EmbedQueue, only_embeds};
+use crate::kv::{SavedStates, needs_checkpoints, no_directory};
 use crate::load;
-use crate::sampling::logits::{check_logits, not_finite};
-use crate::sampling::token_index::TokenIndex;
-use crate::text::Template;
-use crate::text::tokenizer;
-use crate::tuning::step_estimator::StepEstimator;
-use crate::tuning::threads::{self, Threads};
+use crate::sampling::{TokenIndex, check_logits, not_finite};
+use crate::text::{self, Template};
+use crate::tuning::{StepEstimator, Threads, requested_threads};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{Answer, FinishReason, Generate, State, ToModel, Work};
@@ -37,7 +31,7 @@ use llama_cpp_bridge::shared::settings::ModelParams;
 type StateAnswer = Result<State, Failure>;
 
 /// A loaded model, and the requests for it.
-pub(crate) struct Engine<'model> {
+pub struct Engine<'model> {
     model: &'model LlamaModel,
     context: LlamaContext<'model>,
     context_size: u32,
@@ -62,7 +56,7 @@ impl<'model> Engine<'model> {
     ///
     /// # Errors
     /// A model file that can no longer be read.
-    pub(crate) fn new(
+    pub fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
         context: LlamaContext<'model>,
@@ -72,11 +66,10 @@ impl<'model> Engine<'model> {
     ) -> Result<Self, String> {
         let batch_size = context.n_batch() as usize;
         let on_gpu = backend.supports_gpu_offload() && load.gpu_layers != Some(0);
-        let threads = threads::requested(load).batch;
+        let threads = requested_threads(load).batch;
         let step_estimator = StepEstimator::new(model.n_params(), threads, on_gpu, batch_size);
         let n_seq_max = load::n_seq_max(load, context_size);
-        let embedder = Embedder::new(backend, model, load, context_size);
-        let checkpoints = checkpoints::needed(model, &context, load.swa_full);
+        let checkpoints = needs_checkpoints(model, &context, load.swa_full);
         // What cannot be truncated at any token cannot take a draft back.
         let max_draft = if checkpoints { 0 } else { load.spec_ngram };
         let scheduler = Scheduler::new(n_seq_max, context.n_ctx() as usize, checkpoints);
@@ -87,10 +80,10 @@ impl<'model> Engine<'model> {
             batch: LlamaBatch::new(batch_size, 1),
             batch_size,
             template,
-            only_embeds: embedder::only_embeds(model),
+            only_embeds: only_embeds(model),
             token_index: Rc::default(),
             scheduler,
-            embed_queue: EmbedQueue::new(embedder, load.parallel),
+            embed_queue: EmbedQueue::new(backend, model, load, context_size),
             states: SavedStates::new(load, context_size)?,
             step_estimator,
             threads: Threads::new(load),
@@ -103,7 +96,7 @@ impl<'model> Engine<'model> {
     ///
     /// # Errors
     /// A model that cannot do it.
-    pub(crate) fn try_out(&mut self) -> Result<(), String> {
+    pub fn try_out(&mut self) -> Result<(), String> {
         if self.only_embeds {
             return self
                 .embed_queue
@@ -135,7 +128,7 @@ impl<'model> Engine<'model> {
     ///
     /// # Errors
     /// Those of the socket.
-    pub(crate) fn serve(&mut self, link: &mut Link) -> Result<(), String> {
+    pub fn serve(&mut self, link: &mut Link) -> Result<(), String> {
         let mut reports = Reports::new(link);
         loop {
             let idle = self.scheduler.is_empty() && self.embed_queue.is_empty();
@@ -179,8 +172,8 @@ impl<'model> Engine<'model> {
                 }
                 Err(failure) => Err(failure),
             },
-            Work::Tokenize(text) => Ok(Answer::Tokens(tokenizer::tokenize(self.model, &text))),
-            Work::Detokenize(ids) => tokenizer::detokenize(self.model, &ids).map(Answer::Text),
+            Work::Tokenize(text) => Ok(Answer::Tokens(text::tokenize(self.model, &text))),
+            Work::Detokenize(ids) => text::detokenize(self.model, &ids).map(Answer::Text),
             Work::Save(name) => self.save(&name, reports)?.map(Answer::State),
             Work::Restore(name) => self.restore(&name, reports)?.map(Answer::State),
         };
@@ -191,7 +184,7 @@ impl<'model> Engine<'model> {
     fn save(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<StateAnswer, String> {
         let cache = self.scheduler.cache();
         let Some(states) = &self.states else {
-            return Ok(Err(saved_state::no_directory()));
+            return Ok(Err(no_directory()));
         };
         let Some(seq) = cache.last(&mut self.context) else {
             return Ok(Err(Failure::nothing_to_save()));
@@ -204,7 +197,7 @@ impl<'model> Engine<'model> {
     /// Restores a saved text; nothing else is under way.
     fn restore(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<StateAnswer, String> {
         let Some(states) = &self.states else {
-            return Ok(Err(saved_state::no_directory()));
+            return Ok(Err(no_directory()));
         };
         let saved = match states.open(name) {
             Ok(saved) => saved,
@@ -235,8 +228,8 @@ impl<'model> Engine<'model> {
     fn tokens(&self, request: &Generate) -> Result<Vec<LlamaToken>, Failure> {
         let Some(turns) = &request.messages else {
             let prompt = request.prompt.as_deref().unwrap_or_default();
-            tokenizer::check_size(self.model, iter::once(prompt), "Prompt", self.context_size)?;
-            return Ok(tokenizer::tokenize_prompt(self.model, prompt));
+            text::check_size(self.model, iter::once(prompt), "Prompt", self.context_size)?;
+            return Ok(text::tokenize_prompt(self.model, prompt));
         };
         let template = self.template.as_ref().ok_or_else(|| {
             let message = "The model has no chat template; --chat-template-file gives it one";
@@ -244,8 +237,8 @@ impl<'model> Engine<'model> {
         })?;
         let segments = template.render(turns)?;
         let texts = segments.iter().map(|segment| segment.text.as_str());
-        tokenizer::check_size(self.model, texts, "Prompt", self.context_size)?;
-        Ok(tokenizer::tokenize_segments(self.model, &segments))
+        text::check_size(self.model, texts, "Prompt", self.context_size)?;
+        Ok(text::tokenize_segments(self.model, &segments))
     }
 
     fn cancel(&mut self, id: u64, reports: &mut Reports<'_>) -> Result<(), String> {

@@ -1,7 +1,12 @@
-//! How tokens are decoded: which sequences are in a step, and what each does with its row.
+//! Decoding: which requests for text are under way, which of their tokens a batch takes, and what
+//! each of them does with its logits.
+//!
+//! Shown to others: [`Engine`], the loop that serves all requests.
 
-pub(crate) mod draft;
-pub(crate) mod engine;
-pub(crate) mod scheduler;
-pub(crate) mod sequence;
-pub(crate) mod speculative;
+mod draft;
+mod engine;
+mod scheduler;
+mod sequence;
+mod speculative;
+
+pub(crate) use engine::Engine;

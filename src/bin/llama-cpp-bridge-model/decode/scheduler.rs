@@ -9,7 +9,7 @@ use llama_cpp_2::token::LlamaToken;
 use crate::decode::draft::DraftOutcome;
 use crate::decode::sequence::{BatchPart, Phase, Sequence};
 use crate::decode::speculative::Speculator;
-use crate::kv::prefix_cache::PrefixCache;
+use crate::kv::PrefixCache;
 
 /// A request is let in if its prompt fits and it can then generate this many tokens, or all that it
 /// may: else it would soon be preempted again.

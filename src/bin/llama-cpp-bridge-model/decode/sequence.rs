@@ -9,12 +9,9 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
 use crate::decode::draft::{AcceptRate, Draft, DraftOutcome};
-use crate::kv::cells::SeqId;
-use crate::kv::prefix_cache::Assignment;
-use crate::sampling::logits::Logits;
-use crate::sampling::sampler::Sampler;
-use crate::sampling::token_index::TokenIndex;
-use crate::text::detokenizer::Output;
+use crate::kv::{Assignment, SeqId};
+use crate::sampling::{Logits, Sampler, TokenIndex};
+use crate::text::Output;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Done, FinishReason, Generate};
 

@@ -2,19 +2,22 @@
 
 use std::collections::VecDeque;
 
+use llama_cpp_2::llama_backend::LlamaBackend;
+use llama_cpp_2::model::LlamaModel;
+
 use crate::bridge_link::Reports;
 use crate::embedding::embedder::{Embedder, Input, Run};
-use crate::tuning::step_estimator::StepEstimator;
-use crate::tuning::threads::Threads;
+use crate::tuning::{StepEstimator, Threads};
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::message::Answer;
+use llama_cpp_bridge::shared::settings::ModelParams;
 
 /// The most tokens of all texts that are evaluated together, unless it is a single text: their context
 /// takes memory in proportion.
 const MAX_TOKENS: usize = 2048;
 
 /// The requests for embeddings.
-pub(crate) struct EmbedQueue<'model> {
+pub struct EmbedQueue<'model> {
     embedder: Embedder<'model>,
     queued: VecDeque<(u64, Input)>,
     /// The texts that are evaluated together now.
@@ -27,18 +30,23 @@ pub(crate) struct EmbedQueue<'model> {
 
 impl<'model> EmbedQueue<'model> {
     /// No requests yet.
-    pub(crate) fn new(embedder: Embedder<'model>, n_parallel: u32) -> Self {
+    pub fn new(
+        backend: &'model LlamaBackend,
+        model: &'model LlamaModel,
+        load: &'model ModelParams,
+        context_size: u32,
+    ) -> Self {
         Self {
-            embedder,
+            embedder: Embedder::new(backend, model, load, context_size),
             queued: VecDeque::new(),
             run: None,
             running: Vec::new(),
-            n_parallel: n_parallel as usize,
+            n_parallel: load.parallel as usize,
         }
     }
 
     /// Whether there is nothing to do.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.queued.is_empty() && self.run.is_none()
     }
 
@@ -46,14 +54,14 @@ impl<'model> EmbedQueue<'model> {
     ///
     /// # Errors
     /// A text that cannot be embedded.
-    pub(crate) fn push(&mut self, id: u64, text: &str) -> Result<(), Failure> {
+    pub fn push(&mut self, id: u64, text: &str) -> Result<(), Failure> {
         let input = self.embedder.input(text)?;
         self.queued.push_back((id, input));
         Ok(())
     }
 
     /// Cancels a request. `false` if it is not here.
-    pub(crate) fn cancel(&mut self, id: u64) -> bool {
+    pub fn cancel(&mut self, id: u64) -> bool {
         if let Some(index) = self.queued.iter().position(|(queued, _)| *queued == id) {
             self.queued.remove(index);
             return true;
@@ -72,7 +80,7 @@ impl<'model> EmbedQueue<'model> {
     ///
     /// # Errors
     /// Those of the socket.
-    pub(crate) fn step(
+    pub fn step(
         &mut self,
         step_estimator: &mut StepEstimator,
         threads: &mut Threads,
@@ -148,7 +156,7 @@ impl<'model> EmbedQueue<'model> {
     ///
     /// # Errors
     /// A model that cannot do it.
-    pub(crate) fn try_out(&self) -> Result<(), Failure> {
+    pub fn try_out(&self) -> Result<(), Failure> {
         self.embedder.try_out()
     }
 }

@@ -10,8 +10,8 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
 use crate::load;
-use crate::sampling::logits::check_logits;
-use crate::text::tokenizer;
+use crate::sampling::check_logits;
+use crate::text;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Embedding;
 use llama_cpp_bridge::shared::settings::ModelParams;
@@ -24,7 +24,7 @@ const DIFFUSION: [&str; 4] = ["dream", "llada", "llada-moe", "rnd1"];
 const GEMMA_EMBEDDING: &str = "gemma-embedding";
 
 /// Starts runs of embeddings.
-pub(crate) struct Embedder<'model> {
+pub(super) struct Embedder<'model> {
     backend: &'model LlamaBackend,
     model: &'model LlamaModel,
     load: &'model ModelParams,
@@ -34,7 +34,7 @@ pub(crate) struct Embedder<'model> {
 
 /// Texts whose embeddings are being computed, each as a sequence of its own in one context. Dropping
 /// it frees the memory, at any time.
-pub(crate) struct Run<'model> {
+pub(super) struct Run<'model> {
     context: LlamaContext<'model>,
     batch: LlamaBatch<'static>,
     pooling: Pooling,
@@ -54,7 +54,7 @@ enum Pooling {
 }
 
 /// A text to embed.
-pub(crate) struct Input {
+pub(super) struct Input {
     tokens: Vec<LlamaToken>,
     n_evaluated: usize,
     /// The vectors of the tokens evaluated so far, pooled; for the mean, their sum.
@@ -63,7 +63,7 @@ pub(crate) struct Input {
 
 impl<'model> Embedder<'model> {
     /// Takes no memory yet.
-    pub(crate) fn new(
+    pub(super) fn new(
         backend: &'model LlamaBackend,
         model: &'model LlamaModel,
         load: &'model ModelParams,
@@ -82,7 +82,7 @@ impl<'model> Embedder<'model> {
     ///
     /// # Errors
     /// A model that cannot embed.
-    pub(crate) fn start(&self, inputs: Vec<Input>) -> Result<Run<'model>, Failure> {
+    pub(super) fn start(&self, inputs: Vec<Input>) -> Result<Run<'model>, Failure> {
         let pooling = pooling(self.model)?;
         let n_tokens: usize = inputs.iter().map(Input::len).sum();
         let one_batch = !is_causal(self.model);
@@ -114,9 +114,9 @@ impl<'model> Embedder<'model> {
     ///
     /// # Errors
     /// A text that has no tokens, or more than the context.
-    pub(crate) fn input(&self, text: &str) -> Result<Input, Failure> {
-        tokenizer::check_size(self.model, iter::once(text), "Text", self.max_tokens)?;
-        let tokens = tokenizer::tokenize_whole(self.model, text);
+    pub(super) fn input(&self, text: &str) -> Result<Input, Failure> {
+        text::check_size(self.model, iter::once(text), "Text", self.max_tokens)?;
+        let tokens = text::tokenize_whole(self.model, text);
         let (count, limit) = (tokens.len(), self.max_tokens);
         if count == 0 {
             return Err(Failure::bad_request("The text has no tokens"));
@@ -137,7 +137,7 @@ impl<'model> Embedder<'model> {
     ///
     /// # Errors
     /// A model that cannot do it.
-    pub(crate) fn try_out(&self) -> Result<(), Failure> {
+    pub(super) fn try_out(&self) -> Result<(), Failure> {
         let mut run = self.start(vec![self.input("a")?])?;
         while !run.is_done() {
             run.step(run.next_tokens(usize::MAX))?;
@@ -150,13 +150,13 @@ impl<'model> Embedder<'model> {
 
 impl Run<'_> {
     /// Whether all tokens of all texts are evaluated.
-    pub(crate) fn is_done(&self) -> bool {
+    pub(super) fn is_done(&self) -> bool {
         self.inputs.iter().all(Input::is_done)
     }
 
     /// How many tokens to evaluate next: a chunk, if the context was made for as many, or all of them
     /// if the model's attention is not causal.
-    pub(crate) fn next_tokens(&self, chunk: usize) -> usize {
+    pub(super) fn next_tokens(&self, chunk: usize) -> usize {
         let left: usize = self.inputs.iter().map(Input::n_pending).sum();
         match self.one_batch {
             true => left,
@@ -168,7 +168,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// llama.cpp cannot evaluate them.
-    pub(crate) fn step(&mut self, n_tokens: usize) -> Result<usize, Failure> {
+    pub(super) fn step(&mut self, n_tokens: usize) -> Result<usize, Failure> {
         let internal = |error: String| Failure::new(Code::Internal, error);
         self.batch.clear();
         // For each token of the batch the text that it belongs to.
@@ -201,14 +201,14 @@ impl Run<'_> {
     ///
     /// # Errors
     /// For each text: values that are not finite numbers.
-    pub(crate) fn finish(self) -> Vec<Result<Embedding, Failure>> {
+    pub(super) fn finish(self) -> Vec<Result<Embedding, Failure>> {
         self.inputs.iter().map(Input::embedding).collect()
     }
 }
 
 impl Input {
     /// How many tokens it has.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.tokens.len()
     }
 
@@ -248,7 +248,7 @@ impl Input {
 }
 
 /// Whether a model can only embed.
-pub(crate) fn only_embeds(model: &LlamaModel) -> bool {
+pub fn only_embeds(model: &LlamaModel) -> bool {
     let causal = load::own_metadata(model, "attention.causal");
     causal.as_deref() == Some("false") || load::architecture(model) == GEMMA_EMBEDDING
 }

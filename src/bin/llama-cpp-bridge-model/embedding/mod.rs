@@ -1,4 +1,9 @@
-//! Embeddings: a context of their own, and the jobs for it.
+//! Embeddings: a context of their own, and the requests for it.
+//!
+//! Shown to others: [`EmbedQueue`], and whether a model can only embed.
 
-pub(crate) mod embed_queue;
-pub(crate) mod embedder;
+mod embed_queue;
+mod embedder;
+
+pub(crate) use embed_queue::EmbedQueue;
+pub(crate) use embedder::only_embeds;

@@ -11,11 +11,11 @@ const PADDING: usize = 256;
 
 /// llama.cpp's number of a sequence of the context (`llama_seq_id`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct SeqId(u16);
+pub struct SeqId(u16);
 
 impl SeqId {
     /// The number as llama.cpp takes it.
-    pub(crate) fn raw(self) -> i32 {
+    pub fn raw(self) -> i32 {
         i32::from(self.0)
     }
 
@@ -25,7 +25,7 @@ impl SeqId {
 }
 
 /// The sequences of a context, and their cells.
-pub(crate) struct Cells {
+pub(super) struct Cells {
     sequences: Vec<CachedSequence>,
     /// Cells of the context.
     size: usize,
@@ -43,15 +43,15 @@ pub(crate) struct Cells {
 
 /// What a sequence of the context holds: of a request under way, or left behind by one, or nothing.
 #[derive(Default)]
-pub(crate) struct CachedSequence {
+pub(super) struct CachedSequence {
     /// From the start of the text, without gaps.
     cells: Vec<Cell>,
     /// Tokens of the prompt that it was last assigned to.
-    pub(crate) n_prompt: usize,
+    pub(super) n_prompt: usize,
     /// Whether a request under way uses it.
-    pub(crate) in_use: bool,
+    pub(super) in_use: bool,
     /// When it was assigned or released.
-    pub(crate) last_used: u64,
+    pub(super) last_used: u64,
 }
 
 /// A token that was evaluated.
@@ -64,22 +64,22 @@ struct Cell {
 
 impl CachedSequence {
     /// How many tokens it holds.
-    pub(crate) fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.cells.len()
     }
 
     /// Whether it holds none.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.cells.is_empty()
     }
 
     /// The tokens that it holds.
-    pub(crate) fn tokens(&self) -> Vec<LlamaToken> {
+    pub(super) fn tokens(&self) -> Vec<LlamaToken> {
         self.cells.iter().map(|cell| cell.token).collect()
     }
 
     /// The length of the prefix that it has in common with these tokens.
-    pub(crate) fn common_prefix(&self, tokens: &[LlamaToken]) -> usize {
+    pub(super) fn common_prefix(&self, tokens: &[LlamaToken]) -> usize {
         let pairs = self.cells.iter().zip(tokens);
         pairs.take_while(|(a, b)| a.token == **b).count()
     }
@@ -87,7 +87,7 @@ impl CachedSequence {
 
 impl Cells {
     /// The cells of an empty context: `size` of them, for `n_seq_max` sequences.
-    pub(crate) fn new(n_seq_max: u32, size: usize) -> Self {
+    pub(super) fn new(n_seq_max: u32, size: usize) -> Self {
         Self {
             sequences: empty(n_seq_max as usize),
             size,
@@ -100,56 +100,56 @@ impl Cells {
     }
 
     /// All sequences of the context.
-    pub(crate) fn ids(&self) -> impl Iterator<Item = SeqId> + use<> {
+    pub(super) fn ids(&self) -> impl Iterator<Item = SeqId> + use<> {
         // A context has at most 256 sequences (`LLAMA_MAX_SEQ`).
         (0..self.sequences.len() as u16).map(SeqId)
     }
 
     /// What a sequence holds.
-    pub(crate) fn get(&self, seq: SeqId) -> &CachedSequence {
+    pub(super) fn get(&self, seq: SeqId) -> &CachedSequence {
         &self.sequences[seq.index()]
     }
 
     /// Cells in use.
-    pub(crate) fn used(&self) -> usize {
+    pub(super) fn used(&self) -> usize {
         self.used
     }
 
     /// Free cells.
-    pub(crate) fn free(&self) -> usize {
+    pub(super) fn free(&self) -> usize {
         self.size.saturating_sub(self.used)
     }
 
     /// Cells that would be free if nothing were kept but what requests under way use.
-    pub(crate) fn max_free(&self) -> usize {
+    pub(super) fn max_free(&self) -> usize {
         let in_use = count(self.sequences.iter().filter(|sequence| sequence.in_use));
         self.size.saturating_sub(in_use)
     }
 
     /// Whether cells of several sequences may be interleaved.
-    pub(crate) fn is_interleaved(&self) -> bool {
+    pub(super) fn is_interleaved(&self) -> bool {
         self.interleaved
     }
 
     /// Whether the cells in use, which are those of one sequence, may be far after the first ones.
-    pub(crate) fn is_sparse(&self) -> bool {
+    pub(super) fn is_sparse(&self) -> bool {
         self.peak > self.used + PADDING
     }
 
     /// Assumes that the cells in use are the first ones, or near enough.
-    pub(crate) fn reset_peak(&mut self) {
+    pub(super) fn reset_peak(&mut self) {
         self.peak = self.used;
     }
 
     /// Whether llama.cpp holds a sequence from its first token on. Not so a sliding window that has
     /// slid, or a recurrent state, which is that of the last token alone: these can only be used
     /// again as a whole.
-    pub(crate) fn is_complete(context: &LlamaContext<'_>, seq: SeqId) -> bool {
+    pub(super) fn is_complete(context: &LlamaContext<'_>, seq: SeqId) -> bool {
         context.kv_cache_seq_pos_min(seq.raw()) <= 0
     }
 
     /// Adds tokens to what a sequence holds.
-    pub(crate) fn append(&mut self, seq: SeqId, tokens: &[LlamaToken]) {
+    pub(super) fn append(&mut self, seq: SeqId, tokens: &[LlamaToken]) {
         let numbers = self.next..;
         let cells = &mut self.sequences[seq.index()].cells;
         cells.extend(tokens.iter().zip(numbers).map(|(token, number)| Cell {
@@ -163,7 +163,7 @@ impl Cells {
     }
 
     /// Makes the first `n_tokens` of a sequence those of another one as well.
-    pub(crate) fn copy(
+    pub(super) fn copy(
         &mut self,
         context: &mut LlamaContext<'_>,
         from: SeqId,
@@ -179,7 +179,7 @@ impl Cells {
 
     /// Truncates a sequence to its first `n_tokens`. Returns how many it has then: 0 if it cannot
     /// be truncated.
-    pub(crate) fn truncate(
+    pub(super) fn truncate(
         &mut self,
         context: &mut LlamaContext<'_>,
         seq: SeqId,
@@ -199,7 +199,7 @@ impl Cells {
 
     /// Removes what llama.cpp has after the tokens of a sequence. `false` if it cannot: the
     /// sequence is then empty.
-    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+    pub(super) fn trim(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
         let trimmed = remove_from(context, seq, self.get(seq).len());
         if !trimmed {
             self.clear(context, seq);
@@ -208,7 +208,7 @@ impl Cells {
     }
 
     /// Empties a sequence.
-    pub(crate) fn clear(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
+    pub(super) fn clear(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
         self.sequences[seq.index()].cells.clear();
         // Removing a whole sequence always succeeds.
         let _ = context.clear_kv_cache_seq(Some(seq.raw() as u32), None, None);
@@ -216,13 +216,13 @@ impl Cells {
     }
 
     /// Notes that a sequence was assigned to a prompt of `n_prompt` tokens.
-    pub(crate) fn assign(&mut self, seq: SeqId, n_prompt: usize) {
+    pub(super) fn assign(&mut self, seq: SeqId, n_prompt: usize) {
         self.touch(seq, true);
         self.sequences[seq.index()].n_prompt = n_prompt;
     }
 
     /// Notes that no request uses a sequence any more.
-    pub(crate) fn release(&mut self, seq: SeqId) {
+    pub(super) fn release(&mut self, seq: SeqId) {
         self.touch(seq, false);
     }
 
@@ -234,7 +234,7 @@ impl Cells {
     }
 
     /// Empties the context, down to the bytes of the cells.
-    pub(crate) fn reset(&mut self, context: &mut LlamaContext<'_>) {
+    pub(super) fn reset(&mut self, context: &mut LlamaContext<'_>) {
         context.clear_kv_cache();
         self.sequences = empty(self.sequences.len());
         self.recount();

@@ -11,7 +11,7 @@ use crate::kv::cells::SeqId;
 
 /// Bytes of all checkpoints together: one takes 8 MB for Gemma 3 270M, 119 MB for 4B and 335 MB for
 /// 12B, and one is the least that is of use.
-pub(crate) const MAX_BYTES: usize = 512 << 20;
+pub const MAX_CHECKPOINT_BYTES: usize = 512 << 20;
 
 /// The most checkpoints that are kept, so that searching them takes no time.
 const MAX_CHECKPOINTS: usize = 256;
@@ -33,7 +33,7 @@ const MIN_SAVED: usize = 64;
 const PART: LlamaStateSeqFlags = LlamaStateSeqFlags::PARTIAL_ONLY;
 
 /// The checkpoints of a context.
-pub(crate) struct Checkpoints {
+pub(super) struct Checkpoints {
     /// The one that was used last is the last.
     kept: Vec<Checkpoint>,
     /// Tokens between two in the course of a text; `None` if the context can be truncated without.
@@ -50,7 +50,7 @@ struct Checkpoint {
 
 /// Whether a context cannot be truncated at any token, as its cache has a sliding window or a
 /// recurrent state.
-pub(crate) fn needed(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: bool) -> bool {
+pub fn needs_checkpoints(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: bool) -> bool {
     let size = |flags| context.state_seq_get_size_ext(0, flags);
     let slides = !swa_full && size(PART) < size(LlamaStateSeqFlags::empty());
     slides || model.is_recurrent() || model.is_hybrid()
@@ -58,14 +58,14 @@ pub(crate) fn needed(model: &LlamaModel, context: &LlamaContext<'_>, swa_full: b
 
 /// Gives a sequence a window or recurrent state of its own, where it shares that of another. In a
 /// sliding window, shared cells would never be freed. `false` if there is no space for it.
-pub(crate) fn separate(context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+pub(super) fn separate(context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
     let own = context.state_seq_get(seq.raw(), PART);
     own.is_ok_and(|state| context.state_seq_set(&state, seq.raw()).is_ok())
 }
 
 impl Checkpoints {
     /// None yet, for a context of `n_ctx` tokens.
-    pub(crate) fn new(needed: bool, n_ctx: usize) -> Self {
+    pub(super) fn new(needed: bool, n_ctx: usize) -> Self {
         Self {
             kept: Vec::new(),
             spacing: needed.then(|| MIN_SPACING.max(n_ctx / PER_CONTEXT)),
@@ -73,14 +73,14 @@ impl Checkpoints {
     }
 
     /// Whether the context needs any.
-    pub(crate) fn needed(&self) -> bool {
+    pub(super) fn needed(&self) -> bool {
         self.spacing.is_some()
     }
 
     /// Where checkpoints of a prompt of `n_prompt` tokens have to be taken, in ascending order:
     /// before its end, and where it diverges from another text. The first `n_cached` tokens are not
     /// evaluated.
-    pub(crate) fn positions(
+    pub(super) fn positions(
         &self,
         n_prompt: usize,
         n_cached: usize,
@@ -98,12 +98,12 @@ impl Checkpoints {
     }
 
     /// Whether one is due in the course of a text, `since` tokens after the last one.
-    pub(crate) fn due(&self, since: usize) -> bool {
+    pub(super) fn due(&self, since: usize) -> bool {
         self.spacing.is_some_and(|spacing| since >= spacing)
     }
 
     /// The length of the longest prefix of these tokens that has a checkpoint at its end.
-    pub(crate) fn longest(&self, tokens: &[LlamaToken]) -> usize {
+    pub(super) fn longest(&self, tokens: &[LlamaToken]) -> usize {
         let of_these = self
             .kept
             .iter()
@@ -112,16 +112,16 @@ impl Checkpoints {
     }
 
     /// Takes one of a sequence that holds exactly these tokens, unless there is one.
-    pub(crate) fn take(&mut self, context: &LlamaContext<'_>, seq: SeqId, tokens: Vec<LlamaToken>) {
+    pub(super) fn take(&mut self, context: &LlamaContext<'_>, seq: SeqId, tokens: Vec<LlamaToken>) {
         if self.longest(&tokens) == tokens.len() {
             return;
         }
         self.thin_out(&tokens);
         let size = context.state_seq_get_size_ext(seq.raw(), PART);
-        if size > MAX_BYTES {
+        if size > MAX_CHECKPOINT_BYTES {
             return;
         }
-        while self.bytes() + size > MAX_BYTES || self.kept.len() >= MAX_CHECKPOINTS {
+        while self.bytes() + size > MAX_CHECKPOINT_BYTES || self.kept.len() >= MAX_CHECKPOINTS {
             self.kept.remove(0);
         }
         if let Ok(state) = context.state_seq_get(seq.raw(), PART) {
@@ -135,7 +135,7 @@ impl Checkpoints {
 
     /// Restores the one at the end of exactly these tokens into a sequence. `false` if there is
     /// none, or the context does not take it: what the sequence holds is then of no use.
-    pub(crate) fn restore(
+    pub(super) fn restore(
         &mut self,
         context: &mut LlamaContext<'_>,
         seq: SeqId,
@@ -152,7 +152,7 @@ impl Checkpoints {
     }
 
     /// Forgets all of them.
-    pub(crate) fn clear(&mut self) {
+    pub(super) fn clear(&mut self) {
         self.kept.clear();
     }
 

@@ -16,11 +16,11 @@ const SAMPLES: u64 = 256;
 
 /// What tells one model from another: the bytes of its files together, and a checksum.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Fingerprint {
+pub(super) struct Fingerprint {
     /// Bytes of all files.
-    pub(crate) bytes: u64,
+    pub(super) bytes: u64,
     /// Over the size and the samples of each file.
-    pub(crate) hash: u64,
+    pub(super) hash: u64,
 }
 
 impl Fingerprint {
@@ -28,7 +28,7 @@ impl Fingerprint {
     ///
     /// # Errors
     /// A file that cannot be read.
-    pub(crate) fn of(path: &str) -> Result<Self, String> {
+    pub(super) fn of(path: &str) -> Result<Self, String> {
         let mut sum = Sum::new();
         let mut bytes = 0;
         for part in split_files::parts(path) {

@@ -17,16 +17,16 @@ const MIN_TOKENS: usize = 16;
 
 /// Evaluated texts.
 #[derive(Default)]
-pub(crate) struct HostCache {
+pub(super) struct HostCache {
     /// The latest is the last.
     prompts: Vec<ParkedPrompt>,
 }
 
 /// An evaluated text.
-pub(crate) struct ParkedPrompt {
-    pub(crate) tokens: Vec<LlamaToken>,
+pub(super) struct ParkedPrompt {
+    pub(super) tokens: Vec<LlamaToken>,
     /// How many of them were a prompt.
-    pub(crate) n_prompt: usize,
+    pub(super) n_prompt: usize,
     /// Whether it can be truncated at any token.
     can_truncate: bool,
     state: SeqState,
@@ -35,7 +35,7 @@ pub(crate) struct ParkedPrompt {
 impl ParkedPrompt {
     /// Copies the state of a sequence that holds these tokens out of the context. `None` if that is
     /// not worth it or cannot be done.
-    pub(crate) fn new(
+    pub(super) fn new(
         context: &LlamaContext<'_>,
         seq: SeqId,
         tokens: Vec<LlamaToken>,
@@ -62,20 +62,20 @@ impl ParkedPrompt {
     }
 
     /// Copies the state into an empty sequence. `false` if the context does not take it.
-    pub(crate) fn restore(&self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+    pub(super) fn restore(&self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
         context.state_seq_set(&self.state, seq.raw()).is_ok()
     }
 }
 
 impl HostCache {
     /// Whether a text of `n_tokens` is worth keeping.
-    pub(crate) fn wants(n_tokens: usize) -> bool {
+    pub(super) fn wants(n_tokens: usize) -> bool {
         n_tokens >= MIN_TOKENS
     }
 
     /// Adds a text. What a longer one can be truncated to is dropped, and so are the oldest ones
     /// until all fit.
-    pub(crate) fn put(&mut self, new: ParkedPrompt) {
+    pub(super) fn put(&mut self, new: ParkedPrompt) {
         let covers = |long: &ParkedPrompt, short: &ParkedPrompt| {
             long.can_truncate && long.tokens.starts_with(&short.tokens)
         };
@@ -91,7 +91,7 @@ impl HostCache {
 
     /// The index of the text from which most of these tokens can be had, and how many; `None` if
     /// they are too few to be worth it.
-    pub(crate) fn find(
+    pub(super) fn find(
         &self,
         wanted: &[LlamaToken],
         checkpoints: &Checkpoints,
@@ -111,19 +111,19 @@ impl HostCache {
     }
 
     /// The index of the latest text.
-    pub(crate) fn last(&self) -> Option<usize> {
+    pub(super) fn last(&self) -> Option<usize> {
         self.prompts.len().checked_sub(1)
     }
 
     /// The longest prefix that a text has in common with these tokens, whether it can be truncated
     /// there or not.
-    pub(crate) fn common_prefix(&self, wanted: &[LlamaToken]) -> usize {
+    pub(super) fn common_prefix(&self, wanted: &[LlamaToken]) -> usize {
         let prompts = self.prompts.iter();
         prompts.map(|p| p.common_prefix(wanted)).max().unwrap_or(0)
     }
 
     /// Takes a text out, by its index.
-    pub(crate) fn take(&mut self, index: usize) -> ParkedPrompt {
+    pub(super) fn take(&mut self, index: usize) -> ParkedPrompt {
         self.prompts.remove(index)
     }
 }

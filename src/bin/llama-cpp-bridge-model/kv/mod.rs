@@ -1,9 +1,18 @@
 //! What is kept of evaluated texts: in the cells of the context, in memory, and in files.
+//!
+//! Shown to others: [`PrefixCache`], which assigns a sequence ([`SeqId`]) to each prompt and keeps
+//! what it leaves; [`SavedStates`], for SAVE and RESTORE; and how much memory checkpoints take, if
+//! they are needed.
 
-pub(crate) mod cells;
-pub(crate) mod checkpoints;
-pub(crate) mod fingerprint;
-pub(crate) mod host_cache;
-pub(crate) mod prefix_cache;
-pub(crate) mod saved_state;
-pub(crate) mod state_dir;
+mod cells;
+mod checkpoints;
+mod fingerprint;
+mod host_cache;
+mod prefix_cache;
+mod saved_state;
+mod state_dir;
+
+pub(crate) use cells::SeqId;
+pub(crate) use checkpoints::{MAX_CHECKPOINT_BYTES, needs_checkpoints};
+pub(crate) use prefix_cache::{Assignment, PrefixCache};
+pub(crate) use saved_state::{SavedStates, no_directory};

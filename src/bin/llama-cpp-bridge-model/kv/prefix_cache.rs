@@ -12,7 +12,7 @@ use crate::kv::checkpoints::Checkpoints;
 use crate::kv::host_cache::{HostCache, ParkedPrompt};
 
 /// Everything that was evaluated and is still there.
-pub(crate) struct PrefixCache {
+pub struct PrefixCache {
     cells: Cells,
     parked: HostCache,
     checkpoints: Checkpoints,
@@ -27,19 +27,19 @@ enum Source {
 }
 
 /// A sequence for a request.
-pub(crate) struct Assignment {
-    pub(crate) seq: SeqId,
+pub struct Assignment {
+    pub seq: SeqId,
     /// How many tokens of the prompt it holds already.
-    pub(crate) n_cached: usize,
+    pub n_cached: usize,
     /// After how many tokens of the prompt [`PrefixCache::checkpoint`] is wanted, in ascending
     /// order.
-    pub(crate) checkpoint_at: Vec<usize>,
+    pub checkpoint_at: Vec<usize>,
 }
 
 impl PrefixCache {
     /// The empty cache of a context of `n_cells` cells and `n_seq_max` sequences, which may need
     /// checkpoints to be truncated.
-    pub(crate) fn new(n_seq_max: u32, n_cells: usize, checkpoints: bool) -> Self {
+    pub fn new(n_seq_max: u32, n_cells: usize, checkpoints: bool) -> Self {
         Self {
             cells: Cells::new(n_seq_max, n_cells),
             parked: HostCache::default(),
@@ -48,19 +48,19 @@ impl PrefixCache {
     }
 
     /// Free cells.
-    pub(crate) fn free(&self) -> usize {
+    pub fn free(&self) -> usize {
         self.cells.free()
     }
 
     /// Cells that would be free if nothing were kept but what requests under way use.
-    pub(crate) fn max_free(&self) -> usize {
+    pub fn max_free(&self) -> usize {
         self.cells.max_free()
     }
 
     /// Assigns a sequence to these tokens, with as many of them as are to be had anywhere, unless
     /// `reuse` is false. If none is empty, the least recently used one is parked. `None` if all are
     /// in use.
-    pub(crate) fn assign(
+    pub fn assign(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
@@ -99,7 +99,7 @@ impl PrefixCache {
 
     /// As [`assign`](Self::assign), for a request that runs alone: nothing else is left in the
     /// context, and its cells are the first ones.
-    pub(crate) fn assign_alone(
+    pub fn assign_alone(
         &mut self,
         context: &mut LlamaContext<'_>,
         tokens: &[LlamaToken],
@@ -114,7 +114,7 @@ impl PrefixCache {
 
     /// For a request that now runs alone: parks everything else, and moves its sequence to the
     /// first cells if it may be far after them. Returns how many tokens the sequence then holds.
-    pub(crate) fn compact(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> usize {
+    pub fn compact(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> usize {
         self.park_all(context);
         if self.cells.is_sparse()
             && let Some(own) = self.copied_out(context, seq)
@@ -129,18 +129,18 @@ impl PrefixCache {
     }
 
     /// Whether cells of several sequences may be interleaved.
-    pub(crate) fn is_interleaved(&self) -> bool {
+    pub fn is_interleaved(&self) -> bool {
         self.cells.is_interleaved()
     }
 
     /// Whether a sequence of the context is held from its first token on.
-    pub(crate) fn is_complete(context: &LlamaContext<'_>, seq: SeqId) -> bool {
+    pub fn is_complete(context: &LlamaContext<'_>, seq: SeqId) -> bool {
         Cells::is_complete(context, seq)
     }
 
     /// The sequence of the text that was evaluated last and is still kept; if it is parked, it is
     /// copied back first.
-    pub(crate) fn last(&mut self, context: &mut LlamaContext<'_>) -> Option<SeqId> {
+    pub fn last(&mut self, context: &mut LlamaContext<'_>) -> Option<SeqId> {
         let kept = self
             .cells
             .ids()
@@ -156,14 +156,14 @@ impl PrefixCache {
     }
 
     /// The tokens of a sequence, and how many of them were a prompt.
-    pub(crate) fn tokens(&self, seq: SeqId) -> (Vec<LlamaToken>, usize) {
+    pub fn tokens(&self, seq: SeqId) -> (Vec<LlamaToken>, usize) {
         let sequence = self.cells.get(seq);
         (sequence.tokens(), sequence.n_prompt.min(sequence.len()))
     }
 
     /// An empty sequence for a text of `n_tokens` from elsewhere, in a context where everything else
     /// is parked. `None` if it does not fit beside requests under way.
-    pub(crate) fn vacate_for(
+    pub(super) fn vacate_for(
         &mut self,
         context: &mut LlamaContext<'_>,
         n_tokens: usize,
@@ -174,7 +174,7 @@ impl PrefixCache {
     }
 
     /// Notes that an empty sequence was filled with a text, the first tokens of which were a prompt.
-    pub(crate) fn fill(&mut self, seq: SeqId, tokens: &[LlamaToken], n_prompt: usize) {
+    pub(super) fn fill(&mut self, seq: SeqId, tokens: &[LlamaToken], n_prompt: usize) {
         self.cells.append(seq, tokens);
         self.cells.assign(seq, n_prompt);
         self.cells.release(seq);
@@ -241,7 +241,7 @@ impl PrefixCache {
 
     /// Checks again whether another sequence holds more of these tokens than a request's own, and
     /// copies it; returns how many of them its own then holds.
-    pub(crate) fn catch_up(
+    pub fn catch_up(
         &mut self,
         context: &mut LlamaContext<'_>,
         seq: SeqId,
@@ -255,36 +255,36 @@ impl PrefixCache {
     }
 
     /// Notes that the context has evaluated these tokens as the next ones of a sequence.
-    pub(crate) fn append(&mut self, seq: SeqId, tokens: &[LlamaToken]) {
+    pub fn append(&mut self, seq: SeqId, tokens: &[LlamaToken]) {
         self.cells.append(seq, tokens);
     }
 
     /// Removes from the context what was evaluated after the tokens of a sequence, but not
     /// appended. `false` if it cannot: the sequence is then empty.
-    pub(crate) fn trim(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
+    pub fn trim(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) -> bool {
         self.cells.trim(context, seq)
     }
 
     /// Ends the use of a sequence; what it holds is kept.
-    pub(crate) fn release(&mut self, seq: SeqId) {
+    pub fn release(&mut self, seq: SeqId) {
         self.cells.release(seq);
     }
 
     /// Ends the use of a sequence and empties it.
-    pub(crate) fn discard(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
+    pub fn discard(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
         self.cells.release(seq);
         self.cells.clear(context, seq);
     }
 
     /// Forgets everything: the cells, their bytes, what is parked, and the checkpoints.
-    pub(crate) fn reset(&mut self, context: &mut LlamaContext<'_>) {
+    pub fn reset(&mut self, context: &mut LlamaContext<'_>) {
         self.cells.reset(context);
         self.parked = HostCache::default();
         self.checkpoints.clear();
     }
 
     /// Parks the least recently used of what is kept. `false` if nothing is.
-    pub(crate) fn park_oldest(&mut self, context: &mut LlamaContext<'_>) -> bool {
+    pub fn park_oldest(&mut self, context: &mut LlamaContext<'_>) -> bool {
         let kept = self.cells.ids().filter(|seq| {
             let sequence = self.cells.get(*seq);
             !sequence.in_use && !sequence.is_empty()

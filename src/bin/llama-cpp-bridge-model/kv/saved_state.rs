@@ -60,14 +60,14 @@ struct Label {
 }
 
 /// The saved states of a model.
-pub(crate) struct SavedStates {
+pub struct SavedStates {
     directory: StateDir,
     /// That of a state without tokens.
     label: Label,
 }
 
 /// A state that was found, with its open file.
-pub(crate) struct OpenState {
+pub struct OpenState {
     name: String,
     file: File,
     size: u64,
@@ -78,7 +78,7 @@ impl SavedStates {
     ///
     /// # Errors
     /// A model file that can no longer be read.
-    pub(crate) fn new(load: &ModelParams, context_size: u32) -> Result<Option<Self>, String> {
+    pub fn new(load: &ModelParams, context_size: u32) -> Result<Option<Self>, String> {
         let Some(path) = &load.state_dir else {
             return Ok(None);
         };
@@ -101,7 +101,7 @@ impl SavedStates {
     }
 
     /// How long it may take to save what a sequence holds.
-    pub(crate) fn time_to_save(&self, context: &LlamaContext<'_>, seq: SeqId) -> Duration {
+    pub fn time_to_save(&self, context: &LlamaContext<'_>, seq: SeqId) -> Duration {
         time_for(size_of(context, seq))
     }
 
@@ -109,7 +109,7 @@ impl SavedStates {
     ///
     /// # Errors
     /// `denied` for more than the directory may take, `internal` for what the system says.
-    pub(crate) fn save(
+    pub fn save(
         &self,
         name: &str,
         context: &LlamaContext<'_>,
@@ -139,7 +139,7 @@ impl SavedStates {
     ///
     /// # Errors
     /// `not_found` and others of a file that cannot be opened.
-    pub(crate) fn open(&self, name: &str) -> Result<OpenState, Failure> {
+    pub fn open(&self, name: &str) -> Result<OpenState, Failure> {
         let file = self.directory.open(name)?;
         let metadata = file.metadata();
         let metadata = metadata.map_err(|error| cannot("read", name, &error.to_string()))?;
@@ -156,7 +156,7 @@ impl SavedStates {
     /// # Errors
     /// `bad_request` for a file that is damaged or not a state, `unsupported` for one of another
     /// model or other options, `internal` if llama.cpp does not take it.
-    pub(crate) fn restore(
+    pub fn restore(
         &self,
         saved: OpenState,
         context: &mut LlamaContext<'_>,
@@ -189,7 +189,7 @@ impl SavedStates {
 
 impl OpenState {
     /// How long it may take to restore it.
-    pub(crate) fn time_to_restore(&self) -> Duration {
+    pub fn time_to_restore(&self) -> Duration {
         time_for(self.size)
     }
 
@@ -277,7 +277,7 @@ impl Label {
 }
 
 /// The failure of SAVE and RESTORE without a directory for states.
-pub(crate) fn no_directory() -> Failure {
+pub fn no_directory() -> Failure {
     let message = "The bridge was started without --state-dir and keeps no states";
     Failure::new(Code::Denied, message)
 }

@@ -11,7 +11,7 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::sys::files::special_kind;
 
 /// The end of every file of ours, so that nothing else is ever mistaken for one and removed.
-pub(crate) const MAGIC: [u8; 8] = *b"llcbrst1";
+pub(super) const MAGIC: [u8; 8] = *b"llcbrst1";
 
 /// The suffix of a state.
 const STATE: &str = ".state";
@@ -24,23 +24,23 @@ const SAVING: &str = ".saving";
 const ABANDONED: Duration = Duration::from_secs(3600);
 
 /// The directory, and how large it may become.
-pub(crate) struct StateDir {
+pub(super) struct StateDir {
     path: PathBuf,
     /// Bytes of all states together.
     limit: u64,
 }
 
 /// A state that is being written. The file is removed on drop unless it was [kept](StateDir::keep).
-pub(crate) struct TempFile {
+pub(super) struct TempFile {
     /// `None` once it is kept.
     path: Option<PathBuf>,
     /// Readable and writable.
-    pub(crate) file: File,
+    pub(super) file: File,
 }
 
 impl StateDir {
     /// This directory, for at most `limit` bytes.
-    pub(crate) fn new(path: &str, limit: u64) -> Self {
+    pub(super) fn new(path: &str, limit: u64) -> Self {
         let path = PathBuf::from(path);
         Self { path, limit }
     }
@@ -50,7 +50,7 @@ impl StateDir {
     /// # Errors
     /// `not_found` if there is none of this name, `bad_request` for something that is not a regular
     /// file, `internal` for other errors of the system.
-    pub(crate) fn open(&self, name: &str) -> Result<File, Failure> {
+    pub(super) fn open(&self, name: &str) -> Result<File, Failure> {
         let opened = open(&self.file(name)).and_then(|file| {
             let kind = file.metadata()?.file_type();
             Ok((file, special_kind(kind)))
@@ -73,7 +73,7 @@ impl StateDir {
     ///
     /// # Errors
     /// `denied` if it alone exceeds the limit.
-    pub(crate) fn allows(&self, bytes: u64) -> Result<(), Failure> {
+    pub(super) fn allows(&self, bytes: u64) -> Result<(), Failure> {
         if bytes <= self.limit {
             return Ok(());
         }
@@ -88,7 +88,7 @@ impl StateDir {
     ///
     /// # Errors
     /// Those of open(2).
-    pub(crate) fn create(&self, name: &str) -> io::Result<TempFile> {
+    pub(super) fn create(&self, name: &str) -> io::Result<TempFile> {
         let path = format!("{name}.{}{SAVING}", std::process::id());
         let path = self.path.join(path);
         let create = || {
@@ -117,7 +117,7 @@ impl StateDir {
     ///
     /// # Errors
     /// Those of rename(2) and of the sync of the directory.
-    pub(crate) fn keep(&self, mut temp: TempFile, name: &str, bytes: u64) -> io::Result<()> {
+    pub(super) fn keep(&self, mut temp: TempFile, name: &str, bytes: u64) -> io::Result<()> {
         if let Some(path) = &temp.path {
             fs::rename(path, self.file(name))?;
         }
@@ -207,12 +207,12 @@ fn is_ours(path: &Path) -> bool {
 }
 
 /// The failure of a file that does not hold a usable state.
-pub(crate) fn unusable(name: &str, reason: &str) -> Failure {
+pub(super) fn unusable(name: &str, reason: &str) -> Failure {
     Failure::bad_request(format!("The saved state '{name}' cannot be used: {reason}"))
 }
 
 /// The failure of the system or of llama.cpp.
-pub(crate) fn cannot(what: &str, name: &str, reason: &str) -> Failure {
+pub(super) fn cannot(what: &str, name: &str, reason: &str) -> Failure {
     let message = format!("Cannot {what} the state '{name}': {reason}");
     Failure::new(Code::Internal, message)
 }

@@ -31,7 +31,7 @@ const CALL_LIMIT: Duration = Duration::from_secs(10);
 const PARSER_PREFIX: &str = "parse: error parsing grammar: ";
 
 /// What every token of an answer must follow.
-pub(crate) struct Constraint {
+pub(super) struct Constraint {
     /// The field of the request that it comes from.
     field: &'static str,
     sampler: LlamaSampler,
@@ -44,7 +44,7 @@ impl Constraint {
     ///
     /// # Errors
     /// `bad_request` with what is wrong with it.
-    pub(crate) fn new(
+    pub(super) fn new(
         model: &LlamaModel,
         field: &'static str,
         grammar: &str,
@@ -72,7 +72,7 @@ impl Constraint {
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(crate) fn allows(&mut self, token: LlamaToken) -> Result<bool, Failure> {
+    pub(super) fn allows(&mut self, token: LlamaToken) -> Result<bool, Failure> {
         let mut one = LlamaTokenDataArray::new(vec![LlamaTokenData::new(token, 1.0, 0.0)], false);
         self.mask(&mut one)?;
         Ok(one.data[0].logit() != f32::NEG_INFINITY)
@@ -84,7 +84,7 @@ impl Constraint {
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(crate) fn candidates<'l>(
+    pub(super) fn candidates<'l>(
         &mut self,
         initials: &'l Initials,
         after_part: bool,
@@ -110,7 +110,7 @@ impl Constraint {
     ///
     /// # Errors
     /// `bad_request` where that takes too long.
-    pub(crate) fn mask(&mut self, tokens: &mut LlamaTokenDataArray) -> Result<(), Failure> {
+    pub(super) fn mask(&mut self, tokens: &mut LlamaTokenDataArray) -> Result<(), Failure> {
         self.limited(|sampler| sampler.apply(tokens))
     }
 
@@ -119,7 +119,7 @@ impl Constraint {
     /// # Errors
     /// `bad_request` where that takes too long, `internal` if llama.cpp fails, which it does when it
     /// runs out of memory.
-    pub(crate) fn accept(&mut self, token: LlamaToken) -> Result<(), Failure> {
+    pub(super) fn accept(&mut self, token: LlamaToken) -> Result<(), Failure> {
         let accepted = self.limited(|sampler| sampler.try_accept(token))?;
         accepted.map_err(|_| {
             let message = format!(

@@ -11,24 +11,24 @@ const NESTING_LIMIT: usize = 100;
 const REPETITION_LIMIT: u64 = 2000;
 
 /// A rule, or the part of one in parentheses.
-pub(crate) struct Rule {
+pub(super) struct Rule {
     /// Its name, or that of the rule that the parentheses are in.
-    pub(crate) name: String,
+    pub(super) name: String,
     /// Its alternatives, each a sequence of items; `None` while it is only referred to.
-    pub(crate) choices: Option<Vec<Vec<Item>>>,
+    pub(super) choices: Option<Vec<Vec<Item>>>,
 }
 
 /// A part of a sequence, and how often it may occur.
-pub(crate) struct Item {
-    pub(crate) what: What,
-    pub(crate) min: u64,
+pub(super) struct Item {
+    pub(super) what: What,
+    pub(super) min: u64,
     /// `None` is any number of times.
-    pub(crate) max: Option<u64>,
+    pub(super) max: Option<u64>,
 }
 
 /// What an item is.
 #[derive(Clone, Copy)]
-pub(crate) enum What {
+pub(super) enum What {
     /// Characters or a token, and how many elements they take in llama.cpp.
     Text(u64),
     /// The rule at this index.
@@ -39,7 +39,7 @@ pub(crate) enum What {
 ///
 /// # Errors
 /// A sentence with the line in which the text is not a grammar.
-pub(crate) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
+pub(super) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
     let mut parser = Parser {
         rest: text.chars().peekable(),
         line: 1,

@@ -28,7 +28,7 @@ const REPETITION_ELEMENTS: u64 = 3;
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub(crate) fn check(text: &str, root: &str) -> Result<(), String> {
+pub(super) fn check(text: &str, root: &str) -> Result<(), String> {
     if text.len() > MAX_BYTES {
         let size = text.len();
         return Err(format!(

@@ -14,10 +14,10 @@ const BLOCK: usize = 64;
 const LANES: usize = 16;
 
 /// All tokens of the vocabulary.
-pub(crate) const ALL: usize = usize::MAX;
+pub(super) const ALL: usize = usize::MAX;
 
 /// The logits of all tokens, for one row of a batch.
-pub(crate) struct Logits<'context> {
+pub struct Logits<'context> {
     all: &'context [f32],
     /// The highest of each block.
     block_max: Vec<f32>,
@@ -26,7 +26,7 @@ pub(crate) struct Logits<'context> {
 impl<'context> Logits<'context> {
     /// Scans logits. `None` if no token can be chosen by them, since NaN or positive infinity is
     /// among them, or nothing but negative infinity: llama.cpp would give an empty answer.
-    pub(crate) fn new(all: &'context [f32]) -> Option<Self> {
+    pub fn new(all: &'context [f32]) -> Option<Self> {
         let mut finite = true;
         let mut block_max = Vec::with_capacity(all.len().div_ceil(BLOCK));
         for block in all.chunks(BLOCK) {
@@ -40,7 +40,7 @@ impl<'context> Logits<'context> {
 
     /// Lists at least the `count` most likely tokens, in the order of the vocabulary. Every token
     /// that is not listed is less likely than all that are.
-    pub(crate) fn top_candidates(&self, count: usize, list: &mut Vec<LlamaTokenData>) {
+    pub(super) fn top_candidates(&self, count: usize, list: &mut Vec<LlamaTokenData>) {
         list.clear();
         let threshold = self.threshold(count);
         let blocks = self.all.chunks(BLOCK).zip(&self.block_max);
@@ -60,7 +60,7 @@ impl<'context> Logits<'context> {
     }
 
     /// Lists these tokens.
-    pub(crate) fn of<'t>(
+    pub(super) fn of<'t>(
         &self,
         tokens: impl Iterator<Item = &'t LlamaToken>,
         list: &mut Vec<LlamaTokenData>,
@@ -88,18 +88,18 @@ impl<'context> Logits<'context> {
 ///
 /// # Errors
 /// NaN or positive infinity among them, or nothing but negative infinity.
-pub(crate) fn check_logits(logits: &[f32]) -> Result<(), Failure> {
+pub fn check_logits(logits: &[f32]) -> Result<(), Failure> {
     Logits::new(logits).map(|_| ()).ok_or_else(not_finite)
 }
 
 /// The failure of a request whose logits are not finite.
-pub(crate) fn not_finite() -> Failure {
+pub fn not_finite() -> Failure {
     let message = "The model computed values that are not finite numbers";
     Failure::new(Code::Internal, message)
 }
 
 /// Whether two of these tokens are equally likely.
-pub(crate) fn tied(list: &[LlamaTokenData]) -> bool {
+pub(super) fn tied(list: &[LlamaTokenData]) -> bool {
     let mut logits: Vec<f32> = list.iter().map(LlamaTokenData::logit).collect();
     logits.sort_unstable_by(f32::total_cmp);
     logits.windows(2).any(|pair| pair[0] == pair[1])

@@ -1,8 +1,15 @@
-//! How the next token is chosen, and what a grammar allows.
+//! Sampling: how the next token is chosen, and what a grammar allows.
+//!
+//! Shown to others: [`Sampler`], which chooses for one request by [`Logits`]; and [`TokenIndex`],
+//! which all samplers of a model share.
 
-pub(crate) mod constraint;
-pub(crate) mod gbnf;
-pub(crate) mod grammar_check;
-pub(crate) mod logits;
-pub(crate) mod sampler;
-pub(crate) mod token_index;
+mod constraint;
+mod gbnf;
+mod grammar_check;
+mod logits;
+mod sampler;
+mod token_index;
+
+pub(crate) use logits::{Logits, check_logits, not_finite};
+pub(crate) use sampler::Sampler;
+pub(crate) use token_index::TokenIndex;

@@ -12,7 +12,7 @@ use llama_cpp_2::token::logit_bias::LlamaLogitBias;
 use crate::sampling::constraint::Constraint;
 use crate::sampling::logits::{ALL, Logits, tied};
 use crate::sampling::token_index::TokenIndex;
-use crate::text::tokenizer;
+use crate::text;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Generate;
 
@@ -28,7 +28,7 @@ const MIN_TEMPERATURE: f32 = 1e-30;
 const CHECKED_FIRST: usize = 128;
 
 /// Chooses tokens for one request.
-pub(crate) struct Sampler {
+pub struct Sampler {
     chain: LlamaSampler,
     /// How many of the most likely tokens that are not banned decide.
     top: usize,
@@ -50,7 +50,7 @@ impl Sampler {
     ///
     /// # Errors
     /// A grammar or schema that cannot be used.
-    pub(crate) fn new(
+    pub fn new(
         model: &LlamaModel,
         token_index: &Rc<TokenIndex>,
         request: &Generate,
@@ -81,7 +81,7 @@ impl Sampler {
     ///
     /// # Errors
     /// A grammar that allows no token, or that llama.cpp can no longer follow.
-    pub(crate) fn choose(
+    pub fn choose(
         &mut self,
         model: &LlamaModel,
         logits: &Logits<'_>,
@@ -169,7 +169,7 @@ impl Sampler {
         }
         candidates.data.retain(|d| {
             d.logit() != f32::NEG_INFINITY
-                && !tokenizer::is_textless(model, d.id())
+                && !text::is_textless(model, d.id())
                 && continues(model, &self.partial, d.id()).is_some()
         });
         Ok(())

@@ -5,47 +5,47 @@ use std::cell::OnceCell;
 use llama_cpp_2::model::LlamaModel;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::text::tokenizer;
+use crate::text;
 
 /// Bytes that are characters on their own.
 const ASCII: usize = 128;
 
 /// The tokens of a model, by their properties.
 #[derive(Default)]
-pub(crate) struct TokenIndex {
+pub struct TokenIndex {
     textless: OnceCell<Vec<LlamaToken>>,
     eog: OnceCell<Vec<LlamaToken>>,
     initials: OnceCell<Initials>,
 }
 
 /// The tokens that can be part of a text or end it, by the character that they begin with.
-pub(crate) struct Initials {
+pub(super) struct Initials {
     /// One for each character: where it cannot be next, none of its tokens can.
-    pub(crate) groups: Vec<Group>,
+    pub(super) groups: Vec<Group>,
     /// Those of no group, in the order of the vocabulary: most begin with a character, or a part
     /// of one, that is not ASCII.
-    pub(crate) others: Vec<LlamaToken>,
+    pub(super) others: Vec<LlamaToken>,
 }
 
 /// The tokens that begin with the same character.
 #[derive(Clone, Default)]
-pub(crate) struct Group {
+pub(super) struct Group {
     /// The one that is this character and nothing more.
-    pub(crate) alone: Option<LlamaToken>,
+    pub(super) alone: Option<LlamaToken>,
     /// All of them, in the order of the vocabulary.
-    pub(crate) tokens: Vec<LlamaToken>,
+    pub(super) tokens: Vec<LlamaToken>,
 }
 
 impl TokenIndex {
     /// The tokens that have no text and do not end an answer either.
-    pub(crate) fn textless(&self, model: &LlamaModel) -> &[LlamaToken] {
-        let textless = |token: &LlamaToken| tokenizer::is_textless(model, *token);
+    pub(super) fn textless(&self, model: &LlamaModel) -> &[LlamaToken] {
+        let textless = |token: &LlamaToken| text::is_textless(model, *token);
         let list = || model.vocab().tokens().filter(textless).collect();
         self.textless.get_or_init(list)
     }
 
     /// The tokens that end an answer (end of generation).
-    pub(crate) fn eog(&self, model: &LlamaModel) -> &[LlamaToken] {
+    pub(super) fn eog(&self, model: &LlamaModel) -> &[LlamaToken] {
         let vocabulary = model.vocab();
         let eog = |token: &LlamaToken| vocabulary.is_eog(*token);
         let list = || vocabulary.tokens().filter(eog).collect();
@@ -53,7 +53,7 @@ impl TokenIndex {
     }
 
     /// The tokens by the character that they begin with.
-    pub(crate) fn initials(&self, model: &LlamaModel) -> &Initials {
+    pub(super) fn initials(&self, model: &LlamaModel) -> &Initials {
         self.initials.get_or_init(|| self.sort(model))
     }
 

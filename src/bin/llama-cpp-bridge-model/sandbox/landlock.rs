@@ -25,7 +25,7 @@ const FIGURES: [&str; 3] = ["/proc", "/sys/devices/system", "/sys/fs/cgroup"];
 ///
 /// # Errors
 /// What the kernel does not support, for the log: the process can do without.
-pub(crate) fn enter(load: &ModelParams) -> Result<(), String> {
+pub fn enter(load: &ModelParams) -> Result<(), String> {
     // The file with the rules of the time zone is read here, once.
     #[cfg(feature = "chat-template")]
     llama_cpp_bridge::sys::time::local_time("%Z");

@@ -1,4 +1,4 @@
-//! What the model process gives up before it looks at a model.
+//! The sandbox: what the model process gives up before it reads a model.
 //!
 //! Shown to others: [`enter`].
 

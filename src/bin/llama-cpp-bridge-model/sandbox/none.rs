@@ -6,6 +6,6 @@ use llama_cpp_bridge::shared::settings::ModelParams;
 ///
 /// # Errors
 /// Always: there is no sandbox here.
-pub(crate) fn enter(_: &ModelParams) -> Result<(), String> {
+pub fn enter(_: &ModelParams) -> Result<(), String> {
     Err("only Linux has one".to_string())
 }

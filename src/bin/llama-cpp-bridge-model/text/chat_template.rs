@@ -22,7 +22,7 @@ const FUEL: u64 = 10_000_000;
 const MARKS: std::ops::RangeInclusive<char> = '\u{fdd0}'..='\u{fdef}';
 
 /// A chat template.
-pub(crate) struct Template {
+pub struct Template {
     source: String,
     bos: String,
     eos: String,
@@ -34,7 +34,7 @@ pub(crate) struct Template {
 impl Template {
     /// A template, with the texts of the model's special tokens. Whether it is valid is not checked
     /// yet.
-    pub(crate) fn new(source: String, bos: String, eos: String, special: Vec<String>) -> Self {
+    pub fn new(source: String, bos: String, eos: String, special: Vec<String>) -> Self {
         Self {
             placeholder: Placeholder::new(&source, &special),
             source,
@@ -49,7 +49,7 @@ impl Template {
     /// # Errors
     /// A template that cannot be used, or that refuses the conversation, or that changes a message
     /// so that the special tokens in it cannot be told from the template's own.
-    pub(crate) fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
+    pub fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
         let mut marks = MARKS.filter(|mark| !turns.iter().any(|t| t.content.contains(*mark)));
         let (Some(open), Some(close)) = (marks.next(), marks.next()) else {
             let message = "The messages contain all, or all but one, of the characters U+FDD0 to \

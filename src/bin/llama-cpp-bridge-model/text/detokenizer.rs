@@ -5,7 +5,7 @@
 const REPLACEMENT: &str = "\u{fffd}";
 
 /// The text of an answer as it grows.
-pub(crate) struct Output {
+pub struct Output {
     characters: Characters,
     text: String,
     /// Bytes of the text that were sent.
@@ -15,7 +15,7 @@ pub(crate) struct Output {
 
 impl Output {
     /// An empty text, to be ended by any of these strings.
-    pub(crate) fn new(stop_strings: Vec<String>) -> Self {
+    pub fn new(stop_strings: Vec<String>) -> Self {
         Self {
             characters: Characters::default(),
             text: String::new(),
@@ -25,20 +25,20 @@ impl Output {
     }
 
     /// Adds the bytes of a token. Returns whether a stop string has ended the text.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> bool {
+    pub fn push(&mut self, bytes: &[u8]) -> bool {
         let new = self.characters.push(bytes);
         self.append(&new)
     }
 
     /// Ends the text where it is. Returns whether that completed a stop string.
-    pub(crate) fn finish(&mut self) -> bool {
+    pub fn finish(&mut self) -> bool {
         let rest = self.characters.finish();
         self.append(rest)
     }
 
     /// What has become certain since the last call: all but an end that could still become a stop
     /// string.
-    pub(crate) fn piece(&mut self) -> String {
+    pub fn piece(&mut self) -> String {
         let held_back = self
             .stop_strings
             .iter()
@@ -48,12 +48,12 @@ impl Output {
     }
 
     /// All that was not sent yet, now that the text is complete.
-    pub(crate) fn last_piece(&mut self) -> String {
+    pub fn last_piece(&mut self) -> String {
         self.send(self.text.len())
     }
 
     /// The whole text.
-    pub(crate) fn take(&mut self) -> String {
+    pub fn take(&mut self) -> String {
         std::mem::take(&mut self.text)
     }
 
@@ -145,6 +145,6 @@ impl Characters {
 }
 
 /// The text of bytes that are complete.
-pub(crate) fn whole(bytes: &[u8]) -> String {
+pub(super) fn whole(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

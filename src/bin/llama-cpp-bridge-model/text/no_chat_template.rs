@@ -5,11 +5,11 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Turn;
 
 /// A chat template that cannot be rendered.
-pub(crate) struct Template;
+pub struct Template;
 
 impl Template {
     /// Keeps nothing.
-    pub(crate) fn new(_: String, _: String, _: String, _: Vec<String>) -> Self {
+    pub fn new(_: String, _: String, _: String, _: Vec<String>) -> Self {
         Self
     }
 
@@ -17,7 +17,7 @@ impl Template {
     ///
     /// # Errors
     /// Always `unsupported`.
-    pub(crate) fn render(&self, _: &[Turn]) -> Result<Vec<Segment>, Failure> {
+    pub fn render(&self, _: &[Turn]) -> Result<Vec<Segment>, Failure> {
         let message = "Chat templates need a bridge built with the feature chat-template";
         Err(Failure::new(Code::Unsupported, message))
     }

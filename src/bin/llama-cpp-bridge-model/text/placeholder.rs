@@ -10,14 +10,14 @@ use crate::text::special_tokens::TextSet;
 const FILLER: char = '\u{fffc}';
 
 /// Makes placeholders.
-pub(crate) struct Placeholder {
+pub(super) struct Placeholder {
     /// What the template may look for in a message, in lower case.
     looked_for: TextSet,
 }
 
 impl Placeholder {
     /// For the messages of this template, and a model with special tokens of these texts.
-    pub(crate) fn new(template: &str, special: &[String]) -> Self {
+    pub(super) fn new(template: &str, special: &[String]) -> Self {
         let special: Vec<String> = special.iter().map(|s| s.to_ascii_lowercase()).collect();
         let mut looked_for = quoted(template);
         for text in &mut looked_for {
@@ -35,7 +35,7 @@ impl Placeholder {
 
     /// As many characters as the text has, with its blanks and whatever the template may look for in
     /// place, so that the template takes the same branches.
-    pub(crate) fn of(&self, text: &str) -> String {
+    pub(super) fn of(&self, text: &str) -> String {
         let lower = text.to_ascii_lowercase();
         let mut placeholder = String::with_capacity(text.len());
         let mut kept = 0;

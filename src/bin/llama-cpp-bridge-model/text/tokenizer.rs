@@ -15,28 +15,28 @@ const COUNTED: usize = 128 * 1024;
 
 /// A stretch of a prompt.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Segment {
-    pub(crate) text: String,
+pub struct Segment {
+    pub text: String,
     /// Whether the texts of special tokens in it become these tokens.
-    pub(crate) special: bool,
+    pub(super) special: bool,
 }
 
 /// The tokens of a prompt as a user wrote it, to be continued: after the token that begins a text, if
 /// the model wants one, and without one that ends it.
-pub(crate) fn tokenize_prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+pub fn tokenize_prompt(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     let mut tokens = beginning(model);
     tokens.extend(tokens_of(model, text, true));
     tokens
 }
 
 /// The tokens of a complete text, with the special tokens that the model wants around one.
-pub(crate) fn tokenize_whole(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
+pub fn tokenize_whole(model: &LlamaModel, text: &str) -> Vec<LlamaToken> {
     model.vocab().tokenize(text.as_bytes(), true, true)
 }
 
 /// The tokens of a rendered conversation. A template that writes the BOS itself does not get a second
 /// one.
-pub(crate) fn tokenize_segments(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
+pub fn tokenize_segments(model: &LlamaModel, segments: &[Segment]) -> Vec<LlamaToken> {
     let Some((first, rest)) = segments.split_first() else {
         return beginning(model);
     };
@@ -75,7 +75,7 @@ fn continuation(model: &LlamaModel, segment: &Segment, newline: &[LlamaToken]) -
 }
 
 /// The tokens of a text alone.
-pub(crate) fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
+pub fn tokenize(model: &LlamaModel, text: &str) -> Vec<i32> {
     let tokens = tokens_of(model, text, true);
     tokens.into_iter().map(|token| token.0).collect()
 }
@@ -137,7 +137,7 @@ fn sliced(model: &LlamaModel, text: &str, special: bool) -> Vec<LlamaToken> {
 ///
 /// # Errors
 /// `context_exceeded` if they cannot, whatever their tokens are.
-pub(crate) fn check_size<'t>(
+pub fn check_size<'t>(
     model: &LlamaModel,
     texts: impl Iterator<Item = &'t str> + Clone,
     kind: &str,
@@ -209,7 +209,7 @@ fn is_blank(character: char) -> bool {
 ///
 /// # Errors
 /// A token that is not in the vocabulary.
-pub(crate) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Failure> {
+pub fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Failure> {
     let vocabulary = model.vocab();
     let last = vocabulary.n_tokens() - 1;
     if let Some(wrong) = ids.iter().find(|id| !(0..=last).contains(*id)) {
@@ -232,7 +232,7 @@ pub(crate) fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Fail
 }
 
 /// The text of a token; empty for one that the model does not have.
-pub(crate) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
+pub fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
     if token.0 < 0 {
         return String::new();
     }
@@ -240,7 +240,7 @@ pub(crate) fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
 }
 
 /// The texts that would become special tokens.
-pub(crate) fn special_texts(model: &LlamaModel) -> Vec<String> {
+pub fn special_texts(model: &LlamaModel) -> Vec<String> {
     let texts = model
         .vocab()
         .tokens()
@@ -250,7 +250,7 @@ pub(crate) fn special_texts(model: &LlamaModel) -> Vec<String> {
 }
 
 /// Whether a token has no text and does not end an answer either.
-pub(crate) fn is_textless(model: &LlamaModel, token: LlamaToken) -> bool {
+pub fn is_textless(model: &LlamaModel, token: LlamaToken) -> bool {
     is_special(model, token) && !model.vocab().is_eog(token)
 }
 

@@ -23,7 +23,7 @@ const QUIET: u32 = 16;
 const STEPS: u32 = 16;
 
 /// A share of the processors.
-pub(crate) struct CpuShare {
+pub(super) struct CpuShare {
     /// Processors of the machine.
     processors: u32,
     /// The most threads.
@@ -39,7 +39,7 @@ pub(crate) struct CpuShare {
 
 impl CpuShare {
     /// Of a machine with this many processors, on which at most `max_threads` may run; as if alone.
-    pub(crate) fn new(processors: u32, max_threads: u32) -> Self {
+    pub(super) fn new(processors: u32, max_threads: u32) -> Self {
         Self {
             processors: processors.max(1),
             max_threads: max_threads.max(1),
@@ -51,24 +51,24 @@ impl CpuShare {
     }
 
     /// Threads that may run now.
-    pub(crate) fn threads(&self) -> u32 {
+    pub(super) fn threads(&self) -> u32 {
         self.threads
     }
 
     /// Whether every thread has had a processor to itself for a while. Then threads may spin for long;
     /// else one that does keeps those that it waits for from running.
-    pub(crate) fn is_alone(&self) -> bool {
+    pub(super) fn is_alone(&self) -> bool {
         self.quiet_steps >= QUIET
     }
 
     /// Whether this many threads of others leave a processor for each of ours, even if all run.
-    pub(crate) fn fits_beside(&self, others: u32) -> bool {
+    pub(super) fn fits_beside(&self, others: u32) -> bool {
         self.max_threads + others <= self.processors
     }
 
     /// Begins after a pause, when `others` threads of others are runnable. After a long one, what was
     /// known before no longer counts (`reset`).
-    pub(crate) fn resume(&mut self, others: u32, reset: bool) {
+    pub(super) fn resume(&mut self, others: u32, reset: bool) {
         if reset {
             self.threads = self.max_threads;
             self.headroom_steps = QUIET;
@@ -84,7 +84,7 @@ impl CpuShare {
 
     /// Learns from the end of a graph that ran on `team` threads, when `runnable` threads of the whole
     /// machine were runnable, those included.
-    pub(crate) fn learn(&mut self, team: u32, runnable: u32) {
+    pub(super) fn learn(&mut self, team: u32, runnable: u32) {
         let others = f64::from(runnable.saturating_sub(team));
         self.others += (others - self.others) * WEIGHT;
         let fits = f64::from(team) + others <= f64::from(self.processors);

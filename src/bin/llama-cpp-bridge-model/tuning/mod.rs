@@ -1,6 +1,12 @@
-//! How many threads, and how large a step, by what the machine has to spare.
+//! How many threads a step gets and how many tokens it takes, by what the machine has to spare.
+//!
+//! Shown to others: [`Threads`], for each step; [`StepEstimator`], which knows how long one takes; and
+//! the numbers that a context is created with.
 
-pub(crate) mod cpu_share;
-pub(crate) mod step_estimator;
-pub(crate) mod thread_tuner;
-pub(crate) mod threads;
+mod cpu_share;
+mod step_estimator;
+mod thread_tuner;
+mod threads;
+
+pub(crate) use step_estimator::StepEstimator;
+pub(crate) use threads::{Threads, requested_threads};

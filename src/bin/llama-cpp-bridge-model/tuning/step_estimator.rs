@@ -18,7 +18,7 @@ const MAX_CHUNK: usize = 512;
 const ASSUMED_SPEED: f64 = 40e9;
 
 /// What the steps so far have shown of the model's speed.
-pub(crate) struct StepEstimator {
+pub struct StepEstimator {
     /// Prompt tokens evaluated at a time.
     chunk: usize,
     min_chunk: usize,
@@ -41,7 +41,7 @@ struct Step {
 impl StepEstimator {
     /// For a model with this many parameters on this many threads. On a GPU nothing is assumed, and the
     /// first chunk is a whole batch.
-    pub(crate) fn new(parameters: u64, threads: u32, on_gpu: bool, batch_size: usize) -> Self {
+    pub fn new(parameters: u64, threads: u32, on_gpu: bool, batch_size: usize) -> Self {
         // A token takes two operations for each parameter.
         let operations = 2.0 * parameters.max(1) as f64;
         let assumed = operations / (ASSUMED_SPEED * f64::from(threads));
@@ -66,12 +66,12 @@ impl StepEstimator {
     }
 
     /// Sets the part of the threads that the next step gets.
-    pub(crate) fn set_thread_part(&mut self, part: f64) {
+    pub fn set_thread_part(&mut self, part: f64) {
         self.thread_part = part;
     }
 
     /// The most prompt tokens to evaluate in the next step.
-    pub(crate) fn chunk(&self) -> usize {
+    pub fn chunk(&self) -> usize {
         let mut chunk = self.chunk;
         while self.thread_part < 1.0
             && chunk > self.min_chunk
@@ -84,7 +84,7 @@ impl StepEstimator {
 
     /// How long a step of `n_tokens` is going to take, by the last one of about that size, else of the
     /// nearest size: if that is smaller, in proportion.
-    pub(crate) fn expected(&self, n_tokens: usize) -> Duration {
+    pub fn expected(&self, n_tokens: usize) -> Duration {
         let class = self.size_class(n_tokens);
         let (smaller, larger) = self.steps.split_at(class + 1);
         let mut nearest = smaller.iter().rev().chain(larger).flatten();
@@ -101,7 +101,7 @@ impl StepEstimator {
     }
 
     /// Learns from a step of `n_tokens`, `n_prompt` of which were of prompts.
-    pub(crate) fn learn(&mut self, n_tokens: usize, n_prompt: usize, took: Duration) {
+    pub fn learn(&mut self, n_tokens: usize, n_prompt: usize, took: Duration) {
         if n_tokens == 0 {
             return;
         }

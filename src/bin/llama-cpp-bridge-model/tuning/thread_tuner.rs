@@ -20,7 +20,7 @@ const FASTER: f64 = 0.95;
 const SMALL: Duration = Duration::from_millis(10);
 
 /// The fastest number of threads.
-pub(crate) struct ThreadTuner {
+pub(super) struct ThreadTuner {
     max_threads: u32,
     best: u32,
     /// What is tried next.
@@ -46,7 +46,7 @@ enum Stage {
 
 impl ThreadTuner {
     /// For at most `max_threads`, which are the best until a trial shows otherwise.
-    pub(crate) fn new(max_threads: u32) -> Self {
+    pub(super) fn new(max_threads: u32) -> Self {
         Self {
             max_threads,
             best: max_threads,
@@ -64,7 +64,7 @@ impl ThreadTuner {
     ///
     /// # Errors
     /// Those of `step`.
-    pub(crate) fn find(
+    pub(super) fn find(
         &mut self,
         mut step: impl FnMut(u32) -> Result<Duration, String>,
     ) -> Result<(), String> {
@@ -88,7 +88,7 @@ impl ThreadTuner {
     }
 
     /// Threads for the next step. Trials are made only `alone`.
-    pub(crate) fn threads(&mut self, alone: bool) -> u32 {
+    pub(super) fn threads(&mut self, alone: bool) -> u32 {
         if !alone {
             self.stage = Stage::Normal;
         }
@@ -100,7 +100,7 @@ impl ThreadTuner {
 
     /// Learns from the step that [`threads`](Self::threads) was for. It is compared only if it is
     /// `comparable`: has as many tokens as the last one.
-    pub(crate) fn learn(&mut self, took: Duration, comparable: bool) {
+    pub(super) fn learn(&mut self, took: Duration, comparable: bool) {
         if !comparable || self.max_threads < 2 {
             self.stage = Stage::Normal;
             return;

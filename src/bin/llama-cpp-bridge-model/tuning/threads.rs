@@ -34,18 +34,18 @@ const LONG_PAUSE: Duration = Duration::from_secs(1);
 
 /// The numbers of threads that llama.cpp asks OpenMP for.
 #[derive(Clone, Copy)]
-pub(crate) struct Requested {
+pub struct RequestedThreads {
     /// For a step of one token.
-    pub(crate) single: u32,
+    pub single: u32,
     /// For one of several.
-    pub(crate) batch: u32,
+    pub batch: u32,
 }
 
 /// The number of threads of each step.
-pub(crate) struct Threads {
+pub struct Threads {
     /// Steps that ask for this many threads follow the load of the machine; none asks for 0.
     adaptive: u32,
-    requested: Requested,
+    requested: RequestedThreads,
     max_threads: u32,
     cpu_share: CpuShare,
     tuner: ThreadTuner,
@@ -60,13 +60,13 @@ pub(crate) struct Threads {
 
 /// What a model that is loaded with these parameters asks OpenMP for. A number that the user has fixed
 /// differs from one that is adaptive, so that they can be distinguished.
-pub(crate) fn requested(load: &ModelParams) -> Requested {
+pub fn requested_threads(load: &ModelParams) -> RequestedThreads {
     let all = processors();
     let auto = match (load.threads, load.threads_batch) {
         (Some(fixed), None) | (None, Some(fixed)) if fixed == all && openmp::HOOKED => all + 1,
         _ => all,
     };
-    Requested {
+    RequestedThreads {
         single: load.threads.unwrap_or(auto),
         batch: load.threads_batch.unwrap_or(auto),
     }
@@ -74,9 +74,9 @@ pub(crate) fn requested(load: &ModelParams) -> Requested {
 
 impl Threads {
     /// For a model that is loaded with these parameters.
-    pub(crate) fn new(load: &ModelParams) -> Self {
+    pub fn new(load: &ModelParams) -> Self {
         openmp::watch();
-        let requested = requested(load);
+        let requested = requested_threads(load);
         let adaptive = match (load.threads, load.threads_batch) {
             (None, _) => requested.single,
             (_, None) => requested.batch,
@@ -113,10 +113,7 @@ impl Threads {
     ///
     /// # Errors
     /// Those of `step`.
-    pub(crate) fn tune(
-        &mut self,
-        mut step: impl FnMut() -> Result<(), String>,
-    ) -> Result<(), String> {
+    pub fn tune(&mut self, mut step: impl FnMut() -> Result<(), String>) -> Result<(), String> {
         let adaptive = self.adaptive;
         if !openmp::HOOKED || adaptive != self.requested.single || !self.cpu_share.is_alone() {
             return Ok(());
@@ -130,7 +127,7 @@ impl Threads {
     }
 
     /// Before a step of `n_tokens`.
-    pub(crate) fn before(&mut self, n_tokens: usize) {
+    pub fn before(&mut self, n_tokens: usize) {
         let pause = self.ended.elapsed();
         if pause > PAUSE {
             self.count_others(pause > LONG_PAUSE);
@@ -155,7 +152,7 @@ impl Threads {
     }
 
     /// After a step. Returns how long it took.
-    pub(crate) fn after(&mut self) -> Duration {
+    pub fn after(&mut self) -> Duration {
         self.ended = Instant::now();
         let took = self.ended - self.started;
         if let Some(sample) = openmp::sample() {
@@ -166,7 +163,7 @@ impl Threads {
     }
 
     /// The part of its threads that a step of many tokens gets now.
-    pub(crate) fn part(&self) -> f64 {
+    pub fn part(&self) -> f64 {
         match self.requested.batch == self.adaptive {
             true => f64::from(self.cpu_share.threads()) / f64::from(self.max_threads),
             false => 1.0,

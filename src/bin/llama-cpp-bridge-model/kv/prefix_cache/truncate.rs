@@ -79,18 +79,18 @@ impl PrefixCache {
     }
 
     /// Takes a checkpoint of what a sequence holds.
-    pub(crate) fn checkpoint(&mut self, context: &LlamaContext<'_>, seq: SeqId) {
+    pub fn checkpoint(&mut self, context: &LlamaContext<'_>, seq: SeqId) {
         let tokens = self.cells.get(seq).tokens();
         self.checkpoints.take(context, seq, tokens);
     }
 
     /// Whether it needs checkpoints to be truncated.
-    pub(crate) fn needs_checkpoints(&self) -> bool {
+    pub fn needs_checkpoints(&self) -> bool {
         self.checkpoints.needed()
     }
 
     /// Whether another checkpoint of a text is due, `since` tokens after the last one.
-    pub(crate) fn checkpoint_due(&self, since: usize) -> bool {
+    pub fn checkpoint_due(&self, since: usize) -> bool {
         self.checkpoints.due(since)
     }
 }

@@ -60,8 +60,8 @@ fn expect_attack(source: &str, content: &str, token: &str) {
     client.expect_refusal(
         &conversation(&[content]),
         &format!(
-            "Chat template: it changes the messages, and whether a '{token}' in the prompt is its \
-            own or was written in a message cannot be told"
+            "Chat template: it changes the messages, so that it is unclear whether a '{token}' in \
+            the prompt is its own or was written in a message"
         ),
     );
     // A message without any harm in it is answered.
@@ -290,7 +290,7 @@ fn a_template_that_cannot_be_checked_says_so() {
     client.expect_refusal(&conversation(&["the start"]), "Chat template: No end");
     client.expect_refusal(
         &conversation(&["the end"]),
-        "Chat template: No end; it says so when nothing is left of the messages but their shape, \
-        so that its own special tokens cannot be told from what was written in them",
+        "Chat template: No end; it fails so with placeholders for the messages, so that its own \
+        special tokens cannot be distinguished from what was written in them",
     );
 }

@@ -254,7 +254,7 @@ fn a_model_that_can_only_embed_says_so_to_every_other_request() {
     let bridge = Bridge::start(&home, &[]);
     let mut client = bridge.connect();
     client.exchange(&format!("LOAD {}", model.display()), loaded());
-    let message = "The model can only embed; EMBED is the command for it";
+    let message = "The model can only embed; use EMBED";
     for request in [
         "INFER red",
         "STREAM red",

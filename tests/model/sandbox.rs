@@ -165,13 +165,12 @@ fn said_without(calls: &'static [libc::c_long]) -> String {
 
 #[test]
 fn a_kernel_without_it_gives_one_line_and_serves() {
-    let start = "llama-cpp-bridge: the model process runs without its whole sandbox: ";
+    let start = "llama-cpp-bridge: the sandbox of the model process is incomplete: ";
     let said = said_without(&[libc::SYS_landlock_create_ruleset]);
     assert_eq!(said, format!("{start}this kernel has no Landlock\n"));
     let said = said_without(&[libc::SYS_landlock_create_ruleset, libc::SYS_seccomp]);
-    let both = format!(
-        "{start}this kernel has no Landlock; this kernel takes no filter of system calls: "
-    );
+    let both =
+        format!("{start}this kernel has no Landlock; this kernel rejects the seccomp filter: ");
     assert!(
         said.starts_with(&both) && said.lines().count() == 1,
         "{said}"

@@ -48,7 +48,7 @@ fn a_damaged_state_is_refused_and_the_live_one_stays() {
         write(&good[..length]);
         expect_refusal(&mut client, "bad", "bad_request", &no_end);
     }
-    let foreign = unusable("bad", "it is no state that a bridge has saved");
+    let foreign = unusable("bad", "it is not a saved state");
     for bytes in [&b""[..], b"GGUF", b"a text of somebody else's, long enough"] {
         write(bytes);
         expect_refusal(&mut client, "bad", "bad_request", &foreign);

@@ -38,7 +38,7 @@ fn a_model_larger_than_the_memory_is_refused_with_the_numbers() {
     );
     assert!(message.starts_with(&start), "{message}");
     assert!(
-        message.ends_with("; --force-load tries it all the same"),
+        message.ends_with("; --force-load tries anyway"),
         "{message}"
     );
     client.exchange("STATUS", &ok("No model loaded"));

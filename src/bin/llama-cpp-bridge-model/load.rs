@@ -24,7 +24,7 @@ pub fn model(backend: &LlamaBackend, load: &ModelParams) -> Result<LlamaModel, S
         params = params.with_n_gpu_layers(layers);
     }
     LlamaModel::load_from_file(backend, &load.file, &params)
-        .map_err(|_| "llama.cpp cannot load it and does not say why".to_string())
+        .map_err(|_| "llama.cpp failed to load it (no reason given; try --verbose)".to_string())
 }
 
 /// Tokens of the context: what was asked for, but at most what the model was trained with.
@@ -122,9 +122,9 @@ fn create<'model>(
     model: &'model LlamaModel,
     params: LlamaContextParams,
 ) -> Result<LlamaContext<'model>, String> {
-    model
-        .new_context(backend, params)
-        .map_err(|_| "llama.cpp cannot make a context for it and does not say why".to_string())
+    model.new_context(backend, params).map_err(|_| {
+        "llama.cpp failed to create a context for it (no reason given; try --verbose)".to_string()
+    })
 }
 
 fn cache_type(cache: KvType) -> KvCacheType {

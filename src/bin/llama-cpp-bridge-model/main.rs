@@ -110,7 +110,7 @@ fn serve(link: &mut Link) -> Result<(), String> {
             return Err(format!("{bridge}, and {this}"));
         }
         Received::End => return Ok(()),
-        _ => return Err("the bridge does not say which build it is".to_string()),
+        _ => return Err("the bridge did not send its build".to_string()),
     }
     match next_message(link, true)? {
         Received::Message(ToModel::Load(load)) => {
@@ -118,7 +118,7 @@ fn serve(link: &mut Link) -> Result<(), String> {
             load_and_serve(&load, link)
         }
         Received::End => Ok(()),
-        _ => Err("the bridge does not say which model to load".to_string()),
+        _ => Err("the bridge did not send a model to load".to_string()),
     }
 }
 
@@ -129,7 +129,7 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
         && !HAS_DRIVER
         && let Err(lacking) = sandbox::enter(load)
     {
-        let notice = format!("the model process runs without its whole sandbox: {lacking}");
+        let notice = format!("the sandbox of the model process is incomplete: {lacking}");
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
     let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
@@ -144,7 +144,7 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     let context_size = load::context_size(&model, load);
     if let Some(asked) = load.ctx_size.filter(|asked| context_size < *asked) {
         let notice = format!(
-            "{}: a context of {asked} tokens is more than it can have; it gets {context_size}",
+            "{}: --ctx-size {asked} exceeds the model's {context_size}; using {context_size}",
             load.path
         );
         link.send(FromModel::Notice(notice)).map_err(lost)?;

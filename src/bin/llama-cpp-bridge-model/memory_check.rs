@@ -75,7 +75,7 @@ impl MemoryCheck {
                     .collect();
                 Err(format!(
                     "needs at least {} of memory ({}), but {} is {}; \
-                     {hint}--force-load tries it all the same",
+                     {hint}--force-load tries anyway",
                     shown(total),
                     parts.join(", "),
                     shown(available.bytes),

@@ -210,7 +210,7 @@ impl<'model> Engine<'model> {
     /// Finds everything that can be wrong with a request before it is queued.
     fn prepare(&self, id: u64, request: &Generate) -> Result<Sequence, Failure> {
         if self.only_embeds {
-            let message = "The model can only embed; EMBED is the command for it";
+            let message = "The model can only embed; use EMBED";
             return Err(Failure::new(Code::Unsupported, message));
         }
         let tokens = self.tokens(request)?;

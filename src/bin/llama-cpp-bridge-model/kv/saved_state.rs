@@ -169,7 +169,7 @@ impl SavedStates {
             return Err(Failure::new(Code::Unsupported, message));
         }
         let n_tokens = label.tokens as usize;
-        let no_space = || cannot("restore", name, "the context has no room for it");
+        let no_space = || cannot("restore", name, "it does not fit the context");
         let seq = cache.vacate_for(context, n_tokens).ok_or_else(no_space)?;
         let path = path_of(&saved.file);
         let (read, log) = sys::watched_call::capture_errors(|| {
@@ -209,7 +209,7 @@ impl OpenState {
             let begins = self.file.read_exact_at(&mut start, 0).is_ok() && start == LLAMA_MAGIC;
             return Err(match begins {
                 true => damaged("its end is missing"),
-                false => unusable(&self.name, "it is no state that a bridge has saved"),
+                false => unusable(&self.name, "it is not a saved state"),
             });
         }
         let number = |i: usize| {
@@ -231,7 +231,8 @@ impl OpenState {
             .map_err(failed)?;
         let label = std::str::from_utf8(&label).ok();
         let label = label.and_then(|label| json::from_str::<Label>(label).ok());
-        let label = label.ok_or_else(|| unusable(&self.name, "another version wrote it"))?;
+        let label =
+            label.ok_or_else(|| unusable(&self.name, "it was written by another version"))?;
         if label.bytes != label_at {
             return Err(damaged("its parts do not fit together"));
         }
@@ -351,6 +352,6 @@ fn time_for(bytes: u64) -> Duration {
 fn reason(log: &str) -> String {
     let mut lines = log.lines();
     let error = lines.find_map(|line| line.strip_prefix(ERROR_MARK));
-    let error = error.unwrap_or("llama.cpp does not do it and does not say why");
+    let error = error.unwrap_or("llama.cpp failed (no reason given)");
     error.to_string()
 }

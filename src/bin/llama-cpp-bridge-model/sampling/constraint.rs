@@ -122,10 +122,7 @@ impl Constraint {
     pub(super) fn accept(&mut self, token: LlamaToken) -> Result<(), Failure> {
         let accepted = self.limited(|sampler| sampler.try_accept(token))?;
         accepted.map_err(|_| {
-            let message = format!(
-                "llama.cpp cannot follow the field '{}' any further",
-                self.field
-            );
+            let message = format!("llama.cpp can no longer follow the field '{}'", self.field);
             Failure::new(Code::Internal, message)
         })
     }
@@ -137,8 +134,7 @@ impl Constraint {
             return Ok(result);
         }
         Err(Failure::bad_request(format!(
-            "Field '{}' cannot be used any further: it is so ambiguous that one token took more \
-             than {} s; choices that begin alike can be joined",
+            "Field '{}' is too ambiguous: one token took more than {} s; factor out common prefixes",
             self.field,
             STEP_LIMIT.as_secs()
         )))
@@ -150,14 +146,14 @@ impl Constraint {
 fn reason(log: &str) -> String {
     let line = log.lines().find(|line| !line.trim().is_empty());
     let Some(line) = line else {
-        return "llama.cpp does not take it and does not say why".to_string();
+        return "llama.cpp rejected it (no reason given)".to_string();
     };
     let line = line
         .trim_start_matches(ERROR_MARK)
         .trim_start_matches(OTHER_MARK);
     let line = line.strip_prefix(PARSER_PREFIX).unwrap_or(line).trim_end();
     match line {
-        "std::bad_alloc" => "it takes more memory than there is".to_string(),
+        "std::bad_alloc" => "there is not enough memory for it".to_string(),
         line if line.ends_with(" at") => format!("{line} its end"),
         line => line.to_string(),
     }

@@ -52,13 +52,11 @@ pub(super) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String
         parser.rule()?;
     }
     if let Some(rule) = parser.rules.iter().find(|rule| rule.choices.is_none()) {
-        return Err(format!(
-            "there is no rule '{}', which is referred to",
-            rule.name
-        ));
+        return Err(format!("undefined rule '{}'", rule.name));
     }
     let start = parser.names.get(root).copied();
-    let start = start.ok_or_else(|| format!("there is no rule '{root}', which is the answer"))?;
+    let start =
+        start.ok_or_else(|| format!("there is no rule '{root}', which a grammar starts with"))?;
     Ok((parser.rules, start))
 }
 
@@ -135,7 +133,7 @@ impl Parser<'_> {
         self.blanks(true);
         let rule = self.reference(&name);
         if self.rules[rule].choices.is_some() {
-            return Err(format!("line {line}: the rule '{name}' is given twice"));
+            return Err(format!("line {line}: the rule '{name}' is defined twice"));
         }
         self.name = name;
         self.rules[rule].choices = Some(self.choices(0)?);
@@ -276,7 +274,7 @@ impl Parser<'_> {
         if depth == NESTING_LIMIT {
             let line = self.line;
             return Err(format!(
-                "line {line}: at most {NESTING_LIMIT} parentheses can be inside each other"
+                "line {line}: parentheses are nested more than {NESTING_LIMIT} deep"
             ));
         }
         self.next();
@@ -319,7 +317,7 @@ impl Parser<'_> {
         self.blanks(newlines);
         match max {
             Some(max) if max < min => Err(format!(
-                "line {}: the repetition {{{min},{max}}} ends before it begins",
+                "line {}: the maximum of {{{min},{max}}} is less than its minimum",
                 self.line
             )),
             _ => Ok((min, max)),
@@ -339,8 +337,8 @@ impl Parser<'_> {
         let number = digits.parse().ok();
         number.filter(|n| *n <= REPETITION_LIMIT).ok_or_else(|| {
             format!(
-                "line {}: {digits} repetitions are more than {REPETITION_LIMIT}; \
-                 {{n,}} is n and more",
+                "line {}: {digits} repetitions; the limit is {REPETITION_LIMIT} \
+                 ({{n,}} is n or more)",
                 self.line
             )
         })

@@ -31,9 +31,7 @@ const REPETITION_ELEMENTS: u64 = 3;
 pub(super) fn check(text: &str, root: &str) -> Result<(), String> {
     if text.len() > MAX_BYTES {
         let size = text.len();
-        return Err(format!(
-            "it has {size} bytes, and {MAX_BYTES} is the most that is taken"
-        ));
+        return Err(format!("{size} bytes; the limit is {MAX_BYTES}"));
     }
     if text.contains('\0') {
         return Err("it contains a null character".to_string());
@@ -42,7 +40,7 @@ pub(super) fn check(text: &str, root: &str) -> Result<(), String> {
     let elements = rules.iter().flat_map(items).map(elements);
     if elements.fold(0, u64::saturating_add) > ELEMENT_LIMIT {
         return Err(format!(
-            "with its repetitions written out it has more than {ELEMENT_LIMIT} elements"
+            "more than {ELEMENT_LIMIT} elements with its repetitions expanded"
         ));
     }
     let nullable = nullable(&rules);
@@ -57,7 +55,7 @@ pub(super) fn check(text: &str, root: &str) -> Result<(), String> {
         all = all.saturating_add(ways);
     }
     if all > ALL_WAYS_LIMIT {
-        return Err("too many of its rules can begin in many ways".to_string());
+        return Err("all its rules together can begin in too many ways".to_string());
     }
     Ok(())
 }
@@ -169,7 +167,7 @@ impl Beginnings<'_> {
         if ways > WAY_LIMIT {
             return Err(format!(
                 "the rule '{name}' can begin in more than {WAY_LIMIT} ways; \
-                 choices that begin alike can be joined"
+                 factor out common prefixes"
             ));
         }
         self.known[rule] = Known::Ways(ways, longest);
@@ -189,7 +187,7 @@ impl Beginnings<'_> {
             let name = &self.rules[rule].name;
             return Err(format!(
                 "left recursion: in the rule '{name}' something that can be empty is repeated \
-                 without a limit"
+                 without limit"
             ));
         }
         let max = item.max.unwrap_or(1);
@@ -206,9 +204,7 @@ impl Beginnings<'_> {
 }
 
 fn too_long(name: &str) -> String {
-    format!(
-        "the rule '{name}' begins with more than {CHAIN_LIMIT} rules that begin with each other"
-    )
+    format!("the rule '{name}' begins with a chain of more than {CHAIN_LIMIT} rules")
 }
 
 #[cfg(test)]

@@ -7,5 +7,5 @@ use llama_cpp_bridge::shared::settings::ModelParams;
 /// # Errors
 /// Always: there is no sandbox here.
 pub fn enter(_: &ModelParams) -> Result<(), String> {
-    Err("only Linux has one".to_string())
+    Err("it needs Linux".to_string())
 }

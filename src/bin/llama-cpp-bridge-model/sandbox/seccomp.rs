@@ -76,9 +76,9 @@ const OWN_OF_X32: std::ops::RangeInclusive<c_long> = 512..=547;
 /// # Errors
 /// What is not supported here, for the log.
 pub(super) fn forbid() -> Result<(), String> {
-    let program = program().map_err(|error| format!("no filter of system calls: {error}"))?;
+    let program = program().map_err(|error| format!("no seccomp filter: {error}"))?;
     seccompiler::apply_filter_all_threads(&program)
-        .map_err(|error| format!("this kernel takes no filter of system calls: {error}"))
+        .map_err(|error| format!("this kernel rejects the seccomp filter: {error}"))
 }
 
 fn program() -> Result<BpfProgram, BackendError> {

@@ -48,7 +48,7 @@ impl Template {
     ///
     /// # Errors
     /// A template that cannot be used, or that refuses the conversation, or that changes a message
-    /// so that the special tokens in it cannot be told from the template's own.
+    /// so that the special tokens in it cannot be distinguished from the template's own.
     pub fn render(&self, turns: &[Turn]) -> Result<Vec<Segment>, Failure> {
         let mut marks = MARKS.filter(|mark| !turns.iter().any(|t| t.content.contains(*mark)));
         let (Some(open), Some(close)) = (marks.next(), marks.next()) else {
@@ -69,8 +69,8 @@ impl Template {
         // them.
         let own = self.fill(turns, &placeholders).map_err(|failure| {
             Failure::bad_request(format!(
-                "{}; it says so when nothing is left of the messages but their shape, so that its \
-                 own special tokens cannot be told from what was written in them",
+                "{}; it fails so with placeholders for the messages, so that its own special tokens \
+                 cannot be distinguished from what was written in them",
                 failure.message
             ))
         })?;
@@ -83,8 +83,8 @@ impl Template {
         let differ = differ.unwrap_or(own.len().min(found.len()));
         let what = found.get(differ).or(own.get(differ)).unwrap_or(&"");
         Err(Failure::bad_request(format!(
-            "Chat template: it changes the messages, and whether a '{what}' in the prompt is its own \
-             or was written in a message cannot be told"
+            "Chat template: it changes the messages, so that it is unclear whether a '{what}' in the \
+             prompt is its own or was written in a message"
         )))
     }
 

@@ -12,7 +12,7 @@ pub(super) struct Draft {
     tokens: Vec<LlamaToken>,
     /// How many of them are evaluated in the same batch as the last token.
     draft_len: usize,
-    /// What became of those in the last batch, until the cache is told.
+    /// What became of those in the last batch, until the cache has been updated.
     outcome: Option<DraftOutcome>,
     rate: AcceptRate,
 }

@@ -17,7 +17,7 @@ use crate::decode::scheduler::Scheduler;
 use crate::decode::sequence::{BatchPart, Sequence, StepResult};
 use crate::decode::speculative::Speculator;
 use crate::embedding::{EmbedQueue, only_embeds};
-use crate::kv::{SavedStates, needs_checkpoints, no_directory};
+use crate::kv::{SavedStates, needs_checkpoints};
 use crate::load;
 use crate::sampling::{TokenIndex, check_logits, not_finite};
 use crate::text::{self, Template};
@@ -26,6 +26,9 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{Answer, FinishReason, Generate, State, ToModel, Work};
 use llama_cpp_bridge::shared::settings::ModelParams;
+
+/// The bridge refuses SAVE and RESTORE itself in this case.
+const NO_STATES: &str = "the bridge asks for saved states, but named no directory for them";
 
 /// The answer to SAVE and RESTORE.
 type StateAnswer = Result<State, Failure>;
@@ -183,9 +186,7 @@ impl<'model> Engine<'model> {
     /// Saves the text that was evaluated last; nothing else is under way.
     fn save(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<StateAnswer, String> {
         let cache = self.scheduler.cache();
-        let Some(states) = &self.states else {
-            return Ok(Err(no_directory()));
-        };
+        let states = self.states.as_ref().ok_or(NO_STATES)?;
         let Some(seq) = cache.last(&mut self.context) else {
             return Ok(Err(Failure::nothing_to_save()));
         };
@@ -196,9 +197,7 @@ impl<'model> Engine<'model> {
 
     /// Restores a saved text; nothing else is under way.
     fn restore(&mut self, name: &str, reports: &mut Reports<'_>) -> Result<StateAnswer, String> {
-        let Some(states) = &self.states else {
-            return Ok(Err(no_directory()));
-        };
+        let states = self.states.as_ref().ok_or(NO_STATES)?;
         let saved = match states.open(name) {
             Ok(saved) => saved,
             Err(failure) => return Ok(Err(failure)),

@@ -1,6 +1,6 @@
-//! Which model it is, whatever its file is called: by the sizes of its files and samples of their
-//! bytes. A copy is the same model; another one that was trained further is not, as its weights
-//! differ everywhere.
+//! Identifies a model, whatever the name of its file, by the sizes of its files and samples of their
+//! bytes. A copy is the same model; one that was trained further is not, as its weights differ
+//! everywhere.
 
 use std::fs::File;
 use std::io;
@@ -8,13 +8,13 @@ use std::os::unix::fs::FileExt;
 
 use llama_cpp_bridge::shared::split_files;
 
-/// Bytes of a sample, a page of the system's own cache.
+/// Bytes of a sample: a page of the page cache.
 const SAMPLE: u64 = 4096;
 
-/// Samples of a file: a mebibyte of it, which takes a millisecond right after the load.
+/// Samples of a file: a mebibyte in all, which takes a millisecond right after the load.
 const SAMPLES: u64 = 256;
 
-/// What tells one model from another: the bytes of its files together, and a checksum.
+/// What distinguishes models: the total size of the files, and a checksum.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Fingerprint {
     /// Bytes of all files.
@@ -24,7 +24,7 @@ pub(super) struct Fingerprint {
 }
 
 impl Fingerprint {
-    /// That of the model at this path, with all its parts.
+    /// Of the model at this path, with all its parts.
     ///
     /// # Errors
     /// A file that cannot be read.
@@ -59,9 +59,8 @@ fn read_samples(path: &str, sum: &mut Sum) -> io::Result<u64> {
     Ok(size)
 }
 
-/// A sum after Fowler, Noll and Vo (FNV-1a): the same from one version of this program to the
-/// next, which the standard library's is not. It need not withstand anybody: who can write saved
-/// states need not forge a model.
+/// An FNV-1a hash, which is the same in each version of this program; the standard library's is not. It
+/// need not resist attacks: whoever can write saved states need not forge a model.
 struct Sum(u64);
 
 impl Sum {

@@ -15,4 +15,4 @@ mod state_dir;
 pub(crate) use cells::SeqId;
 pub(crate) use checkpoints::{MAX_CHECKPOINT_BYTES, needs_checkpoints};
 pub(crate) use prefix_cache::{Assignment, PrefixCache};
-pub(crate) use saved_state::{SavedStates, no_directory};
+pub(crate) use saved_state::SavedStates;

@@ -277,12 +277,6 @@ impl Label {
     }
 }
 
-/// The failure of SAVE and RESTORE without a directory for states.
-pub fn no_directory() -> Failure {
-    let message = "The bridge was started without --state-dir and keeps no states";
-    Failure::new(Code::Denied, message)
-}
-
 /// Writes the whole file, and returns how many bytes it has.
 fn write(
     file: &mut File,

@@ -33,8 +33,8 @@ impl Placeholder {
         }
     }
 
-    /// As many characters as the text has, with its blanks and whatever the template may look for in
-    /// place, so that the template takes the same branches.
+    /// As many characters as the text has. Its blanks and whatever the template may look for stay, so
+    /// that the template takes the same branches.
     pub(super) fn of(&self, text: &str) -> String {
         let lower = text.to_ascii_lowercase();
         let mut placeholder = String::with_capacity(text.len());

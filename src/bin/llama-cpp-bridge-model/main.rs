@@ -150,34 +150,42 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
         link.send(FromModel::Notice(notice)).map_err(lost)?;
     }
     let before = sys::process::data_size();
-    let engine = memory.for_context(&model, load, context_size);
-    let engine = engine
-        .and_then(|()| load::context(&backend, &model, load, context_size))
-        .and_then(|context| {
-            // What has been filled so far are the weights and the KV cache, which are read as a whole.
-            sys::process::stop_huge_pages();
-            let template = template(&model, load);
-            Engine::new(&backend, &model, context, load, context_size, template)
-        })
-        .and_then(|mut engine| engine.try_out().map(|()| engine));
-    match engine {
-        Ok(mut engine) => {
-            if load.sandbox {
-                sys::process::give_up_new_privileges();
-            }
-            // A GPU's driver takes as much memory of its own as it likes.
-            if !backend.supports_gpu_offload()
-                && let (Some(before), Some(now)) = (before, sys::process::data_size())
-            {
-                let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64;
-                sys::process::limit_data(now + now.saturating_sub(before) + requests);
-            }
-            let ready = describe(&model, load, context_size);
-            link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
-            engine.serve(link)
-        }
-        Err(reason) => link.send(FromModel::Refused(reason)).map_err(lost),
+    let engine = memory
+        .for_context(&model, load, context_size)
+        .and_then(|()| engine(&backend, &model, load, context_size));
+    let mut engine = match engine {
+        Ok(engine) => engine,
+        Err(reason) => return link.send(FromModel::Refused(reason)).map_err(lost),
+    };
+    if load.sandbox {
+        sys::process::give_up_new_privileges();
     }
+    // A GPU's driver takes as much memory of its own as it likes.
+    if !backend.supports_gpu_offload()
+        && let (Some(before), Some(now)) = (before, sys::process::data_size())
+    {
+        let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64;
+        sys::process::limit_data(now + now.saturating_sub(before) + requests);
+    }
+    let ready = describe(&model, load, context_size);
+    link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
+    engine.serve(link)
+}
+
+/// Creates the context of a model, and evaluates a token in it.
+fn engine<'model>(
+    backend: &'model LlamaBackend,
+    model: &'model LlamaModel,
+    load: &'model ModelParams,
+    context_size: u32,
+) -> Result<Engine<'model>, String> {
+    let context = load::context(backend, model, load, context_size)?;
+    // What has been filled so far are the weights and the KV cache, which are read as a whole.
+    sys::process::stop_huge_pages();
+    let template = template(model, load);
+    let mut engine = Engine::new(backend, model, context, load, context_size, template)?;
+    engine.try_out()?;
+    Ok(engine)
 }
 
 /// The chat template: that of --chat-template-file, else the model's own.

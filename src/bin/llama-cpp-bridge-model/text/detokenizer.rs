@@ -144,7 +144,7 @@ impl Characters {
     }
 }
 
-/// The text of bytes that are complete.
-pub(super) fn whole(bytes: &[u8]) -> String {
+/// The text of bytes that are complete; what is not UTF-8 becomes U+FFFD.
+pub(super) fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

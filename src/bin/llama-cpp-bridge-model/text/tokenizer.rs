@@ -228,7 +228,7 @@ pub fn detokenize(model: &LlamaModel, ids: &[i32]) -> Result<String, Failure> {
             .flat_map(|token| vocabulary.token_to_piece(*token, true, None))
             .collect(),
     };
-    Ok(detokenizer::whole(&bytes))
+    Ok(detokenizer::lossy(&bytes))
 }
 
 /// The text of a token; empty for one that the model does not have.
@@ -236,7 +236,7 @@ pub fn token_text(model: &LlamaModel, token: LlamaToken) -> String {
     if token.0 < 0 {
         return String::new();
     }
-    detokenizer::whole(&model.vocab().token_to_piece(token, true, None))
+    detokenizer::lossy(&model.vocab().token_to_piece(token, true, None))
 }
 
 /// The texts that would become special tokens.

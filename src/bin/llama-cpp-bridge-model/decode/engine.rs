@@ -192,7 +192,7 @@ impl<'model> Engine<'model> {
         };
         reports.step(states.time_to_save(&self.context, seq))?;
         let (tokens, n_prompt) = cache.tokens(seq);
-        Ok(states.save(name, &self.context, seq, &tokens, n_prompt))
+        Ok(states.save(name, &self.context, seq, tokens, n_prompt))
     }
 
     /// Restores a saved text; nothing else is under way.

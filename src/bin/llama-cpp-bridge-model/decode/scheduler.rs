@@ -4,12 +4,11 @@
 use std::collections::VecDeque;
 
 use llama_cpp_2::context::LlamaContext;
-use llama_cpp_2::token::LlamaToken;
 
 use crate::decode::draft::DraftOutcome;
 use crate::decode::sequence::{BatchPart, Phase, Sequence};
 use crate::decode::speculative::Speculator;
-use crate::kv::PrefixCache;
+use crate::kv::{PrefixCache, common_prefix};
 
 /// A request is let in if its prompt fits and it can then generate this many tokens, or all that it
 /// may: else it would soon be preempted again.
@@ -300,8 +299,4 @@ impl Scheduler {
         };
         self.running.iter().map(takes).collect()
     }
-}
-
-fn common_prefix(a: &[LlamaToken], b: &[LlamaToken]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

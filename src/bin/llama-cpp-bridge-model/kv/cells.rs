@@ -45,7 +45,9 @@ pub(super) struct Cells {
 #[derive(Default)]
 pub(super) struct CachedSequence {
     /// From the start of the text, without gaps.
-    cells: Vec<Cell>,
+    tokens: Vec<LlamaToken>,
+    /// For each token the number of its cell: the same in two sequences if they share the cell.
+    cells: Vec<u64>,
     /// Tokens of the prompt that it was last assigned to.
     pub(super) n_prompt: usize,
     /// Whether a request under way uses it.
@@ -54,34 +56,25 @@ pub(super) struct CachedSequence {
     pub(super) last_used: u64,
 }
 
-/// A token that was evaluated.
-#[derive(Clone, Copy)]
-struct Cell {
-    token: LlamaToken,
-    /// The same in two sequences if they share the cell.
-    number: u64,
-}
-
 impl CachedSequence {
     /// How many tokens it holds.
     pub(super) fn len(&self) -> usize {
-        self.cells.len()
+        self.tokens.len()
     }
 
     /// Whether it holds none.
     pub(super) fn is_empty(&self) -> bool {
-        self.cells.is_empty()
+        self.tokens.is_empty()
     }
 
     /// The tokens that it holds.
-    pub(super) fn tokens(&self) -> Vec<LlamaToken> {
-        self.cells.iter().map(|cell| cell.token).collect()
+    pub(super) fn tokens(&self) -> &[LlamaToken] {
+        &self.tokens
     }
 
-    /// The length of the prefix that it has in common with these tokens.
-    pub(super) fn common_prefix(&self, tokens: &[LlamaToken]) -> usize {
-        let pairs = self.cells.iter().zip(tokens);
-        pairs.take_while(|(a, b)| a.token == **b).count()
+    fn truncate(&mut self, n_tokens: usize) {
+        self.tokens.truncate(n_tokens);
+        self.cells.truncate(n_tokens);
     }
 }
 
@@ -150,15 +143,13 @@ impl Cells {
 
     /// Adds tokens to what a sequence holds.
     pub(super) fn append(&mut self, seq: SeqId, tokens: &[LlamaToken]) {
-        let numbers = self.next..;
-        let cells = &mut self.sequences[seq.index()].cells;
-        cells.extend(tokens.iter().zip(numbers).map(|(token, number)| Cell {
-            token: *token,
-            number,
-        }));
-        self.next += tokens.len() as u64;
+        let next = self.next + tokens.len() as u64;
+        let sequence = &mut self.sequences[seq.index()];
+        sequence.tokens.extend_from_slice(tokens);
+        sequence.cells.extend(self.next..next);
+        self.next = next;
         self.used += tokens.len();
-        self.interleaved |= cells.len() < self.used;
+        self.interleaved |= sequence.len() < self.used;
         self.peak = self.peak.max(self.used);
     }
 
@@ -173,7 +164,15 @@ impl Cells {
         self.clear(context, to);
         // Fails only for a number that is not an i32, which no context holds.
         let _ = context.copy_kv_cache_seq(from.raw(), to.raw(), Some(0), Some(n_tokens as u32));
-        self.sequences[to.index()].cells = self.get(from).cells[..n_tokens].to_vec();
+        let (tokens, cells) = {
+            let from = self.get(from);
+            (
+                from.tokens[..n_tokens].to_vec(),
+                from.cells[..n_tokens].to_vec(),
+            )
+        };
+        let to = &mut self.sequences[to.index()];
+        (to.tokens, to.cells) = (tokens, cells);
         self.recount();
     }
 
@@ -192,7 +191,7 @@ impl Cells {
             self.clear(context, seq);
             return 0;
         }
-        self.sequences[seq.index()].cells.truncate(n_tokens);
+        self.sequences[seq.index()].truncate(n_tokens);
         self.recount();
         n_tokens
     }
@@ -209,7 +208,7 @@ impl Cells {
 
     /// Empties a sequence.
     pub(super) fn clear(&mut self, context: &mut LlamaContext<'_>, seq: SeqId) {
-        self.sequences[seq.index()].cells.clear();
+        self.sequences[seq.index()].truncate(0);
         // Removing a whole sequence always succeeds.
         let _ = context.clear_kv_cache_seq(Some(seq.raw() as u32), None, None);
         self.recount();
@@ -264,14 +263,15 @@ fn count<'a>(sequences: impl Iterator<Item = &'a CachedSequence>) -> usize {
     let mut counted: Vec<&CachedSequence> = Vec::new();
     let mut cells = 0;
     for sequence in sequences {
-        let shared = counted.iter().map(|other| shared(sequence, other)).max();
-        cells += sequence.cells.len() - shared.unwrap_or(0);
+        let others = counted.iter();
+        let shared = others.map(|other| common_prefix(&sequence.cells, &other.cells));
+        cells += sequence.cells.len() - shared.max().unwrap_or(0);
         counted.push(sequence);
     }
     cells
 }
 
-fn shared(a: &CachedSequence, b: &CachedSequence) -> usize {
-    let pairs = a.cells.iter().zip(&b.cells);
-    pairs.take_while(|(a, b)| a.number == b.number).count()
+/// How many of their first elements are the same.
+pub fn common_prefix<T: PartialEq>(a: &[T], b: &[T]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }

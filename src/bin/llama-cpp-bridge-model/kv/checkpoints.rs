@@ -112,11 +112,11 @@ impl Checkpoints {
     }
 
     /// Takes one of a sequence that holds exactly these tokens, unless there is one.
-    pub(super) fn take(&mut self, context: &LlamaContext<'_>, seq: SeqId, tokens: Vec<LlamaToken>) {
-        if self.longest(&tokens) == tokens.len() {
+    pub(super) fn take(&mut self, context: &LlamaContext<'_>, seq: SeqId, tokens: &[LlamaToken]) {
+        if self.longest(tokens) == tokens.len() {
             return;
         }
-        self.thin_out(&tokens);
+        self.thin_out(tokens);
         let size = context.state_seq_get_size_ext(seq.raw(), PART);
         if size > MAX_CHECKPOINT_BYTES {
             return;
@@ -126,7 +126,7 @@ impl Checkpoints {
         }
         if let Ok(state) = context.state_seq_get(seq.raw(), PART) {
             self.kept.push(Checkpoint {
-                tokens,
+                tokens: tokens.to_vec(),
                 state,
                 used: false,
             });

@@ -6,7 +6,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::{LlamaStateSeqFlags, SeqState};
 use llama_cpp_2::token::LlamaToken;
 
-use crate::kv::cells::SeqId;
+use crate::kv::cells::{SeqId, common_prefix};
 use crate::kv::checkpoints::Checkpoints;
 
 /// Bytes of all states together.
@@ -38,7 +38,7 @@ impl ParkedPrompt {
     pub(super) fn new(
         context: &LlamaContext<'_>,
         seq: SeqId,
-        tokens: Vec<LlamaToken>,
+        tokens: &[LlamaToken],
         n_prompt: usize,
         can_truncate: bool,
     ) -> Option<Self> {
@@ -49,16 +49,11 @@ impl ParkedPrompt {
         }
         let state = context.state_seq_get(seq.raw(), flags).ok()?;
         Some(Self {
-            tokens,
+            tokens: tokens.to_vec(),
             n_prompt,
             can_truncate,
             state,
         })
-    }
-
-    fn common_prefix(&self, wanted: &[LlamaToken]) -> usize {
-        let pairs = self.tokens.iter().zip(wanted);
-        pairs.take_while(|(a, b)| a == b).count()
     }
 
     /// Copies the state into an empty sequence. `false` if the context does not take it.
@@ -97,7 +92,7 @@ impl HostCache {
         checkpoints: &Checkpoints,
     ) -> Option<(usize, usize)> {
         let usable = |prompt: &ParkedPrompt| {
-            let common = prompt.common_prefix(wanted);
+            let common = common_prefix(&prompt.tokens, wanted);
             if common < prompt.tokens.len() && !prompt.can_truncate {
                 return checkpoints.longest(&wanted[..common]);
             }
@@ -119,7 +114,8 @@ impl HostCache {
     /// there or not.
     pub(super) fn common_prefix(&self, wanted: &[LlamaToken]) -> usize {
         let prompts = self.prompts.iter();
-        prompts.map(|p| p.common_prefix(wanted)).max().unwrap_or(0)
+        let common = prompts.map(|prompt| common_prefix(&prompt.tokens, wanted));
+        common.max().unwrap_or(0)
     }
 
     /// Takes a text out, by its index.

@@ -12,7 +12,7 @@ mod prefix_cache;
 mod saved_state;
 mod state_dir;
 
-pub(crate) use cells::SeqId;
+pub(crate) use cells::{SeqId, common_prefix};
 pub(crate) use checkpoints::{MAX_CHECKPOINT_BYTES, needs_checkpoints};
 pub(crate) use prefix_cache::{Assignment, PrefixCache};
 pub(crate) use saved_state::SavedStates;

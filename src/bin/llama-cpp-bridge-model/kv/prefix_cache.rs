@@ -7,7 +7,7 @@ mod truncate;
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
-use crate::kv::cells::{Cells, SeqId};
+use crate::kv::cells::{Cells, SeqId, common_prefix};
 use crate::kv::checkpoints::Checkpoints;
 use crate::kv::host_cache::{HostCache, ParkedPrompt};
 
@@ -156,7 +156,7 @@ impl PrefixCache {
     }
 
     /// The tokens of a sequence, and how many of them were a prompt.
-    pub fn tokens(&self, seq: SeqId) -> (Vec<LlamaToken>, usize) {
+    pub fn tokens(&self, seq: SeqId) -> (&[LlamaToken], usize) {
         let sequence = self.cells.get(seq);
         (sequence.tokens(), sequence.n_prompt.min(sequence.len()))
     }
@@ -189,8 +189,8 @@ impl PrefixCache {
     ) -> Option<(SeqId, usize)> {
         let sequence = self.cells.get(from);
         // The next turn of the same text, or the same once more.
-        let continues =
-            n_cached == sequence.len() || sequence.common_prefix(tokens) + 1 >= sequence.n_prompt;
+        let continues = n_cached == sequence.len()
+            || common_prefix(sequence.tokens(), tokens) + 1 >= sequence.n_prompt;
         let in_use = sequence.in_use;
         if continues && !in_use {
             return Some((from, self.truncate(context, from, n_cached)));
@@ -346,7 +346,10 @@ impl PrefixCache {
         tokens: &[LlamaToken],
     ) -> Option<(SeqId, usize)> {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
-        let usable = |seq| self.usable(context, seq, self.cells.get(seq).common_prefix(wanted));
+        let usable = |seq| {
+            let common = common_prefix(self.cells.get(seq).tokens(), wanted);
+            self.usable(context, seq, common)
+        };
         self.cells
             .ids()
             .map(|seq| (seq, usable(seq)))

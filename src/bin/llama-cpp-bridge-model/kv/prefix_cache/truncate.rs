@@ -5,7 +5,7 @@ use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::token::LlamaToken;
 
 use super::PrefixCache;
-use crate::kv::cells::{Cells, SeqId};
+use crate::kv::cells::{Cells, SeqId, common_prefix};
 use crate::kv::checkpoints;
 
 impl PrefixCache {
@@ -44,7 +44,7 @@ impl PrefixCache {
             true => true,
             false => {
                 let tokens = self.cells.get(to).tokens();
-                self.checkpoints.restore(context, to, &tokens)
+                self.checkpoints.restore(context, to, tokens)
             }
         };
         if !possible {
@@ -71,7 +71,7 @@ impl PrefixCache {
     pub(super) fn divergence(&self, tokens: &[LlamaToken]) -> usize {
         let wanted = &tokens[..tokens.len().saturating_sub(1)];
         let ids = self.cells.ids();
-        let common = ids.map(|seq| self.cells.get(seq).common_prefix(wanted));
+        let common = ids.map(|seq| common_prefix(self.cells.get(seq).tokens(), wanted));
         common
             .max()
             .unwrap_or(0)

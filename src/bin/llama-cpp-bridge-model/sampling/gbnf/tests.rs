@@ -9,7 +9,7 @@ fn shown(text: &str) -> String {
             What::Text(elements) => elements.to_string(),
             What::Rule(rule) => format!("#{rule}"),
         };
-        match (item.least, item.most) {
+        match (item.min, item.max) {
             (1, Some(1)) => what,
             (least, None) => format!("{what}{{{least},}}"),
             (least, Some(most)) => format!("{what}{{{least},{most}}}"),

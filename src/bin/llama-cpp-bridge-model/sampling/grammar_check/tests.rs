@@ -1,4 +1,4 @@
-use super::{CHAIN_LIMIT, ELEMENT_LIMIT, LARGEST, WAY_LIMIT, check};
+use super::{CHAIN_LIMIT, ELEMENT_LIMIT, MAX_BYTES, WAY_LIMIT, check};
 
 #[test]
 fn what_is_at_a_limit_is_taken_and_one_more_is_not() {
@@ -16,7 +16,7 @@ fn what_is_at_a_limit_is_taken_and_one_more_is_not() {
         format!("root ::= a2\n{rules}a{count} ::= \"a\"\n")
     };
     for (taken, refused, named) in [
-        (long(LARGEST), long(LARGEST + 1), "1048577"),
+        (long(MAX_BYTES), long(MAX_BYTES + 1), "1048577"),
         (
             elements(ELEMENT_LIMIT),
             elements(ELEMENT_LIMIT + 1),

@@ -110,10 +110,6 @@ fn a_number_out_of_range_names_the_option_and_the_range() {
             expect_usage_error(&[option, value], option, range);
         }
     }
-}
-
-#[test]
-fn a_number_that_is_none_is_an_error() {
     for option in ["--temp", "--top-p", "--min-p", "--repeat-penalty"] {
         for value in ["nan", "NaN", "inf", "-inf"] {
             expect_usage_error(&[option, value], option, "to 1");
@@ -137,40 +133,32 @@ fn the_ends_of_every_range_are_accepted() {
 }
 
 #[test]
-fn a_word_that_is_no_choice_names_the_choices() {
-    for value in ["", "maybe", "ON"] {
-        expect_usage_error(&["--flash-attn", value], "--flash-attn", "on, off");
-        expect_usage_error(&["--cache-type-k", value], "--cache-type-k", "f16");
-        expect_usage_error(&["--cache-type-v", value], "--cache-type-v", "q8_0");
+fn a_command_line_that_makes_no_sense_is_refused_with_the_reason() {
+    // The option, its value, and what is named besides the option.
+    let values = [
+        ("--flash-attn", &["", "maybe", "ON"][..], "on, off"),
+        ("--cache-type-k", &["", "maybe", "ON"], "f16"),
+        ("--cache-type-v", &["", "maybe", "ON"], "q8_0"),
+        ("--socket", &[""], ""),
+        ("-s", &[""], ""),
+        ("--model", &[""], ""),
+        ("-m", &[""], ""),
+        ("--socket-group", &[""], ""),
+    ];
+    for (option, values, named) in values {
+        for value in values {
+            expect_usage_error(&[option, value], option, named);
+        }
     }
-}
-
-#[test]
-fn an_empty_path_is_an_error() {
-    for option in ["--socket", "-s", "--model", "-m", "--socket-group"] {
-        expect_usage_error(&[option, ""], option, option);
-    }
-}
-
-#[test]
-fn an_option_without_its_value_is_an_error() {
-    let options = NUMBERS.iter().map(|number| number.0);
-    for option in options.chain(["--socket", "--model", "--flash-attn", "--socket-group"]) {
-        expect_usage_error(&[option], option, option);
-    }
-}
-
-#[test]
-fn a_flag_with_a_value_is_an_error() {
-    for option in ["--no-mmap", "--mlock", "--swa-full", "--verbose"] {
-        expect_usage_error(&[&format!("{option}=yes")], option, "yes");
-    }
-}
-
-#[test]
-fn what_is_no_option_is_an_error() {
-    for argument in ["--dance", "-x", "model.gguf", "--ctx", "---", "-"] {
+    let without_value = NUMBERS.iter().map(|number| number.0);
+    let others = ["--socket", "--model", "--flash-attn", "--socket-group"];
+    // What is no option at all is named as well.
+    let nonsense = ["--dance", "-x", "model.gguf", "--ctx", "---", "-"];
+    for argument in without_value.chain(others).chain(nonsense) {
         expect_usage_error(&[argument], argument, argument);
+    }
+    for flag in ["--no-mmap", "--mlock", "--swa-full", "--verbose"] {
+        expect_usage_error(&[&format!("{flag}=yes")], flag, "yes");
     }
 }
 

@@ -66,7 +66,7 @@ fn options_of_loading_take_effect() {
             &plain,
             &[" n_batch = 16\n", " n_ubatch = 16\n"],
         ),
-        (&["--ctx-size", "512"], &plain, &[" n_ctx = 512\n"]),
+        (&["--ctx-size", "256"], &plain, &[" n_ctx = 256\n"]),
         (&["--parallel", "3"], &plain, &[" n_seq_max = 3\n"]),
     ];
     for (options, model, said) in rows {

@@ -2,7 +2,10 @@ use super::{CHAIN_LIMIT, ELEMENT_LIMIT, MAX_BYTES, WAY_LIMIT, check};
 
 #[test]
 fn what_is_at_a_limit_is_taken_and_one_more_is_not() {
-    let long = |length: usize| format!("{:#<length$}", "root ::= \"a\" ");
+    let long = |length: usize| {
+        let start = "root ::= \"a\" #";
+        format!("{start}{}", "#".repeat(length - start.len()))
+    };
     let elements = |count: u64| format!("root ::= \"{}\"", "a".repeat(count as usize - 1));
     // The rule itself is one way.
     let ways = |count: u64| {

@@ -162,7 +162,7 @@ fn values_can_be_inside_each_other_up_to_a_limit() {
         ("[".repeat(100_000), 65),
     ] {
         let reason = parse(&text).expect_err("it is too deep");
-        let start = format!("Not valid JSON at byte {at}: expected at most 64 values");
+        let start = format!("Not valid JSON at byte {at}: expected at most 64 levels");
         assert!(reason.starts_with(&start), "{reason}");
     }
 }

@@ -57,7 +57,7 @@ fn each_reply_is_a_line_of_json() {
         ),
         (
             Reply::Info(None),
-            format!(r#"{{"status":"ok","message":"No model loaded","version":"{version}"}}"#),
+            format!(r#"{{"status":"ok","message":"No model loaded","version":"{version}","loaded":false}}"#),
         ),
     ];
     for (reply, expected) in rows {

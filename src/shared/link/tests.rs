@@ -247,7 +247,7 @@ fn received(bytes: &[u8], limit: usize) -> (UnixStream, Link) {
 
 #[test]
 fn a_message_may_come_in_parts() {
-    let line = "{\"id\":5,\"piece\":\"\u{e9}\u{1f600}\"}\n".as_bytes();
+    let line = "piece 5 \"\u{e9}\u{1f600}\"\n".as_bytes();
     for at in 0..line.len() {
         let (mut stream, mut link) = received(&line[..at], usize::MAX);
         let early = link.receive::<FromModel>();
@@ -255,7 +255,7 @@ fn a_message_may_come_in_parts() {
         stream.write_all(&line[at..]).expect("there is room");
         let message = next::<FromModel>(&mut link);
         assert!(matches!(message, FromModel::Piece(5, text) if text == "\u{e9}\u{1f600}"));
-        // What never ends is no message.
+        // What never ends is not a message.
         let (stream, mut link) = received(&line[..at], usize::MAX);
         drop(stream);
         let end = link.receive::<FromModel>();
@@ -265,18 +265,20 @@ fn a_message_may_come_in_parts() {
 
 #[test]
 fn what_is_no_message_is_an_error() {
-    let rows: [&[u8]; 11] = [
+    let rows: [&[u8]; 13] = [
         b"\n",
         b"hello\n",
-        b"[]\n",
-        b"{}\n",
-        b"{\"id\":5}\n",
-        b"{\"id\":5,\"nonsense\":1}\n",
-        b"{\"piece\":\"without a number\"}\n",
-        b"{\"id\":-1,\"piece\":\"a\"}\n",
-        b"{\"id\":5,\"piece\":1}\n",
-        b"{\"id\":5,\"failed\":{\"code\":\"nonsense\",\"message\":\"a\"}}\n",
-        b"{\"id\":5,\"piece\":\"\xff\"}\n",
+        b"piece 5\n",
+        b"piece 5 \n",
+        b"nonsense 5 1\n",
+        b"piece \"without a number\"\n",
+        b"piece -1 \"a\"\n",
+        b"piece 18446744073709551616 \"a\"\n",
+        b"piece  5 \"a\"\n",
+        b"piece 5 1\n",
+        b"piece 5 \"a\" \"b\"\n",
+        b"failed 5 {\"code\":\"nonsense\",\"message\":\"a\"}\n",
+        b"piece 5 \"\xff\"\n",
     ];
     for row in rows {
         let (_stream, mut link) = received(row, usize::MAX);
@@ -287,18 +289,15 @@ fn what_is_no_message_is_an_error() {
         );
     }
     // Of the other direction.
-    let (_stream, mut link) = received(b"{\"id\":5,\"embed\":\"a\"}\n", usize::MAX);
+    let (_stream, mut link) = received(b"embed 5 \"a\"\n", usize::MAX);
     assert!(link.receive::<FromModel>().is_err());
 }
 
 #[test]
 fn a_message_may_be_as_long_as_the_limit() {
     let line = |length: usize| {
-        let frame = r#"{"id":5,"piece":""}"#;
-        format!(
-            "{{\"id\":5,\"piece\":\"{}\"}}",
-            "a".repeat(length - frame.len())
-        )
+        let frame = r#"piece 5 """#;
+        format!("piece 5 \"{}\"", "a".repeat(length - frame.len()))
     };
     let (mut stream, mut link) = received(line(100).as_bytes(), 100);
     assert!(matches!(link.receive::<FromModel>(), Ok(Received::Nothing)));

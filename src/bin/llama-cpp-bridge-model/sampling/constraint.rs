@@ -128,17 +128,25 @@ impl Constraint {
     }
 
     fn limited<T>(&mut self, work: impl FnOnce(&mut LlamaSampler) -> T) -> Result<T, Failure> {
-        let start = sys::time::processor_time();
-        let result = sys::watched_call::abort_after(CALL_LIMIT, || work(&mut self.sampler));
-        if sys::time::processor_time() - start <= STEP_LIMIT {
-            return Ok(result);
-        }
-        Err(Failure::bad_request(format!(
-            "Field '{}' is too ambiguous: one token took more than {} s; factor out common prefixes",
-            self.field,
-            STEP_LIMIT.as_secs()
-        )))
+        let sampler = &mut self.sampler;
+        let work = || sys::watched_call::abort_after(CALL_LIMIT, || work(sampler));
+        within(STEP_LIMIT, work).ok_or_else(|| {
+            Failure::bad_request(format!(
+                "Field '{}' is too ambiguous: one token took more than {} s; \
+                 factor out common prefixes",
+                self.field,
+                STEP_LIMIT.as_secs()
+            ))
+        })
     }
+}
+
+/// What comes of `work`; `None` if it took more processor time than this.
+fn within<T>(limit: Duration, work: impl FnOnce() -> T) -> Option<T> {
+    let start = sys::time::processor_time();
+    let result = work();
+    let taken = sys::time::processor_time() - start;
+    (taken <= limit).then_some(result)
 }
 
 /// Why llama.cpp rejected a grammar: the first line that it logged, as the next ones are more
@@ -156,5 +164,20 @@ fn reason(log: &str) -> String {
         "std::bad_alloc" => "there is not enough memory for it".to_string(),
         line if line.ends_with(" at") => format!("{line} its end"),
         line => line.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hint::black_box;
+    use std::time::Duration;
+
+    use super::within;
+
+    #[test]
+    fn what_takes_longer_than_its_limit_has_no_result() {
+        let work = || (0..1_000_000_u64).fold(0, |sum, number| black_box(sum ^ number));
+        assert!(within(Duration::from_secs(3600), work).is_some());
+        assert_eq!(within(Duration::ZERO, work), None);
     }
 }

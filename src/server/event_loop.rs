@@ -201,6 +201,7 @@ impl Bridge {
         let now = self.context.now;
         let wanted = self.session.as_ref().is_some_and(Session::wants_model);
         let slot = self.context.slot.tick(now, wanted);
+        self.accept_again = self.accept_again.filter(|at| *at > now);
         let leave = self.tick_exit_idle();
         if self.stop_at.is_some() {
             self.notifier.stopping();
@@ -212,7 +213,7 @@ impl Bridge {
             slot,
             leave,
             self.stop_at,
-            self.accept_again.filter(|at| *at > now),
+            self.accept_again,
             self.rejected.tick(now),
             self.notifier.tick(now),
             file.map(|file| file.tick(|| context.metrics_text(), now)),
@@ -269,7 +270,7 @@ impl Bridge {
         let over = |session: &Session| session.yields_at(settings).is_some_and(|at| at <= *now);
         let session = self.session.as_ref();
         self.stop_at.is_none()
-            && self.accept_again.is_none_or(|at| at <= *now)
+            && self.accept_again.is_none()
             && session.is_none_or(|session| over(session) || !metrics.knows_who_waits())
     }
 
@@ -324,7 +325,6 @@ impl Bridge {
         if let Some(session) = &mut self.session {
             session.yield_if_due(&self.context);
         } else if let Some(socket) = &self.socket {
-            self.accept_again = None;
             match socket.listener.accept() {
                 Ok((stream, _)) => self.welcome(stream),
                 Err(error) => match error.kind() {

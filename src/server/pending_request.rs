@@ -9,7 +9,7 @@ use crate::server::command::Action;
 use crate::server::request_log::Record;
 use llama_cpp_bridge::protocol::reply::{self, Reply};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
-use llama_cpp_bridge::shared::message::Answer;
+use llama_cpp_bridge::shared::message::{Answer, Work};
 
 /// Pieces of a stream that are kept apart while they wait.
 const PIECES_LIMIT: usize = 256;
@@ -17,6 +17,8 @@ const PIECES_LIMIT: usize = 256;
 /// A request under way.
 pub struct PendingRequest {
     pub state: State,
+    /// Whether its client asked for pieces.
+    streams: bool,
     /// The pieces of a stream that have not left yet.
     pub pieces: VecDeque<String>,
     /// When it has to be answered.
@@ -54,8 +56,13 @@ pub struct Job {
 impl PendingRequest {
     /// A request that is there, with what is to be done for it.
     pub fn new(action: Action, alone: bool, record: Record) -> Self {
+        let streams = match &action {
+            Action::Ask(jobs) => jobs.iter().any(Work::streams),
+            _ => false,
+        };
         Self {
             state: State::Waiting(action),
+            streams,
             pieces: VecDeque::new(),
             deadline: None,
             alone,
@@ -69,6 +76,7 @@ impl PendingRequest {
         record.answered(&outcome);
         Self {
             state: State::Answered(reply::line(&outcome)),
+            streams: false,
             pieces: VecDeque::new(),
             deadline: None,
             alone: false,
@@ -115,9 +123,12 @@ impl PendingRequest {
         answer + self.pieces.iter().map(String::len).sum::<usize>()
     }
 
-    /// Keeps a piece until it can leave. A stream that is too far ahead of its reader gets longer
-    /// pieces instead of more of them.
+    /// Keeps a piece until it can leave; one that nobody asked for is dropped. A stream that is too
+    /// far ahead of its reader gets longer pieces instead of more of them.
     pub fn push_piece(&mut self, piece: String) {
+        if !self.streams {
+            return;
+        }
         let many = self.pieces.len() >= PIECES_LIMIT;
         match self.pieces.back_mut() {
             Some(last) if many => last.push_str(&piece),

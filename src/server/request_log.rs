@@ -8,6 +8,10 @@ use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Answer, Done};
 use llama_cpp_bridge::sys::peer::Peer;
 
+/// Longest time that the model process is believed, in milliseconds: some 30 years. Of longer ones the
+/// sums would soon be more than a [`Duration`] holds.
+const LONGEST_MS: f64 = 1e12;
+
 /// What is noted of a request.
 pub struct Record {
     /// In upper case, or [`UNKNOWN`](crate::server::command::UNKNOWN).
@@ -135,7 +139,9 @@ impl Record {
 
 impl Generated {
     fn of(done: &Done) -> Self {
-        let time = |milliseconds: f64| Duration::from_secs_f64(milliseconds.max(0.0) / 1000.0);
+        let time = |milliseconds: f64| {
+            Duration::from_secs_f64(milliseconds.clamp(0.0, LONGEST_MS) / 1000.0)
+        };
         Self {
             prompt_tokens: done.prompt_tokens,
             cached_tokens: done.cached_tokens,

@@ -39,6 +39,13 @@ pub enum Work {
     Restore(String),
 }
 
+impl Work {
+    /// Whether pieces are wanted as they come.
+    pub fn streams(&self) -> bool {
+        matches!(self, Self::Generate(request) if request.stream)
+    }
+}
+
 /// From the model process to the bridge.
 #[derive(Debug)]
 pub enum FromModel {

@@ -70,6 +70,8 @@ impl Notifier {
         if !self.stopping {
             self.stopping = true;
             self.news = Some("STOPPING=1\n");
+            // There may be no later try.
+            self.retry_at = None;
         }
     }
 

@@ -169,6 +169,6 @@ inferno_status() {
 	if [ -n "$limbo$emu" ]; then
 		printf 'inferno: limbo %s, emu %s, tree %s\n' "${limbo:-not found}" "${emu:-not found}" "${inferno_root:-not found}"
 	else
-		printf 'inferno: not found, neither on PATH nor in %s\n' "${INFERNO_ROOT:-/usr/inferno}"
+		printf 'inferno: not installed (optional; looked on PATH and in %s)\n' "${INFERNO_ROOT:-/usr/inferno}"
 	fi
 }

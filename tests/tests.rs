@@ -1,5 +1,6 @@
-//! Tests of the built programs, over real sockets and with real models; a folder per room of `src/`,
-//! and a module per chapter in it.
+//! Tests of the built programs, over real sockets and with real models, in folders named like those
+//! of `src/` (`model` is the model program), and `deploy`, `docs` and `inferno` for what lies beside
+//! it. `shared` and `sys` have their tests in the other folders, and in unit tests beside the code.
 
 mod harness;
 

@@ -95,7 +95,7 @@ pub fn parse(text: &str, defaults: Generate) -> Result<Generate, Failure> {
     }
     match (&request.prompt, &request.messages) {
         (Some(_), None) | (None, Some(_)) => (),
-        (None, None) => return Err(missing("one of the fields prompt and messages")),
+        (None, None) => return Err(missing("prompt or messages")),
         (Some(_), Some(_)) => {
             let message = "Only one of the fields prompt and messages can be given";
             return Err(Failure::bad_request(message));
@@ -133,7 +133,7 @@ fn expect_once(keys: &[String], at: usize, key: &str) -> Result<(), Failure> {
 }
 
 fn missing(what: &str) -> Failure {
-    Failure::bad_request(format!("Missing: {what}"))
+    Failure::bad_request(format!("Missing field: {what}"))
 }
 
 /// A field at hand.
@@ -214,7 +214,7 @@ impl Field<'_> {
             Kind::Array if !self.value.items.is_empty() => (),
             Kind::Array => {
                 return Err(Failure::bad_request(format!(
-                    "Field 'messages' takes {takes}"
+                    "Field 'messages' is empty; it takes {takes}"
                 )));
             }
             _ => return Err(self.wrong(takes)),
@@ -256,7 +256,7 @@ fn turn(at: usize, value: &Value<'_>) -> Result<Turn, Failure> {
         }
     }
     Ok(Turn {
-        role: role.ok_or_else(|| missing(&format!("field role of {place}")))?,
-        content: content.ok_or_else(|| missing(&format!("field content of {place}")))?,
+        role: role.ok_or_else(|| missing(&format!("{place}.role")))?,
+        content: content.ok_or_else(|| missing(&format!("{place}.content")))?,
     })
 }

@@ -107,6 +107,11 @@ impl Claim {
         let mut lock_path = socket.as_os_str().to_owned();
         lock_path.push(".lock");
         let lock_path = PathBuf::from(lock_path);
+        let parent = socket.parent().filter(|parent| *parent != Path::new(""));
+        if let Some(parent) = parent.filter(|parent| !parent.exists()) {
+            let parent = parent.display();
+            return Err(format!("{shown}: the directory {parent} does not exist"));
+        }
         let Some(lock) = lock(&lock_path)? else {
             return Err(format!("{shown}: another bridge is serving there"));
         };

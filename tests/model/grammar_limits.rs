@@ -33,7 +33,7 @@ fn a_grammar_that_cannot_be_used_is_refused_with_the_reason() {
         ("hello", "line 1: expected '::=', found the end"),
         (
             "answer ::= \"a\"",
-            "there is no rule 'root', which a grammar starts with",
+            "the grammar has no rule 'root', with which it starts",
         ),
         ("# a\nroot\n", "line 2: expected '::=', found '\\n'"),
         ("root ::= unheard", "undefined rule 'unheard'"),

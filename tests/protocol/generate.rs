@@ -197,7 +197,7 @@ fn the_ends_of_each_range_are_accepted() {
 
 #[test]
 fn a_field_is_given_once_and_what_is_needed_is_given() {
-    let missing = "Missing: one of the fields prompt and messages";
+    let missing = "Missing field: prompt or messages";
     let both = "Only one of the fields prompt and messages can be given";
     let turn = r#"{"role":"user","content":"a"}"#;
     expect_refusals(&[
@@ -246,20 +246,20 @@ fn a_wrong_message_is_named_by_its_place() {
     expect_refusals(&[
         (
             r#"{"messages":[]}"#,
-            &format!("Field 'messages' takes {takes}"),
+            &format!("Field 'messages' is empty; it takes {takes}"),
         ),
         (
             &one("5"),
             "Field 'messages[1]' takes an object with the fields role and content, not 5",
         ),
-        (&one("{}"), "Missing: field role of messages[1]"),
+        (&one("{}"), "Missing field: messages[1].role"),
         (
             &one(r#"{"role":"user"}"#),
-            "Missing: field content of messages[1]",
+            "Missing field: messages[1].content",
         ),
         (
             &one(r#"{"content":"a"}"#),
-            "Missing: field role of messages[1]",
+            "Missing field: messages[1].role",
         ),
         (
             &one(r#"{"role":"tool","content":"a"}"#),

@@ -369,7 +369,13 @@ fn a_directory_that_is_missing_is_an_error() {
     let home = Directory::new();
     let socket = home.join("missing/socket");
     let ended = run(Command::new(program()).arg("--socket").arg(&socket));
-    expect_refusal(&ended, "missing/socket");
+    expect_refusal(
+        &ended,
+        &format!(
+            "the directory {} does not exist",
+            home.join("missing").display()
+        ),
+    );
 }
 
 #[test]

@@ -56,7 +56,7 @@ pub(super) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String
     }
     let start = parser.names.get(root).copied();
     let start =
-        start.ok_or_else(|| format!("there is no rule '{root}', which a grammar starts with"))?;
+        start.ok_or_else(|| format!("the grammar has no rule '{root}', with which it starts"))?;
     Ok((parser.rules, start))
 }
 

@@ -63,10 +63,10 @@ fn grammars_are_read() {
 #[test]
 fn what_is_no_grammar_is_refused_with_its_line() {
     for (text, reason) in [
-        ("", "there is no rule 'root', which a grammar starts with"),
+        ("", "the grammar has no rule 'root', with which it starts"),
         (
             "a ::= \"b\"",
-            "there is no rule 'root', which a grammar starts with",
+            "the grammar has no rule 'root', with which it starts",
         ),
         ("root ::= a", "undefined rule 'a'"),
         (
@@ -163,7 +163,7 @@ fn a_grammar_may_be_cut_anywhere() {
     for at in 0..text.len() {
         if let Err(reason) = parse(&text[..at], "root") {
             let lines = text[..at].lines().count().max(1);
-            let known = reason.starts_with("there is no rule '")
+            let known = reason.starts_with("the grammar has no rule '")
                 || reason.starts_with("undefined rule '")
                 || (1..=lines).any(|line| reason.starts_with(&format!("line {line}: ")));
             assert!(known, "{}: {reason}", &text[..at]);

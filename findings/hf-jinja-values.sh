@@ -2,8 +2,8 @@
 # Software: @huggingface/jinja 0.5.11 (npm), beside Jinja2 3.1.6 (PyPI).
 # Expected: a list printed by {{ }} looks as in Jinja2, Python's way, and true prints as True.
 # Does: prints lists as JSON ("a", true, null) and a lone true as "true", none as nothing.
-# Met by: who renders a chat template that prints a list, a mapping or a flag without tojson: the
-# prompt in JavaScript is not the one that the model saw in training.
+# Met by: who renders a chat template that prints a list or a flag without tojson: the prompt that
+# JavaScript makes is not the one that Python makes.
 set -eu
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT

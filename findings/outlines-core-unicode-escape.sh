@@ -2,7 +2,7 @@
 # Software: outlines-core 0.2.14 (PyPI), build_regex_from_schema.
 # Expected: {"type": "string"} allows every JSON string, \uXXXX escapes among them.
 # Does: the expression knows only the two-character escapes (\n, \", ...), so the text that
-# json.dumps makes of "é" by default is not allowed, nor is U+0001 in any spelling.
+# json.dumps makes of "é" by default is not allowed, nor is \u0001, which has no other spelling.
 # Met by: who checks or continues JSON that was written ASCII-only, or has a control character in it.
 set -eu
 dir=$(mktemp -d)

@@ -4,6 +4,7 @@ mod auth;
 mod chat;
 pub(crate) mod commands;
 mod completions;
+mod examples;
 mod faults;
 mod input;
 mod ls;

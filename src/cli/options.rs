@@ -52,11 +52,11 @@ pub struct Options {
     pub idle_timeout: Duration,
     /// Without a client, after which the bridge ends; `None` is never.
     pub exit_idle: Option<Duration>,
-    /// Without a request for the model, after which it rests; `None` is never.
+    /// Without a request for the model, after which it is unloaded; `None` is never.
     pub idle_unload: Option<Duration>,
     /// From the turn of a request to its reply; `None` is without end.
     pub request_timeout: Option<Duration>,
-    /// Without a sign of life from the model process that has a request.
+    /// Of silence from a model process that has a request.
     pub stall_timeout: Duration,
     pub load_timeout: Duration,
     /// For a client while another one waits; `None` is without end.

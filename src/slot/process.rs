@@ -240,8 +240,8 @@ impl ModelProcess {
         match (status.signal(), status.code()) {
             (Some(signal), _) => {
                 let killed = format!("killed by {}", signals::name(signal));
-                match self.kills.verdict().filter(|_| signal == libc::SIGKILL) {
-                    Some(verdict) => format!("{killed}, {verdict}"),
+                match self.kills.cause().filter(|_| signal == libc::SIGKILL) {
+                    Some(cause) => format!("{killed}, {cause}"),
                     None if signal == libc::SIGILL => {
                         let program = &self.program;
                         format!("{killed}: {program} may be built for a newer processor than this")

@@ -65,7 +65,7 @@ impl Kills {
     }
 
     /// What is known of a process that was killed since this moment, and not by us.
-    pub fn verdict(&self) -> Option<&'static str> {
+    pub fn cause(&self) -> Option<&'static str> {
         let now = Self::now();
         match (self.group, now.group) {
             (Some(before), Some(now)) if now > before => {

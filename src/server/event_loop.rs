@@ -123,7 +123,9 @@ fn announce(name: &str) -> Result<(), String> {
 struct Woken {
     signal: bool,
     model: bool,
-    /// Somebody is in the queue of the socket.
+    /// Whether it was seen if somebody is in the queue of the socket.
+    listened: bool,
+    /// Somebody is in it.
     knocking: bool,
     readable: bool,
     gone: bool,
@@ -177,7 +179,9 @@ impl Bridge {
             return Ok(());
         }
         self.receive_events(woken.model);
-        self.knocked = woken.knocking;
+        if woken.listened {
+            self.knocked = woken.knocking;
+        }
         if woken.knocking {
             self.on_knock();
         }
@@ -294,6 +298,7 @@ impl Bridge {
         Ok(Woken {
             signal: fds[0].ready(),
             model: fds[model].iter().any(PollFd::ready),
+            listened: knocks.is_some(),
             knocking: knocks.is_some_and(|at| fds[at].ready()),
             readable: client.is_some_and(PollFd::has_input),
             gone: client.is_some_and(PollFd::gone),

@@ -111,6 +111,13 @@ pub(crate) fn limit_data(pid: u32, bytes: u64) {
     assert!(status.expect("prlimit can be run").success());
 }
 
+/// Sets how many files the process may have open.
+pub(crate) fn limit_files(pid: u32, count: u32) {
+    let (pid, limit) = (format!("--pid={pid}"), format!("--nofile={count}:"));
+    let status = Command::new("prlimit").args([pid, limit]).status();
+    assert!(status.expect("prlimit can be run").success());
+}
+
 /// Whether the process waits for something to happen.
 pub(crate) fn sleeps(pid: u32) -> bool {
     Stat::of(pid).is_some_and(|stat| stat.state == 'S')

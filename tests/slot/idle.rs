@@ -53,6 +53,23 @@ fn whoever_is_in_the_queue_is_heard_before_the_bridge_ends() {
 }
 
 #[test]
+fn whoever_cannot_be_accepted_yet_keeps_the_bridge() {
+    let home = Directory::new();
+    let mut bridge = Bridge::start(&home, &["--exit-idle", "1"]);
+    process::limit_files(bridge.pid(), 3);
+    let mut client = bridge.connect();
+    client.send("PING\n");
+    // It is tried once a second, so that the time of the bridge is over.
+    wait_until("the client was not accepted three times", || {
+        bridge.errors().matches("accept: ").count() >= 3
+    });
+    process::limit_files(bridge.pid(), 1024);
+    client.expect(&ok("pong"));
+    client.vanish();
+    assert_eq!(bridge.wait().code(), Some(0));
+}
+
+#[test]
 fn a_client_keeps_the_bridge_however_idle_it_is() {
     let home = Directory::new();
     let mut bridge = with_limit(&home, "--exit-idle");

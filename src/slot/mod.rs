@@ -8,6 +8,7 @@ mod fd_passing;
 mod loading;
 mod model_dir;
 mod model_file;
+mod model_log;
 mod model_program;
 mod model_slot;
 mod process;

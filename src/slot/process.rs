@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, ExitStatus, Stdio};
 
+use super::model_log;
 use super::model_program::ModelProgram;
 use llama_cpp_bridge::shared::build::Build;
 use llama_cpp_bridge::shared::link::{Link, Received};
@@ -67,7 +68,7 @@ pub struct ModelProcess {
     link: Link,
     /// Read end of its standard error; `None` once that is closed.
     errors: Option<UnixStream>,
-    log: log::Reader,
+    log: model_log::Reader,
     /// It was told to end, or has closed its end of the socket, which it does only when it ends.
     ending: bool,
     /// What the kernel had done when it was started.
@@ -100,7 +101,7 @@ impl ModelProcess {
             greeted: false,
             link: Link::new(ours)?,
             errors: Some(errors),
-            log: log::Reader::new(verbose),
+            log: model_log::Reader::new(verbose),
             ending: false,
             kills: Kills::now(),
             broken: None,

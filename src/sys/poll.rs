@@ -3,7 +3,17 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
+
+use crate::sys::log::{self, Level};
+
+/// How long to wait after poll(2) could not, for want of memory.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Whether it failed the last time, and that was logged.
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 /// One descriptor to wait for, and after [`poll`] what happened to it.
 #[derive(Clone, Copy)]
@@ -70,10 +80,11 @@ impl<'a> PollFd<'a> {
 }
 
 /// Waits until one of the descriptors is ready or the time is over; without a time, for ever.
-/// An interruption by a signal is reported as nothing being ready.
+/// An interruption by a signal is reported as nothing being ready, and so is a kernel that is short
+/// of memory: after a pause, as it may soon have some.
 ///
 /// # Errors
-/// Those of poll(2), EINTR excepted.
+/// Those of poll(2), EINTR, EAGAIN and ENOMEM excepted.
 pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()> {
     // Rounded up, so that a wait never ends a fraction of a millisecond before its deadline.
     let milliseconds = timeout.map_or(-1, |time| {
@@ -81,10 +92,17 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()>
     });
     let mut raw: Vec<libc::pollfd> = fds.iter().map(|fd| fd.inner).collect();
     match poll_raw(&mut raw, milliseconds) {
-        Err(error) if error.kind() != io::ErrorKind::Interrupted => return Err(error),
-        _ => (),
+        Ok(()) => FAILED.store(false, Ordering::Relaxed),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOMEM)) => {
+            if !FAILED.swap(true, Ordering::Relaxed) {
+                log::write(Level::Warning, &format!("poll: {error}; will retry"));
+            }
+            thread::sleep(PAUSE);
+        }
+        Err(error) => return Err(error),
     }
-    // Interrupted, poll(2) has written nothing.
+    // After a failure poll(2) has written nothing.
     for (fd, raw) in fds.iter_mut().zip(raw) {
         fd.inner.revents = raw.revents;
     }

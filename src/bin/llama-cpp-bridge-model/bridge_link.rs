@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{Answer, BEAT, FromModel, LONG_STEP, ToModel};
+use llama_cpp_bridge::shared::sentence::shortened;
 use llama_cpp_bridge::sys::poll::{PollFd, poll};
 
 /// The link to the bridge, and when something was last sent.
@@ -35,6 +36,10 @@ impl<'link> Reports<'link> {
 
     /// The end of a request.
     pub fn answer(&mut self, id: u64, outcome: Result<Answer, Failure>) -> Result<(), String> {
+        let outcome = outcome.map_err(|Failure { code, message }| Failure {
+            code,
+            message: shortened(message),
+        });
         self.send(FromModel::Answer(id, outcome))
     }
 

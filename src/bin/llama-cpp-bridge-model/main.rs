@@ -36,6 +36,7 @@ use llama_cpp_2::model::LlamaModel;
 use llama_cpp_bridge::shared::build;
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
+use llama_cpp_bridge::shared::sentence::shortened;
 use llama_cpp_bridge::shared::settings::ModelParams;
 use llama_cpp_bridge::sys;
 
@@ -204,7 +205,8 @@ fn template(model: &LlamaModel, load: &ModelParams) -> Option<Template> {
 fn describe(model: &LlamaModel, load: &ModelParams, context_size: u32) -> Ready {
     let architecture = load::architecture(model);
     Ready {
-        description: load::metadata(model, "general.name").unwrap_or_else(|| architecture.clone()),
+        description: load::metadata(model, "general.name")
+            .map_or_else(|| architecture.clone(), shortened),
         architecture,
         parameters: model.n_params(),
         size_bytes: model.size(),

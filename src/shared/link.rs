@@ -20,6 +20,8 @@ pub struct Link {
     searched: usize,
     /// Longest message that is taken, in bytes.
     limit: usize,
+    /// Bytes that may still be read until more are [allowed](Self::allow).
+    allowed: usize,
 }
 
 /// What there is to receive.
@@ -46,12 +48,19 @@ impl Link {
             received: Vec::new(),
             searched: 0,
             limit: usize::MAX,
+            allowed: usize::MAX,
         })
     }
 
     /// Limits messages to this many bytes from now on; there is no limit until this is called.
     pub fn set_limit(&mut self, bytes: usize) {
         self.limit = bytes;
+    }
+
+    /// Allows this many bytes to be read from now on, some of them in a last chunk; after them there is
+    /// [nothing](Received::Nothing) to receive. There is no such limit until this is called.
+    pub fn allow(&mut self, bytes: usize) {
+        self.allowed = bytes;
     }
 
     /// The descriptor to wait on, for the next message or for room to write.
@@ -122,13 +131,15 @@ impl Link {
             if let Some(message) = self.take()? {
                 return Ok(Received::Message(message));
             }
-            if self.received.len() > self.limit {
-                let message = format!("a message of more than {} bytes", self.limit);
-                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            if self.allowed == 0 {
+                return Ok(Received::Nothing);
             }
             match self.stream.read(&mut chunk) {
                 Ok(0) => return Ok(Received::End),
-                Ok(count) => self.received.extend_from_slice(&chunk[..count]),
+                Ok(count) => {
+                    self.received.extend_from_slice(&chunk[..count]);
+                    self.allowed = self.allowed.saturating_sub(count);
+                }
                 Err(error) => match error.kind() {
                     io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
                     io::ErrorKind::Interrupted => (),
@@ -143,11 +154,16 @@ impl Link {
         let newline = self.received[self.searched..]
             .iter()
             .position(|&b| b == b'\n');
-        let Some(at) = newline else {
-            self.searched = self.received.len();
+        let end = newline.map_or(self.received.len(), |at| self.searched + at);
+        let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
+        if end > self.limit {
+            let what = format!("a message of more than {} bytes", self.limit);
+            return Err(invalid(what));
+        }
+        self.searched = end;
+        if newline.is_none() {
             return Ok(None);
-        };
-        let end = self.searched + at;
+        }
         let line = std::str::from_utf8(&self.received[..end]).ok();
         let message = line.and_then(M::read);
         self.received.drain(..=end);
@@ -155,8 +171,9 @@ impl Link {
         if self.received.is_empty() {
             self.received = Vec::new();
         }
-        let invalid = || io::Error::new(io::ErrorKind::InvalidData, "not a message");
-        message.map(Some).ok_or_else(invalid)
+        message
+            .map(Some)
+            .ok_or_else(|| invalid("not a message".to_string()))
     }
 }
 

@@ -5,6 +5,9 @@ use miniserde::{Deserialize, Serialize, json};
 
 use crate::shared::message::{Answer, FromModel, ToModel, Work};
 
+/// How deep an answer is nested: the numbers of an embedding are an array in an object.
+const MAX_DEPTH: usize = 2;
+
 /// What can be sent over the socket pair.
 pub trait Message: Sized {
     /// The message as a line, without its LF.
@@ -27,6 +30,27 @@ fn split(line: &str) -> Option<(&str, u64, &str)> {
 
 fn value<T: Deserialize>(content: &str) -> Option<T> {
     json::from_str(content).ok()
+}
+
+/// Whether arrays and objects in some JSON are nested no deeper than in any answer. The parser keeps
+/// 40 bytes for each level, even of a field that it does not know.
+fn is_flat(content: &str) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in content.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = in_text,
+            b'"' => in_text = !in_text,
+            _ if in_text => (),
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => (),
+        }
+        if depth > MAX_DEPTH {
+            return false;
+        }
+    }
+    true
 }
 
 impl Message for ToModel {
@@ -83,6 +107,9 @@ impl Message for FromModel {
 
     fn read(line: &str) -> Option<Self> {
         let (kind, id, content) = split(line)?;
+        if !is_flat(content) {
+            return None;
+        }
         let answer = match kind {
             "hello" => return value(content).map(Self::Hello),
             "ready" => return value(content).map(|ready| Self::Ready(Box::new(ready))),

@@ -31,10 +31,22 @@ pub fn write(level: Level, text: &str) {
     } else {
         String::new()
     };
-    // A file's name may hold one, and is not to look like a message of its own.
-    let text = text.replace('\n', "\\n");
-    let line = format!("{mark}{}: {text}\n", env!("CARGO_PKG_NAME"));
+    let line = format!("{mark}{}: {}\n", env!("CARGO_PKG_NAME"), printable(text));
     let _ = io::stderr().write_all(line.as_bytes());
+}
+
+/// The text with its control characters written out, `\n` for instance: a file's name may hold one,
+/// which is not to look like a message of its own, nor to reach a terminal. A tab harms nobody.
+pub fn printable(text: &str) -> String {
+    let mut result = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\t' => result.push('\t'),
+            _ if character.is_control() => result.extend(character.escape_default()),
+            _ => result.push(character),
+        }
+    }
+    result
 }
 
 /// Whether standard error leads to the journal, which takes a level in front of each line.

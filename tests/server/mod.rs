@@ -11,6 +11,7 @@ pub(crate) mod metrics;
 mod metrics_file;
 mod mixtures;
 mod notify;
+mod poll;
 mod request_log;
 mod signals;
 mod socket;

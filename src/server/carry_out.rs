@@ -35,11 +35,11 @@ pub fn carry_out(
             }
         }
         State::Waiting(Action::Free) => {
-            context.slot.free();
+            context.slot.free(now);
             head.state = State::Freeing;
         }
         State::Waiting(Action::Quit) => {
-            context.slot.free();
+            context.slot.free(now);
             head.answer(&Ok(Reply::message("Goodbye")));
             return true;
         }
@@ -59,10 +59,20 @@ pub fn carry_out(
         }
         _ => (),
     }
-    if matches!(head.state, State::Freeing) && context.slot.is_free() {
-        head.answer(&Ok(Reply::message("Resources freed")));
+    if matches!(head.state, State::Freeing) {
+        free(head, context);
     }
     false
+}
+
+/// Answers a FREE once the memory is back, or is not going to be.
+fn free(head: &mut PendingRequest, context: &Context) {
+    if context.slot.is_free() {
+        head.answer(&Ok(Reply::message("Resources freed")));
+    } else if let Some(left) = context.slot.left_behind(context.now) {
+        let message = format!("No model loaded, but its memory is not back: {left}");
+        head.answer(&Err(Failure::new(Code::Timeout, message)));
+    }
 }
 
 /// What answers a LOAD that succeeded.

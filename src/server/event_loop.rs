@@ -28,6 +28,9 @@ use llama_cpp_bridge::sys::systemd::notify::Notifier;
 /// How long to wait before accepting again after it failed.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long the model processes may take to end before the bridge leaves without them.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+
 /// Everything that the loop looks after.
 struct Bridge {
     context: Context,
@@ -92,21 +95,9 @@ pub fn run(options: &Options) -> Result<(), String> {
         load_failure: None,
         stop_at: None,
     };
-    if let Some(path) = &options.model {
-        bridge.load_first(path)?;
-    }
-    if bridge.stop_at.is_some() {
-        return Ok(());
-    }
-    let socket = place.listen(options)?;
-    announce(&socket.name)?;
-    bridge.socket = Some(socket);
-    bridge.unused_since = Instant::now();
-    bridge.notifier.ready();
-    while !bridge.stopped() {
-        bridge.turn()?;
-    }
-    Ok(())
+    let served = bridge.serve(place, options);
+    bridge.end_model_processes();
+    served
 }
 
 fn announce(name: &str) -> Result<(), String> {
@@ -139,6 +130,46 @@ impl Woken {
 }
 
 impl Bridge {
+    fn serve(&mut self, place: Place, options: &Options) -> Result<(), String> {
+        if let Some(path) = &options.model {
+            self.load_first(path)?;
+        }
+        if self.stop_at.is_some() {
+            return Ok(());
+        }
+        let socket = place.listen(options)?;
+        announce(&socket.name)?;
+        self.socket = Some(socket);
+        self.unused_since = Instant::now();
+        self.notifier.ready();
+        while !self.stopped() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// Ends the model processes, and waits a moment for them to be gone, as they are unless the
+    /// kernel cannot end them.
+    fn end_model_processes(&mut self) {
+        let slot = &mut self.context.slot;
+        let mut now = Instant::now();
+        let until = now + LAST_WAIT;
+        slot.free(now);
+        while !slot.is_free() && now < until {
+            let mut fds = [PollFd::readable(self.signals.fd())];
+            if poll(&mut fds, Some(until - now)).is_err() {
+                break;
+            }
+            self.signals.drain();
+            now = Instant::now();
+            slot.receive(now, false, true);
+        }
+        if !slot.is_free() {
+            let message = format!("exiting although {}", slot.describe_ending());
+            log::write(Level::Error, &message);
+        }
+    }
+
     /// Loads the model of the command line.
     fn load_first(&mut self, path: &str) -> Result<(), String> {
         let slot = &mut self.context.slot;
@@ -169,7 +200,11 @@ impl Bridge {
         let woken = self.wait(deadline);
         let woken = woken.map_err(|error| format!("poll: {error}"))?;
         self.context.now = Instant::now();
-        if woken.signal && self.signals.stop_requested() {
+        if woken.signal {
+            self.signals.drain();
+        }
+        // Also where poll(2) fails for want of memory.
+        if self.signals.stop_requested() {
             if let Some(session) = &mut self.session {
                 session.say_goodbye(self.context.now);
             }
@@ -178,7 +213,7 @@ impl Bridge {
             self.notifier.tick(self.context.now);
             return Ok(());
         }
-        self.receive_events(woken.model);
+        self.receive_events(&woken);
         if woken.listened {
             self.knocked = woken.knocking;
         }
@@ -305,9 +340,10 @@ impl Bridge {
         })
     }
 
-    fn receive_events(&mut self, readable: bool) {
+    fn receive_events(&mut self, woken: &Woken) {
         let context = &mut self.context;
-        for event in context.slot.receive(context.now, readable) {
+        let (now, slot) = (context.now, &mut context.slot);
+        for event in slot.receive(now, woken.model, woken.signal) {
             let failure = match &event {
                 Event::LoadEnded(Err(failure)) => Some(failure.clone()),
                 _ => None,

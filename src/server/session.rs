@@ -379,7 +379,7 @@ impl Session {
 /// Has the slot stop whatever it does for a request.
 fn give_up(request: &PendingRequest, context: &mut Context) {
     if matches!(request.state, State::Loading) {
-        context.slot.abort_load();
+        context.slot.abort_load(context.now);
     }
     for id in request.open_jobs() {
         context.slot.cancel(id, context.now);

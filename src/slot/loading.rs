@@ -95,43 +95,43 @@ impl Loading {
         self.process.polls()
     }
 
-    /// Reads what the process sent, if that is `readable`. `None` as long as the load is under way;
-    /// a failure is returned once the process is gone, with its memory.
-    pub fn receive(&mut self, readable: bool) -> Option<Result<Box<Ready>, Failure>> {
-        let messages = if readable {
-            self.process.pump()
-        } else {
-            Vec::new()
-        };
-        for message in messages {
+    /// Reads what the process sent, if that is `readable`, and whether it is gone, if a child has
+    /// `ended`. `None` as long as the load is under way; after a failure the process has still to end.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        readable: bool,
+        ended: bool,
+    ) -> Option<Result<Box<Ready>, Failure>> {
+        for message in self.process.receive(now, readable, ended) {
             match message {
                 FromModel::Ready(ready) => return Some(Ok(ready)),
                 FromModel::Refused(reason) => {
-                    let reason = self.process.first_error().unwrap_or(reason);
+                    let reason = self.process.first_error(now).unwrap_or(reason);
                     self.fail(Code::LoadFailed, &reason);
                 }
                 _ => (),
             }
         }
-        let died = self.process.try_reap()?;
-        let reason = self.process.first_error().unwrap_or(died);
-        self.fail(Code::LoadFailed, &reason);
+        if let Some(end) = self.process.end().map(String::from) {
+            let reason = self.process.first_error(now).unwrap_or(end);
+            self.fail(Code::LoadFailed, &reason);
+        }
         self.failed.take().map(Err)
     }
 
     /// Ends the process if it has taken longer than `limit`; returns when that will be.
     pub fn tick(&mut self, now: Instant, limit: Duration) -> Option<Instant> {
-        if self.failed.is_some() {
-            return None;
-        }
+        let process = self.process.tick(now);
         let greeted = self.process.greeted();
         let limit = if greeted {
             limit
         } else {
             limit.min(GREETING_LIMIT)
         };
-        if now < self.since + limit {
-            return Some(self.since + limit);
+        let at = self.since + limit;
+        if now < at || self.process.end().is_some() {
+            return process.into_iter().chain([at]).min();
         }
         let seconds = limit.as_secs();
         let reason = match greeted {
@@ -142,15 +142,15 @@ impl Loading {
             ),
         };
         self.fail(Code::Timeout, &reason);
-        None
+        Some(now)
     }
 
-    /// Has the process end. The first reason counts.
+    /// Kills the process. The first reason counts.
     fn fail(&mut self, code: Code, reason: &str) {
         let path = self.file.path();
         let failure = failed_to_load(path, code, &self.alias.undo(reason));
         self.failed.get_or_insert(failure);
-        self.process.end();
+        self.process.kill(reason.to_string());
     }
 }
 

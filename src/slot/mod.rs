@@ -3,6 +3,7 @@
 //! Shown to others: [`Slot`] and what it reports of itself and of the model, and the model program.
 
 mod counters;
+mod ending;
 mod events;
 mod fd_passing;
 mod loading;
@@ -11,7 +12,9 @@ mod model_file;
 mod model_log;
 mod model_program;
 mod model_slot;
+mod monitor;
 mod process;
+mod rate;
 mod worker;
 
 pub(crate) use events::{Event, LoadStatus, Readiness};

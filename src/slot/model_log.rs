@@ -1,76 +1,208 @@
 //! What the bridge reads from the standard error of the model process: llama.cpp's log, marked line
 //! by line by the process, and between it the last words of a process that aborts, which nobody can
-//! mark.
+//! mark. However much it writes, and whatever: what is read, kept and logged of it is bounded.
 
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use super::rate::Rate;
 use llama_cpp_bridge::sys::log::{self, ERROR_MARK, Level, OTHER_MARK, WARNING_MARK};
+use llama_cpp_bridge::sys::poll::PollFd;
 
 /// Longest line that is kept, in bytes; llama.cpp's own assertions are far shorter.
 const LINE_LIMIT: usize = 1000;
 
-/// Reads the standard error of a model process.
-pub struct Reader {
-    verbose: bool,
-    line: Vec<u8>,
-    first_error: Option<String>,
-    cause: Option<String>,
+/// Bytes that are read in one turn of the loop.
+const TURN_BYTES: usize = 64 * 1024;
+
+/// Bytes that are read at once, and a second from then on; a process that writes more waits. The
+/// whole log of a load is some hundred kilobytes.
+const BYTES: (u32, u32) = (1 << 20, 1 << 20);
+
+/// Bytes that are read of a process that is gone: more than its socket can hold.
+const LAST_BYTES: usize = 1 << 20;
+
+/// Lines that are logged at once, and a second from then on. llama.cpp logs up to some thousand as
+/// it loads a model.
+const LINES: (u32, u32) = (4096, 200);
+
+/// How often at most it is logged how many lines were not.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The standard error of a model process.
+pub struct ModelLog {
+    /// `None` once it is closed.
+    stream: Option<UnixStream>,
+    bytes: Rate,
+    /// Nothing is read before that.
+    paused: Option<Instant>,
+    lines: Lines,
 }
 
-impl Reader {
-    /// A reader that passes the whole log on to standard error if it is to be `verbose`.
-    pub fn new(verbose: bool) -> Self {
-        Self {
-            verbose,
-            line: Vec::new(),
-            first_error: None,
-            cause: None,
+/// Its lines.
+struct Lines {
+    verbose: bool,
+    line: Vec<u8>,
+    /// Bytes that the line has, those that are not kept included.
+    length: usize,
+    first_error: Option<String>,
+    cause: Option<String>,
+    rate: Rate,
+    /// Lines that were to be logged and were not, and when that is reported.
+    dropped: u64,
+    report_at: Option<Instant>,
+}
+
+impl ModelLog {
+    /// The log that comes from this stream. The whole of it is passed on to standard error if it is
+    /// to be `verbose`.
+    ///
+    /// # Errors
+    /// Those of fcntl(2).
+    pub fn new(stream: UnixStream, verbose: bool) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self {
+            stream: Some(stream),
+            bytes: Rate::new(BYTES.0, BYTES.1),
+            paused: None,
+            lines: Lines {
+                verbose,
+                line: Vec::new(),
+                length: 0,
+                first_error: None,
+                cause: None,
+                rate: Rate::new(LINES.0, LINES.1),
+                dropped: 0,
+                report_at: None,
+            },
+        })
+    }
+
+    /// What to wait for, if it is waited for.
+    pub fn poll(&self) -> Option<PollFd<'_>> {
+        let stream = self.stream.as_ref().filter(|_| self.paused.is_none());
+        stream.map(|stream| PollFd::readable(stream.as_fd()))
+    }
+
+    /// Reads some of what has come.
+    pub fn read(&mut self, now: Instant) {
+        if self.paused.is_none() {
+            let count = self.read_up_to(TURN_BYTES, now);
+            self.bytes.spend(count, now);
+            self.paused = self.bytes.exhausted_until(now);
         }
     }
 
-    /// Takes in what the process wrote.
-    pub fn push(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            if byte == b'\n' {
-                let line = std::mem::take(&mut self.line);
-                self.end_line(&String::from_utf8_lossy(&line));
-            } else if self.line.len() < LINE_LIMIT {
-                self.line.push(byte);
+    /// Reads all that has come from a process that will write no more, or is to be waited for no
+    /// longer.
+    pub fn read_last(&mut self, now: Instant) {
+        self.read_up_to(LAST_BYTES, now);
+    }
+
+    fn read_up_to(&mut self, limit: usize, now: Instant) -> usize {
+        let mut chunk = [0; 16 * 1024];
+        let mut total = 0;
+        while total < limit
+            && let Some(stream) = &mut self.stream
+        {
+            match stream.read(&mut chunk) {
+                Ok(0) => self.stream = None,
+                Ok(count) => {
+                    self.lines.push(&chunk[..count], now);
+                    total += count;
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::Interrupted => (),
+                    io::ErrorKind::WouldBlock => break,
+                    _ => self.stream = None,
+                },
             }
         }
+        total
+    }
+
+    /// Goes on after a pause, and reports lines that were not logged; returns when to call this
+    /// again.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        self.paused = self.paused.filter(|until| now < *until);
+        if self.lines.report_at.is_some_and(|at| at <= now) {
+            self.lines.report_dropped();
+        }
+        self.paused.into_iter().chain(self.lines.report_at).min()
     }
 
     /// The first error that was logged since [`forget`](Self::forget): those that follow are
     /// ever more general.
     pub fn first_error(&self) -> Option<String> {
-        self.first_error.clone()
+        self.lines.first_error.clone()
     }
 
     /// The reason to give for the death of the process: what it wrote unmarked, else the first
     /// error.
-    pub fn cause(&mut self) -> Option<String> {
-        if !self.line.is_empty() {
-            self.push(b"\n");
+    pub fn cause(&mut self, now: Instant) -> Option<String> {
+        if !self.lines.line.is_empty() {
+            self.lines.push(b"\n", now);
         }
-        self.cause.clone().or_else(|| self.first_error())
+        self.lines.cause.clone().or_else(|| self.first_error())
     }
 
     /// Starts anew, for the next request.
     pub fn forget(&mut self) {
-        self.first_error = None;
-        self.cause = None;
+        self.lines.first_error = None;
+        self.lines.cause = None;
+    }
+}
+
+impl Drop for ModelLog {
+    fn drop(&mut self) {
+        self.lines.report_dropped();
+    }
+}
+
+impl Lines {
+    /// Takes in what the process wrote.
+    fn push(&mut self, bytes: &[u8], now: Instant) {
+        let mut parts = bytes.split(|&byte| byte == b'\n');
+        let last = parts.next_back().unwrap_or_default();
+        for part in parts {
+            self.extend(part);
+            self.end_line(now);
+        }
+        self.extend(last);
     }
 
-    fn end_line(&mut self, line: &str) {
-        let line = line.trim_end();
-        if let Some(error) = line.strip_prefix(ERROR_MARK) {
-            self.first_error.get_or_insert_with(|| error.to_string());
-            self.show(Level::Error, error);
-        } else if let Some(warning) = line.strip_prefix(WARNING_MARK) {
-            self.show(Level::Warning, warning);
-        } else if let Some(other) = line.strip_prefix(OTHER_MARK) {
-            self.show(Level::Info, other);
-        } else if !line.is_empty() {
-            self.hear(line);
-            self.show(Level::Error, line);
+    fn extend(&mut self, part: &[u8]) {
+        let room = LINE_LIMIT - self.line.len();
+        self.line.extend_from_slice(&part[..room.min(part.len())]);
+        self.length += part.len();
+    }
+
+    fn end_line(&mut self, now: Instant) {
+        let bytes = std::mem::take(&mut self.line);
+        let length = std::mem::take(&mut self.length);
+        let line = String::from_utf8_lossy(&bytes);
+        let (level, text) = match line.as_ref() {
+            line if line.starts_with(ERROR_MARK) => (Level::Error, &line[ERROR_MARK.len()..]),
+            line if line.starts_with(WARNING_MARK) => (Level::Warning, &line[WARNING_MARK.len()..]),
+            line if line.starts_with(OTHER_MARK) => (Level::Info, &line[OTHER_MARK.len()..]),
+            line => (Level::Error, line),
+        };
+        let marked = text.len() < line.len();
+        let mut text = log::printable(text.trim_end());
+        if length > bytes.len() {
+            text.push_str(&format!("... ({length} bytes)"));
+        }
+        match level {
+            Level::Error if marked => {
+                self.first_error.get_or_insert_with(|| text.clone());
+            }
+            Level::Error if !text.is_empty() => self.hear(&text),
+            _ => (),
+        }
+        if marked || !text.is_empty() {
+            self.show(level, &text, now);
         }
     }
 
@@ -82,9 +214,24 @@ impl Reader {
         }
     }
 
-    fn show(&self, level: Level, line: &str) {
-        if self.verbose {
+    fn show(&mut self, level: Level, line: &str, now: Instant) {
+        if !self.verbose {
+            return;
+        }
+        if self.rate.take(now) {
             log::write(level, line);
+        } else {
+            self.dropped += 1;
+            self.report_at.get_or_insert(now + REPORT_PAUSE);
+        }
+    }
+
+    fn report_dropped(&mut self) {
+        self.report_at = None;
+        let dropped = std::mem::take(&mut self.dropped);
+        if dropped > 0 {
+            let message = format!("{dropped} lines of the model process were not logged");
+            log::write(Level::Warning, &message);
         }
     }
 }

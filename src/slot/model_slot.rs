@@ -5,12 +5,12 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::counters::SlotCounters;
+use super::ending::Ending;
 use super::events::{Event, LoadStatus, Readiness};
 use super::loading::{Loading, Origin, failed_to_load};
 use super::model_dir::ModelDir;
 use super::model_file::ModelFile;
 use super::model_program::ModelProgram;
-use super::process::ModelProcess;
 use super::worker::Worker;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{Ready, Work};
@@ -63,8 +63,8 @@ pub struct Slot {
     limits: Limits,
     state: State,
     loading: Option<Loading>,
-    /// Processes that were told to end and whose memory is not back yet.
-    ending: Vec<ModelProcess>,
+    /// Processes whose memory is not back yet.
+    ending: Ending,
     last_id: u64,
     counters: SlotCounters,
 }
@@ -88,7 +88,7 @@ impl Slot {
             limits,
             state: State::Empty,
             loading: None,
-            ending: Vec::new(),
+            ending: Ending::default(),
             last_id: 0,
             counters: SlotCounters::default(),
         }
@@ -144,41 +144,44 @@ impl Slot {
             .chain(loading.into_iter().flatten())
     }
 
-    /// Reads what the processes sent, if that is `readable`, and reaps those that are gone.
-    pub fn receive(&mut self, now: Instant, readable: bool) -> Vec<Event> {
-        self.ending
-            .retain_mut(|process| process.try_reap().is_none());
-        let mut events = self.receive_answers(now, readable);
-        let ended = self.receive_load(now, readable);
-        self.counters.failed_loads += u64::from(matches!(ended, Some(Err(_))));
-        events.extend(ended.map(Event::LoadEnded));
+    /// Reads what the processes sent, if that is `readable`, and reaps those that are gone, if a child
+    /// has `ended`.
+    pub fn receive(&mut self, now: Instant, readable: bool, ended: bool) -> Vec<Event> {
+        if ended {
+            self.ending.reap(now);
+        }
+        let mut events = self.receive_answers(now, readable, ended);
+        let load = self.receive_load(now, readable, ended);
+        self.counters.failed_loads += u64::from(matches!(load, Some(Err(_))));
+        events.extend(load.map(Event::LoadEnded));
         events
     }
 
-    fn receive_answers(&mut self, now: Instant, readable: bool) -> Vec<Event> {
+    fn receive_answers(&mut self, now: Instant, readable: bool, ended: bool) -> Vec<Event> {
         let State::Loaded(model, worker) = &mut self.state else {
             return Vec::new();
         };
-        let mut events = if readable {
-            worker.receive(now)
-        } else {
-            Vec::new()
-        };
-        if let Some(exit) = worker.try_reap() {
+        let mut events = worker.receive(now, readable, ended);
+        if let Some(exit) = worker.exit() {
             let path = model.path();
             let message = format!("{path}: model process died: {}", exit.reason);
             log::write(Level::Error, &message);
             self.counters.deaths += 1;
-            self.unload();
+            self.unload(now);
             let failed = |id| Event::Answer(id, Err(exit.failure.clone()));
             events.extend(exit.requests.into_iter().map(failed));
         }
         events
     }
 
-    fn receive_load(&mut self, now: Instant, readable: bool) -> Option<Result<(), Failure>> {
+    fn receive_load(
+        &mut self,
+        now: Instant,
+        readable: bool,
+        ended: bool,
+    ) -> Option<Result<(), Failure>> {
         let loading = self.loading.as_mut()?;
-        match loading.receive(readable)? {
+        match loading.receive(now, readable, ended)? {
             Ok(ready) => {
                 self.install(*ready, now);
                 Some(Ok(()))
@@ -187,14 +190,15 @@ impl Slot {
                 if loading.reloads {
                     self.state = State::Empty;
                 }
-                self.loading = None;
+                self.abort_load(now);
                 Some(Err(failure))
             }
         }
     }
 
     /// Ends processes that are stuck or have been idle for too long; `wanted` says whether a
-    /// request waits for the model. Returns when to call this again.
+    /// request waits for the model. Returns when to call this again, after
+    /// [`receive`](Self::receive).
     pub fn tick(&mut self, now: Instant, wanted: bool) -> Option<Instant> {
         let load = self.loading.as_mut();
         let load = load.and_then(|loading| loading.tick(now, self.limits.load));
@@ -204,8 +208,13 @@ impl Slot {
             }
             _ => None,
         };
-        let idle = self.unload_if_idle(now, wanted);
-        load.into_iter().chain(work).chain(idle).min()
+        let deadlines = [
+            load,
+            work,
+            self.unload_if_idle(now, wanted),
+            self.ending.tick(now),
+        ];
+        deadlines.into_iter().flatten().min()
     }
 
     /// Unloads a model that nothing has needed for long enough; returns when that will be.
@@ -221,24 +230,16 @@ impl Slot {
         let (path, seconds) = (model.path(), limit.as_secs());
         let message = format!("{path}: unloaded after {seconds} s idle");
         log::write(Level::Info, &message);
-        if let Some(worker) = self.unload() {
-            self.end(worker.into_process());
-        }
-        None
+        self.unload(now);
+        self.ending.tick(now)
     }
 
-    /// Leaves a loaded model without its process, which it gives back.
-    fn unload(&mut self) -> Option<Box<Worker>> {
-        match mem::replace(&mut self.state, State::Empty) {
-            State::Loaded(model, worker) => {
-                self.counters.unloads += 1;
-                self.state = State::Unloaded(model);
-                Some(worker)
-            }
-            other => {
-                self.state = other;
-                None
-            }
+    /// Leaves a loaded model without its process, which ends.
+    fn unload(&mut self, now: Instant) {
+        if let State::Loaded(model, worker) = mem::replace(&mut self.state, State::Empty) {
+            self.counters.unloads += 1;
+            self.state = State::Unloaded(model);
+            self.ending.add(worker.into_child(), now);
         }
     }
 
@@ -257,19 +258,12 @@ impl Slot {
         self.counters.load_time += model.load_time;
         let worker = Box::new(Worker::new(loading.process, now));
         let before = mem::replace(&mut self.state, State::Loaded(model, worker));
-        self.end_worker(before);
+        self.end_worker(before, now);
     }
 
-    fn end_worker(&mut self, state: State) {
+    fn end_worker(&mut self, state: State, now: Instant) {
         if let State::Loaded(_, worker) = state {
-            self.end(worker.into_process());
-        }
-    }
-
-    fn end(&mut self, mut process: ModelProcess) {
-        process.end();
-        if process.try_reap().is_none() {
-            self.ending.push(process);
+            self.ending.add(worker.into_child(), now);
         }
     }
 
@@ -278,7 +272,8 @@ impl Slot {
     ///
     /// # Errors
     /// `load_failed` with what is wrong with the file, or `denied`; the model before is still in
-    /// place, unless it was unloaded and is the one that cannot be loaded.
+    /// place, unless it was unloaded and is the one that cannot be loaded. `timeout` if processes
+    /// that were killed are still there.
     pub fn load(
         &mut self,
         path: &str,
@@ -291,8 +286,13 @@ impl Slot {
     }
 
     fn begin(&mut self, path: &str, origin: Origin, now: Instant) -> Result<LoadStatus, Failure> {
-        if self.is_ending() {
+        if self.is_waited_for(now) {
             return Ok(LoadStatus::NotYet);
+        }
+        // One may be left behind: the memory that it holds is no longer available.
+        if self.ending.len() > 1 {
+            let reason = self.ending.describe();
+            return Err(failed_to_load(path, Code::Timeout, &reason));
         }
         let reloads = matches!(&self.state, State::Unloaded(model) if model.path() == path);
         let directory = self.directory.as_ref();
@@ -301,7 +301,7 @@ impl Slot {
             Err(refusal) => {
                 // Who may not load it cannot take it away by trying.
                 if reloads && refusal.code != Code::Denied {
-                    self.abort_load();
+                    self.abort_load(now);
                     self.state = State::Empty;
                 }
                 return Err(failed_to_load(path, refusal.code, &refusal.reason));
@@ -313,7 +313,7 @@ impl Slot {
         }
         match &self.loading {
             Some(loading) if loading.file == found.file => return Ok(LoadStatus::UnderWay),
-            _ => self.abort_load(),
+            _ => self.abort_load(now),
         }
         let (program, settings) = (&self.program, &self.settings);
         self.loading = Some(Loading::start(
@@ -322,11 +322,11 @@ impl Slot {
         Ok(LoadStatus::UnderWay)
     }
 
-    /// Whether the process of the loaded model, or one that was told to end, is still to be
-    /// reaped: its memory is not back yet.
-    fn is_ending(&self) -> bool {
+    /// Whether the process of the loaded model, or one that was told to end, may soon be gone: its
+    /// memory is not back yet.
+    fn is_waited_for(&self, now: Instant) -> bool {
         let worker = matches!(&self.state, State::Loaded(_, worker) if worker.ending());
-        worker || !self.ending.is_empty()
+        worker || self.ending.is_waited_for(now)
     }
 
     /// Whether a load is under way.
@@ -335,9 +335,9 @@ impl Slot {
     }
 
     /// Gives up a load that is under way.
-    pub fn abort_load(&mut self) {
+    pub fn abort_load(&mut self, now: Instant) {
         if let Some(loading) = self.loading.take() {
-            self.end(loading.process);
+            self.ending.add(loading.process.into_child(), now);
         }
     }
 
@@ -356,6 +356,8 @@ impl Slot {
         };
         match self.load(&path, origin, now) {
             Ok(_) => Ok(Readiness::NotYet),
+            // It can still be loaded when those that are in its way are gone.
+            Err(failure) if failure.code == Code::Timeout => Err(failure),
             Err(failure) => {
                 self.state = State::Empty;
                 Err(failure)
@@ -381,14 +383,26 @@ impl Slot {
     }
 
     /// Takes the model away. Its memory is back once the slot is [free](Self::is_free).
-    pub fn free(&mut self) {
-        self.abort_load();
+    pub fn free(&mut self, now: Instant) {
+        self.abort_load(now);
         let before = mem::replace(&mut self.state, State::Empty);
-        self.end_worker(before);
+        self.end_worker(before, now);
     }
 
     /// Whether there is neither a model nor memory of one.
     pub fn is_free(&self) -> bool {
-        matches!(self.state, State::Empty) && !self.is_ending()
+        matches!(self.state, State::Empty) && self.ending.is_empty()
+    }
+
+    /// Which processes were killed and are still there, for a message, once none of them is likely to
+    /// be gone soon.
+    pub fn left_behind(&self, now: Instant) -> Option<String> {
+        let none = self.ending.is_empty() || self.ending.is_waited_for(now);
+        (!none).then(|| self.describe_ending())
+    }
+
+    /// Which processes were killed and are still there, for a message.
+    pub fn describe_ending(&self) -> String {
+        self.ending.describe()
     }
 }

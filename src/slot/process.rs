@@ -1,15 +1,18 @@
-//! The model process from outside: started, written to, read from, and reaped. Nothing here
-//! waits.
+//! The model process from outside: started, written to, read from, and reaped. Nothing here waits,
+//! and nothing that comes from it is believed before the [`Monitor`] has checked it.
 
 use std::env;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
 
-use super::model_log;
+use super::ending::ModelChild;
+use super::model_log::ModelLog;
 use super::model_program::ModelProgram;
+use super::monitor::Monitor;
 use llama_cpp_bridge::shared::build::Build;
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{FromModel, ToModel};
@@ -55,26 +58,37 @@ fn environment() -> Vec<(&'static str, Option<&'static str>)> {
     changes
 }
 
-/// Longest greeting, in bytes: some ten times that of a model program.
-const GREETING_BYTES: usize = 1024;
+/// Bytes of messages that are read in one turn of the loop.
+const TURN_BYTES: usize = 256 * 1024;
 
-/// A model process, running or ending. It is killed when this is dropped.
+/// Bytes that are read of a process that is gone: more than its socket can hold.
+const LAST_BYTES: usize = 1 << 20;
+
+/// How long a process that has closed its end of the socket, which it does only as it ends, may take
+/// to be gone. What it died of is known then.
+const CLOSED_LIMIT: Duration = Duration::from_secs(1);
+
+/// A model process. It is killed when this is dropped.
 pub struct ModelProcess {
-    child: Child,
+    child: ModelChild,
     /// The path of its program.
     program: String,
-    /// It has identified itself as of the same build.
-    greeted: bool,
+    monitor: Monitor,
     link: Link,
-    /// Read end of its standard error; `None` once that is closed.
-    errors: Option<UnixStream>,
-    log: model_log::Reader,
-    /// It was told to end, or has closed its end of the socket, which it does only when it ends.
-    ending: bool,
+    log: ModelLog,
+    /// When it closed its end of the socket.
+    closed: Option<Instant>,
     /// What the kernel had done when it was started.
     kills: Kills,
-    /// What is wrong with what it sent.
-    broken: Option<String>,
+    /// Why nothing more is expected of it.
+    end: Option<End>,
+}
+
+/// Why a process is not listened to any more.
+struct End {
+    reason: String,
+    /// It broke the rules of the wire, or is not the model program.
+    broken: bool,
 }
 
 impl ModelProcess {
@@ -86,7 +100,6 @@ impl ModelProcess {
         program.expect_unchanged()?;
         let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = UnixStream::pair()?;
-        errors.set_nonblocking(true)?;
         let (path, file) = (program.path(), &program.file);
         let child = command_of_file(file, path, program.is_script, &environment())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -96,100 +109,129 @@ impl ModelProcess {
             .process_group(0)
             .spawn()?;
         let mut process = Self {
-            child,
+            child: ModelChild::new(child),
             program: path.display().to_string(),
-            greeted: false,
+            monitor: Monitor::new(),
             link: Link::new(ours)?,
-            errors: Some(errors),
-            log: model_log::Reader::new(verbose),
-            ending: false,
+            log: ModelLog::new(errors, verbose)?,
+            closed: None,
             kills: Kills::now(),
-            broken: None,
+            end: None,
         };
-        process.link.set_limit(GREETING_BYTES);
         process.send(ToModel::Hello(Build::this()));
         Ok(process)
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.pid()
     }
 
-    /// What to wait for: its messages, room for those to it, and its standard error. An ending
-    /// process is reported by SIGCHLD.
+    /// What to wait for: its messages, room for those to it, and its standard error. The end of one
+    /// that has closed its socket is reported by SIGCHLD.
     pub fn polls(&self) -> impl Iterator<Item = PollFd<'_>> {
-        let link = (!self.ending)
-            .then(|| PollFd::readable(self.link.fd()).or_writable(self.link.has_outgoing()));
-        let errors = self.errors.as_ref().filter(|_| !self.ending);
-        let errors = errors.map(|errors| PollFd::readable(errors.as_fd()));
-        link.into_iter().chain(errors)
+        let open = self.closed.is_none() && self.end.is_none();
+        let link =
+            open.then(|| PollFd::readable(self.link.fd()).or_writable(self.link.has_outgoing()));
+        let log = self.log.poll().filter(|_| open);
+        link.into_iter().chain(log)
     }
 
     /// Sends a message, as far as there is room for it now.
     pub fn send(&mut self, message: ToModel) {
+        self.monitor.sent(&message, Instant::now());
         self.link.queue(message);
         // What keeps it from being written is found out by reading, after what it still sent.
         let _ = self.link.flush();
     }
 
-    /// Takes in what has come, and keeps what goes to it and its standard error flowing.
-    pub fn pump(&mut self) -> Vec<FromModel> {
+    /// Takes in what has come, if that is `readable`, and its end, if a child has `ended`; keeps what
+    /// goes to it and its standard error flowing. All that it has sent counts before its end does.
+    pub fn receive(&mut self, now: Instant, readable: bool, ended: bool) -> Vec<FromModel> {
         let mut messages = Vec::new();
-        self.read_errors();
-        while !self.ending {
-            match self.link.receive() {
-                Ok(Received::Message(FromModel::Hello(build))) if !self.greeted => {
-                    self.greet(&build);
-                }
-                Ok(Received::Message(_)) if !self.greeted => self.reject_foreign(),
-                Ok(Received::Message(FromModel::Notice(notice))) => {
-                    log::write(Level::Warning, &notice);
-                }
-                Ok(Received::Message(message)) => messages.push(message),
-                Ok(Received::Nothing) => break,
-                // It ends, or is ended when its time to greet is over: what it dies of is the
-                // better reason.
-                Ok(Received::End) if !self.greeted => self.ending = true,
-                Ok(Received::End) => self.end(),
-                Err(_) if !self.greeted => self.reject_foreign(),
-                Err(error) => {
-                    self.broken = Some(error.to_string());
-                    self.end();
-                }
-            }
+        if self.end.is_some() {
+            return messages;
         }
-        if !self.ending {
-            let _ = self.link.flush();
+        let status = match ended || self.closed.is_some() {
+            true => self.child.try_reap().transpose(),
+            false => None,
+        };
+        let last = status.is_some();
+        if readable || last {
+            self.log.read(now);
+            self.link.allow(if last { LAST_BYTES } else { TURN_BYTES });
+            self.pump(now, &mut messages);
+        }
+        if let Some(status) = status.filter(|_| self.end.is_none()) {
+            let reason = self.died(status, now);
+            let broken = false;
+            self.end = Some(End { reason, broken });
         }
         messages
     }
 
-    /// Takes note of which build the program is of, and ends one of another.
+    fn pump(&mut self, now: Instant, messages: &mut Vec<FromModel>) {
+        while self.closed.is_none() && self.end.is_none() {
+            self.link.set_limit(self.monitor.longest_line());
+            match self.link.receive() {
+                Ok(Received::Message(message)) => {
+                    match self.monitor.check(&message, Instant::now()) {
+                        Ok(()) => messages.extend(self.take(message)),
+                        Err(what) => self.reject(&what),
+                    }
+                }
+                Ok(Received::Nothing) => {
+                    let _ = self.link.flush();
+                    return;
+                }
+                Ok(Received::End) => self.closed = Some(now),
+                Err(error) => self.reject(&error.to_string()),
+            }
+        }
+    }
+
+    /// Takes note of a message that concerns the process alone; others are given back.
+    fn take(&mut self, message: FromModel) -> Option<FromModel> {
+        match message {
+            FromModel::Hello(build) => self.greet(&build),
+            FromModel::Notice(notice) => log::write(Level::Warning, &notice),
+            message => return Some(message),
+        }
+        None
+    }
+
+    /// Ends a program of another build.
     fn greet(&mut self, theirs: &Build) {
         let ours = Build::this();
         if *theirs == ours {
-            self.greeted = true;
-            self.link.set_limit(usize::MAX);
             return;
         }
         let (theirs, ours) = (theirs.describe("is"), ours.describe("this bridge is"));
-        self.broken = Some(format!(
-            "{} {theirs}, {ours}; install both from the same build and restart the bridge",
-            self.program
-        ));
-        self.end();
+        let program = &self.program;
+        self.abandon(
+            format!(
+                "{program} {theirs}, {ours}; install both from the same build and restart the bridge"
+            ),
+            true,
+        );
     }
 
-    /// Ends a program that does not identify itself.
-    fn reject_foreign(&mut self) {
-        self.broken = Some(format!("{} is not a llama-cpp-bridge-model", self.program));
-        self.end();
+    /// Ends a process that sent what it may not send.
+    fn reject(&mut self, what: &str) {
+        let reason = match self.greeted() {
+            true => format!("killed for an invalid message: {what}"),
+            false => self.not_a_model_program(),
+        };
+        self.abandon(reason, true);
+    }
+
+    fn not_a_model_program(&self) -> String {
+        format!("{} is not a llama-cpp-bridge-model", self.program)
     }
 
     /// Whether it has identified itself as of the bridge's own build.
     pub fn greeted(&self) -> bool {
-        self.greeted
+        self.monitor.greeted()
     }
 
     /// The path of its program.
@@ -197,44 +239,69 @@ impl ModelProcess {
         &self.program
     }
 
-    /// Has it end. Its memory is back once it is [reaped](Self::try_reap).
-    pub fn end(&mut self) {
-        self.ending = true;
-        // It fails only for a process that is reaped already.
-        let _ = self.child.kill();
+    /// Kills it for this reason, and listens to it no more. The first reason counts.
+    pub fn kill(&mut self, reason: String) {
+        self.abandon(reason, false);
     }
 
-    /// Whether it was told to end, or has ended.
-    pub fn ending(&self) -> bool {
-        self.ending
+    fn abandon(&mut self, reason: String, broken: bool) {
+        self.end.get_or_insert(End { reason, broken });
+        self.child.kill();
     }
 
-    /// What it died of, once it is gone; `None` while it is still there.
-    pub fn try_reap(&mut self) -> Option<String> {
-        if !self.ending {
-            return None;
+    /// Gives up one that does not end although it has closed its socket, and goes on with its log;
+    /// returns when to call this again.
+    pub fn tick(&mut self, now: Instant) -> Option<Instant> {
+        let closed = self.closed.map(|since| since + CLOSED_LIMIT);
+        if closed.is_some_and(|at| at <= now) {
+            let greeted = self.greeted();
+            let reason = match greeted {
+                true => "closed its connection to the bridge and did not exit".to_string(),
+                false => self.not_a_model_program(),
+            };
+            self.abandon(reason, !greeted);
         }
+        match self.end {
+            // To be taken in at once.
+            Some(_) => Some(now),
+            None => closed.into_iter().chain(self.log.tick(now)).min(),
+        }
+    }
+
+    /// Whether nothing more is to be sent to it: it has ended, or is about to.
+    pub fn ending(&self) -> bool {
+        self.closed.is_some() || self.end.is_some()
+    }
+
+    /// What it died of, or was killed for; `None` while it is at work. Its memory is back once its
+    /// [child](Self::into_child) is gone.
+    pub fn end(&self) -> Option<&str> {
+        self.end.as_ref().map(|end| end.reason.as_str())
+    }
+
+    /// Leaves what has still to be gone.
+    pub fn into_child(self) -> ModelChild {
+        self.child
+    }
+
+    /// What it died of.
+    fn died(&mut self, status: io::Result<ExitStatus>, now: Instant) -> String {
         let mut signalled = false;
-        let end = match self.child.try_wait() {
-            Ok(None) => return None,
-            Ok(Some(status)) => {
+        let end = match status {
+            Ok(status) => {
                 signalled = status.signal().is_some();
                 self.describe(status)
             }
             Err(error) => error.to_string(),
         };
-        self.read_errors();
-        if let Some(broken) = &self.broken {
-            // The bridge itself has ended it.
-            return Some(broken.clone());
-        }
+        self.log.read_last(now);
         let program = &self.program;
-        Some(match self.log.cause() {
-            Some(cause) if self.greeted => format!("{cause} ({end})"),
+        match self.log.cause(now) {
+            Some(cause) if self.greeted() => format!("{cause} ({end})"),
             Some(cause) => format!("{program}: {cause} ({end})"),
-            None if self.greeted || signalled => end,
-            None => format!("{program} is not a llama-cpp-bridge-model ({end})"),
-        })
+            None if self.greeted() || signalled => end,
+            None => format!("{} ({end})", self.not_a_model_program()),
+        }
     }
 
     fn describe(&self, status: ExitStatus) -> String {
@@ -262,32 +329,9 @@ impl ModelProcess {
 
     /// The first error that llama.cpp logged since [`forget_log`](Self::forget_log); `None` of a
     /// program that is not the model program, or broke the rules of the wire.
-    pub fn first_error(&mut self) -> Option<String> {
-        self.read_errors();
-        let trusted = self.greeted && self.broken.is_none();
+    pub fn first_error(&mut self, now: Instant) -> Option<String> {
+        self.log.read_last(now);
+        let trusted = self.greeted() && !self.end.as_ref().is_some_and(|end| end.broken);
         self.log.first_error().filter(|_| trusted)
-    }
-
-    fn read_errors(&mut self) {
-        let mut chunk = [0; 16 * 1024];
-        while let Some(errors) = &mut self.errors {
-            match errors.read(&mut chunk) {
-                Ok(0) => self.errors = None,
-                Ok(count) => self.log.push(&chunk[..count]),
-                Err(error) => match error.kind() {
-                    io::ErrorKind::Interrupted => (),
-                    io::ErrorKind::WouldBlock => break,
-                    _ => self.errors = None,
-                },
-            }
-        }
-    }
-}
-
-impl Drop for ModelProcess {
-    fn drop(&mut self) {
-        // Only the end of the bridge drops one that is not reaped yet.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

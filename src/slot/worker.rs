@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::ending::ModelChild;
 use super::events::Event;
 use super::process::ModelProcess;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
@@ -14,15 +15,17 @@ use llama_cpp_bridge::sys::poll::PollFd;
 /// for so long is stuck.
 const CANCEL_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The longest step that is believed, whatever was announced: after it the time runs in which the
+/// process may be silent.
+const LONGEST_STEP: Duration = Duration::from_secs(600);
+
 /// The process of a loaded model.
 pub struct Worker {
     process: ModelProcess,
     /// The requests that it works on.
     live: Vec<u64>,
-    /// Requests that it was told to give up and has not yet.
-    cancelled: Vec<u64>,
-    /// When a request was last given up.
-    cancelled_at: Instant,
+    /// Requests that it was told to give up and has not yet, and when; the oldest first.
+    cancelled: Vec<(u64, Instant)>,
     /// When its last message came, or it got something to do after it had nothing.
     last_message: Instant,
     /// Until when it announced to be busy.
@@ -38,7 +41,6 @@ impl Worker {
             process,
             live: Vec::new(),
             cancelled: Vec::new(),
-            cancelled_at: now,
             last_message: now,
             busy_until: now,
             end_reason: None,
@@ -56,7 +58,7 @@ impl Worker {
         self.cancelled.is_empty() && !self.process.ending()
     }
 
-    /// Whether it was told to end, or has ended, and is not reaped yet.
+    /// Whether it has ended, or is about to.
     pub fn ending(&self) -> bool {
         self.process.ending()
     }
@@ -78,26 +80,25 @@ impl Worker {
         if self.live.len() == before {
             return;
         }
-        self.cancelled.push(id);
-        self.cancelled_at = now;
+        self.cancelled.push((id, now));
         self.process.send(ToModel::Cancel(id));
     }
 
-    /// Reads what it sent.
-    pub fn receive(&mut self, now: Instant) -> Vec<Event> {
+    /// Reads what it sent, if that is `readable`, and whether it is gone, if a child has `ended`.
+    pub fn receive(&mut self, now: Instant, readable: bool, ended: bool) -> Vec<Event> {
         let mut events = Vec::new();
-        for message in self.process.pump() {
+        for message in self.process.receive(now, readable, ended) {
             self.last_message = now;
             self.busy_until = now;
             match message {
                 FromModel::Busy(milliseconds) => {
-                    self.busy_until = now + Duration::from_millis(milliseconds);
+                    self.busy_until = now + believed(milliseconds);
                 }
                 FromModel::Piece(id, piece) if self.live.contains(&id) => {
                     events.push(Event::Piece(id, piece));
                 }
                 FromModel::Answer(id, answer) => {
-                    self.cancelled.retain(|cancelled| *cancelled != id);
+                    self.cancelled.retain(|(cancelled, _)| *cancelled != id);
                     if self.live.contains(&id) {
                         self.live.retain(|live| *live != id);
                         events.push(Event::Answer(id, answer));
@@ -120,31 +121,36 @@ impl Worker {
         reload: Duration,
         stall: Duration,
     ) -> Option<Instant> {
+        let process = self.process.tick(now);
         if self.process.ending() {
-            return None;
+            return process;
         }
         // What it announced does not count as silence.
         let stalled = self.busy_until.max(self.last_message) + stall;
         let stalled = (!self.live.is_empty()).then_some(stalled);
-        let stuck = self.busy_until.max(self.cancelled_at) + CANCEL_PATIENCE;
-        let stuck = (!self.cancelled.is_empty()).then_some(stuck);
+        let stuck = self.cancelled.first().map(|(_, since)| {
+            // It may announce a step before it reads of a cancelled request, but not one after
+            // another.
+            let busy = self.busy_until.min(*since + LONGEST_STEP);
+            busy.max(*since) + CANCEL_PATIENCE
+        });
         if stalled.is_some_and(|at| at <= now) {
-            let message = format!(
-                "The model process was unresponsive for {} s",
-                stall.as_secs()
-            );
-            self.end(Some(Failure::new(Code::Timeout, message)));
-            return None;
+            let silence = format!("unresponsive for {} s", stall.as_secs());
+            let message = format!("The model process was {silence}");
+            self.end_reason = Some(Failure::new(Code::Timeout, message));
+            self.process.kill(format!("killed: {silence}"));
+            return Some(now);
         }
         if let Some(at) = stuck {
             let busy = self.busy_until.saturating_duration_since(now);
             let quicker = wanted && self.live.is_empty() && busy > reload;
             if quicker || at <= now {
-                self.end(None);
-                return None;
+                let reason = "killed: did not give up a cancelled request in time";
+                self.process.kill(reason.to_string());
+                return Some(now);
             }
         }
-        stalled.into_iter().chain(stuck).min()
+        stalled.into_iter().chain(stuck).chain(process).min()
     }
 
     /// Since when it has had nothing to do; `None` while it has.
@@ -153,14 +159,10 @@ impl Worker {
         idle.then_some(self.last_message)
     }
 
-    fn end(&mut self, reason: Option<Failure>) {
-        self.end_reason = reason;
-        self.process.end();
-    }
-
-    /// Once the process is gone: what it died of, the requests that it had, and what answers them.
-    pub fn try_reap(&mut self) -> Option<Exit> {
-        let reason = self.process.try_reap()?;
+    /// Once nothing more comes of it: what it died of, the requests that it had, and what answers
+    /// them.
+    pub fn exit(&mut self) -> Option<Exit> {
+        let reason = self.process.end()?.to_string();
         let requests = std::mem::take(&mut self.live);
         let failure = self.end_reason.take().unwrap_or_else(|| {
             let message = format!("Model process died: {reason}");
@@ -178,10 +180,15 @@ impl Worker {
         self.process.pid()
     }
 
-    /// Gives up the model: what is left to be ended and reaped.
-    pub fn into_process(self) -> ModelProcess {
-        self.process
+    /// Gives up the model: what is left has to end.
+    pub fn into_child(self) -> ModelChild {
+        self.process.into_child()
     }
+}
+
+/// How long a step is taken to last that was announced to last so long.
+fn believed(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds).min(LONGEST_STEP)
 }
 
 /// The end of a worker.
@@ -192,4 +199,16 @@ pub struct Exit {
     pub requests: Vec<u64>,
     /// What answers them.
     pub failure: Failure,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_step_is_believed_to_last_longer_than_ten_minutes() {
+        for (announced, seconds) in [(0, 0), (599_999, 599), (600_001, 600), (u64::MAX, 600)] {
+            assert_eq!(believed(announced).as_secs(), seconds, "{announced}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! All `unsafe` is here; every function is safe to call.
 
 pub mod cgroup;
+pub mod child;
 pub mod descriptors;
 pub mod exec;
 pub mod files;

@@ -49,10 +49,14 @@ impl Signals {
         self.reader.as_fd()
     }
 
-    /// Takes note of the signals that have come; returns whether one of all so far asks to stop.
-    pub fn stop_requested(&mut self) -> bool {
+    /// Takes note of the signals that have come: the descriptor is readable again at the next one.
+    pub fn drain(&mut self) {
         let mut bytes = [0; 64];
         while matches!(self.reader.read(&mut bytes), Ok(1..)) {}
+    }
+
+    /// Whether one of all signals so far asks to stop.
+    pub fn stop_requested(&self) -> bool {
         sys::signal_handler::stop_requested()
     }
 }

@@ -25,7 +25,7 @@ pub(crate) use bridge::{Bridge, Ended, command, program, run, verbs};
 pub(crate) use client::{Client, completed, failure, loaded, ok};
 pub(crate) use directory::Directory;
 pub(crate) use smollm2::smollm2_or_skip;
-pub(crate) use stand_in::{model_program, script, stand_in};
+pub(crate) use stand_in::{model_program, script, stand_in, stand_in_of};
 pub(crate) use tiny::Tiny;
 
 /// The longest that a test waits for anything. What works takes milliseconds, on a busy machine a
@@ -53,7 +53,7 @@ pub(crate) fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut
 }
 
 /// What a complete run may lack, by how the reason to skip begins, and why that is no fault of it.
-const MAY_BE_MISSING: [(&str, &str); 13] = [
+const MAY_BE_MISSING: [(&str, &str); 14] = [
     ("no Inferno", "it is built by hand, for 32 bits"),
     ("this processor has no AMX", "few have it"),
     ("built without AMX kernels", "few processors want them"),
@@ -70,6 +70,10 @@ const MAY_BE_MISSING: [(&str, &str); 13] = [
         "a container may forbid it",
     ),
     ("gdb may not look", "a container may forbid ptrace(2)"),
+    (
+        "no process may be traced",
+        "a container may forbid ptrace(2)",
+    ),
     ("the system does not", "a setting of the kernel"),
     ("there is one processor", "a small host"),
     ("only root can", "developers are other users"),

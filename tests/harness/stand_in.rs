@@ -22,6 +22,15 @@ pub(crate) fn script(path: PathBuf, text: &str) -> PathBuf {
 /// A model program of the bridge's own build that has any model loaded at once, and then goes on with
 /// `text`: `read -r request` takes the next request.
 pub(crate) fn stand_in(home: &Directory, text: &str) -> PathBuf {
+    stand_in_of(home, str::to_string, text)
+}
+
+/// The same where `say` makes what it says of the model, from what it should say.
+pub(crate) fn stand_in_of(
+    home: &Directory,
+    say: impl FnOnce(&str) -> String,
+    text: &str,
+) -> PathBuf {
     let version = std::process::Command::new(model_program())
         .arg("--version")
         .output()
@@ -31,7 +40,14 @@ pub(crate) fn stand_in(home: &Directory, text: &str) -> PathBuf {
     let words: Vec<&str> = version.split_whitespace().collect();
     let (version, build) = (words[1], words[3].trim_end_matches(')'));
     let hello = format!(r#"hello 0 {{"version":"{version}","build":"{build}"}}"#);
-    let ready = r#"ready 0 {"description":"none","architecture":"none","parameters":1,"size_bytes":1,"context_size":8,"training_context_size":8,"embedding_size":1,"vocabulary_size":1,"chat_template":false}"#;
-    let start = format!("echo '{hello}' >&0; read -r bridge; read -r load; echo '{ready}' >&0");
+    let ready = say(
+        r#"ready 0 {"description":"none","architecture":"none","parameters":1,"size_bytes":1,"context_size":8,"training_context_size":8,"embedding_size":1,"vocabulary_size":1,"chat_template":false}"#,
+    );
+    let say = |message: &str| format!("printf '%s\\n' '{message}' >&0");
+    let start = format!(
+        "{}; read -r bridge; read -r load; {}",
+        say(&hello),
+        say(&ready)
+    );
     script(home.join("stand-in"), &format!("{start}\n{text}"))
 }

@@ -1,5 +1,6 @@
 //! The model slot: loading, the model program, and what becomes of a model.
 
+mod boundary;
 mod idle;
 mod loading;
 mod memory;
@@ -7,4 +8,5 @@ mod model_dir;
 mod model_program;
 mod processes;
 mod split_files;
+mod undead;
 mod unloaded;

@@ -1,0 +1,371 @@
+//! Rows of what a process may say and may not; each begins where a model is loaded and the requests of
+//! [`asked`] are sent.
+
+use super::*;
+use llama_cpp_bridge::shared::build::Build;
+use llama_cpp_bridge::shared::message::FinishReason;
+use llama_cpp_bridge::shared::settings::{FlashAttention, KvType, Sampling};
+use llama_cpp_bridge::shared::wire::Message;
+
+const CONTEXT: u32 = 100;
+
+fn ready() -> Ready {
+    Ready {
+        description: "d".repeat(MAX_SENTENCE),
+        architecture: "llama".to_string(),
+        parameters: u64::MAX,
+        size_bytes: u64::MAX,
+        context_size: CONTEXT,
+        training_context_size: u32::MAX,
+        embedding_size: 2,
+        vocabulary_size: 10,
+        chat_template: true,
+    }
+}
+
+fn params(ctx_size: Option<u32>) -> ModelParams {
+    ModelParams {
+        path: String::new(),
+        file: String::new(),
+        size: 0,
+        force: false,
+        ctx_size,
+        batch_size: 1,
+        ubatch_size: 1,
+        threads: None,
+        threads_batch: None,
+        parallel: 1,
+        spec_ngram: 0,
+        gpu_layers: None,
+        mmap: true,
+        mlock: false,
+        flash_attn: FlashAttention::Auto,
+        cache_type_k: KvType::F16,
+        cache_type_v: KvType::F16,
+        swa_full: false,
+        chat_template: None,
+        state_dir: None,
+        state_limit: 0,
+        sandbox: true,
+        verbose: false,
+    }
+}
+
+fn generate(max_tokens: i32, stream: bool) -> Work {
+    Work::Generate(Box::new(Generate {
+        prompt: Some("a".to_string()),
+        messages: None,
+        max_tokens,
+        sampling: Sampling {
+            temperature: 0.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repeat_penalty: 1.0,
+            repeat_last_n: 0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+        },
+        seed: 7,
+        stop: Vec::new(),
+        grammar: None,
+        json_schema: None,
+        stream,
+        ignore_eos: false,
+        cache_prompt: true,
+    }))
+}
+
+/// A monitor of a process that has loaded a model with these options.
+fn loaded(ctx_size: Option<u32>, ready: Ready) -> Result<Monitor, String> {
+    let mut monitor = Monitor::new();
+    let now = Instant::now();
+    monitor.check(&FromModel::Hello(Build::this()), now)?;
+    monitor.sent(&ToModel::Load(Box::new(params(ctx_size))), now);
+    monitor.check(&FromModel::Ready(Box::new(ready)), now)?;
+    Ok(monitor)
+}
+
+/// One with a request of each kind: 1 generates at most 5 tokens, 2 streams until the context is full,
+/// 3 embeds, 4 tokenizes 2 bytes, 5 detokenizes 3 tokens, 6 saves; and the time.
+fn asked() -> (Monitor, Instant) {
+    let mut monitor = loaded(None, ready()).expect("it is right");
+    let now = Instant::now();
+    let works = [
+        generate(5, false),
+        generate(-1, true),
+        Work::Embed("a".to_string()),
+        Work::Tokenize("ab".to_string()),
+        Work::Detokenize(vec![1, 2, 3]),
+        Work::Save("a".to_string()),
+    ];
+    for (id, work) in (1..).zip(works) {
+        monitor.sent(&ToModel::Work(id, work), now);
+    }
+    (monitor, now)
+}
+
+fn done(prompt_tokens: u32, completion_tokens: u32, bytes: usize) -> Done {
+    Done {
+        text: "a".repeat(bytes),
+        finish_reason: FinishReason::Length,
+        prompt_tokens,
+        cached_tokens: 0,
+        completion_tokens,
+        prompt_ms: 0.0,
+        completion_ms: 0.0,
+        seed: 7,
+    }
+}
+
+/// Whether this is taken as the answer to a request of [`asked`].
+fn answers(id: u64, answer: Answer) -> bool {
+    let (mut monitor, now) = asked();
+    monitor
+        .check(&FromModel::Answer(id, Ok(answer)), now)
+        .is_ok()
+}
+
+fn generated(id: u64, done: Done) -> bool {
+    answers(id, Answer::Generated(Box::new(done)))
+}
+
+#[test]
+fn a_generated_text_has_as_many_tokens_as_fit_and_were_asked_for() {
+    for (prompt, completion, may_be) in [
+        (1, 5, true),
+        (1, 6, false),
+        (96, 5, true),
+        (97, 5, false),
+        (100, 1, true),
+        (100, 2, false),
+        (101, 0, false),
+        (0, 0, false),
+    ] {
+        assert_eq!(
+            generated(1, done(prompt, completion, 1)),
+            may_be,
+            "{prompt} {completion}"
+        );
+    }
+    // Without a limit of its own: all that fit, and one that is not evaluated any more.
+    assert!(generated(2, done(1, 100, 1)));
+    assert!(!generated(2, done(1, 101, 1)));
+    assert!(generated(1, done(1, 1, MIN_TEXT)));
+    assert!(!generated(1, done(1, 1, MIN_TEXT + 1)));
+}
+
+#[test]
+fn more_tokens_may_have_more_text() {
+    let mut monitor = loaded(
+        Some(0),
+        Ready {
+            context_size: MAX_CONTEXT,
+            ..ready()
+        },
+    );
+    let monitor = monitor.as_mut().expect("the largest context");
+    let now = Instant::now();
+    monitor.sent(&ToModel::Work(1, generate(10_000, false)), now);
+    let line = LINE + ESCAPE_BYTES * TOKEN_BYTES * 10_000;
+    assert_eq!(monitor.longest_line(), line);
+    let answer = done(1, 10_000, TOKEN_BYTES * 10_000);
+    let answer = FromModel::Answer(1, Ok(Answer::Generated(Box::new(answer))));
+    assert!(answer.write().len() <= line);
+    monitor.check(&answer, now).expect("as many as may be");
+    assert_eq!(monitor.longest_line(), LINE);
+}
+
+#[test]
+fn times_are_no_longer_than_was_waited() {
+    let (_, start) = asked();
+    for (prompt, completion, may_be) in [
+        (0.0, 0.0, true),
+        (-0.0, 0.0, true),
+        (5000.0, 5900.0, true),
+        (5600.0, 5600.0, false),
+        (-1.0, 0.0, false),
+        (f64::NAN, 0.0, false),
+        (0.0, f64::INFINITY, false),
+        (1e300, 0.0, false),
+    ] {
+        let (mut monitor, _) = asked();
+        let answer = Done {
+            prompt_ms: prompt,
+            completion_ms: completion,
+            ..done(1, 1, 1)
+        };
+        let message = FromModel::Answer(1, Ok(Answer::Generated(Box::new(answer))));
+        let verdict = monitor.check(&message, start + Duration::from_secs(10));
+        assert_eq!(verdict.is_ok(), may_be, "{prompt} {completion}");
+    }
+}
+
+#[test]
+fn each_request_has_one_answer_of_its_kind() {
+    let kinds: [fn() -> Answer; 6] = [
+        || Answer::Generated(Box::new(done(1, 1, 1))),
+        || Answer::Generated(Box::new(done(1, 1, 1))),
+        || {
+            Answer::Embedding(Embedding {
+                values: vec![0.0, 1.0],
+                prompt_tokens: CONTEXT,
+            })
+        },
+        || Answer::Tokens(vec![0, 9]),
+        || Answer::Text("\u{1}".repeat(MIN_TEXT)),
+        || {
+            Answer::State(State {
+                tokens: CONTEXT,
+                bytes: MAX_STATE,
+            })
+        },
+    ];
+    for id in 1..=6 {
+        for (kind, answer) in (1..).zip(kinds) {
+            let right = kind == id || kind.max(id) <= 2;
+            assert_eq!(answers(id, answer()), right, "{kind} to {id}");
+        }
+    }
+    let (mut monitor, now) = asked();
+    for (id, answer) in (1..).zip(kinds) {
+        let message = FromModel::Answer(id, Ok(answer()));
+        assert!(message.write().len() <= monitor.longest_line(), "{id}");
+        monitor.check(&message, now).expect("one");
+        assert!(monitor.check(&message, now).is_err(), "{id} twice");
+    }
+}
+
+#[test]
+fn tokens_are_in_the_vocabulary_and_no_more_than_the_text_can_have() {
+    let most = 2 * BYTE_TOKENS + MORE_TOKENS;
+    assert!(answers(4, Answer::Tokens(vec![9; most])));
+    assert!(!answers(4, Answer::Tokens(vec![9; most + 1])));
+    assert!(!answers(4, Answer::Tokens(vec![10])));
+    assert!(!answers(4, Answer::Tokens(vec![-1])));
+    assert!(answers(4, Answer::Tokens(Vec::new())));
+}
+
+#[test]
+fn pieces_are_for_streams_and_together_no_longer_than_their_text() {
+    let piece = |id, text: &str| FromModel::Piece(id, text.to_string());
+    let (mut monitor, now) = asked();
+    // One that was given up still sends what was on its way.
+    monitor.sent(&ToModel::Cancel(2), now);
+    for _ in 0..=CONTEXT {
+        monitor
+            .check(&piece(2, "a"), now)
+            .expect("one for each token, and the rest");
+    }
+    assert!(monitor.check(&piece(2, "a"), now).is_err());
+    let (mut monitor, now) = asked();
+    monitor
+        .check(&piece(2, &"a".repeat(MIN_TEXT)), now)
+        .expect("all of it");
+    assert!(monitor.check(&piece(2, "a"), now).is_err());
+    for (id, text) in [(1, "a"), (3, "a"), (7, "a"), (2, "")] {
+        let (mut monitor, now) = asked();
+        assert!(monitor.check(&piece(id, text), now).is_err(), "{id}");
+    }
+}
+
+#[test]
+fn a_failure_has_a_code_of_the_model_process_and_a_short_sentence() {
+    for code in Code::ALL {
+        let (mut monitor, now) = asked();
+        let failure = Failure::new(code, "a".repeat(MAX_SENTENCE));
+        let its_own = monitor
+            .check(&FromModel::Answer(3, Err(failure)), now)
+            .is_ok();
+        let expected = matches!(
+            code,
+            Code::BadRequest
+                | Code::ContextExceeded
+                | Code::Unsupported
+                | Code::Denied
+                | Code::NotFound
+                | Code::Internal
+        );
+        assert_eq!(its_own, expected, "{code:?}");
+    }
+    let (mut monitor, now) = asked();
+    let failure = Failure::new(Code::Internal, "a".repeat(MAX_SENTENCE + 1));
+    assert!(
+        monitor
+            .check(&FromModel::Answer(3, Err(failure)), now)
+            .is_err()
+    );
+}
+
+#[test]
+fn a_process_is_busy_only_with_requests_and_not_all_the_time() {
+    let (mut monitor, now) = asked();
+    for _ in 0..BUSY.0 {
+        monitor
+            .check(&FromModel::Busy(u64::MAX), now)
+            .expect("at once");
+    }
+    let later = now + Duration::from_secs(1);
+    for _ in 0..BUSY.1 {
+        monitor
+            .check(&FromModel::Busy(1), later)
+            .expect("a second later");
+    }
+    assert!(monitor.check(&FromModel::Busy(1), later).is_err());
+    let mut idle = loaded(None, ready()).expect("it is right");
+    assert!(idle.check(&FromModel::Busy(1), now).is_err());
+}
+
+#[test]
+fn a_context_is_no_larger_than_was_asked_for() {
+    for (asked, size, may_be) in [
+        (None, DEFAULT_CONTEXT, true),
+        (None, DEFAULT_CONTEXT + 1, false),
+        (Some(8), 8, true),
+        (Some(8), 9, false),
+        (Some(0), MAX_CONTEXT, true),
+        (Some(0), MAX_CONTEXT + 1, false),
+        (Some(8), 0, false),
+    ] {
+        let ready = Ready {
+            context_size: size,
+            ..ready()
+        };
+        assert_eq!(loaded(asked, ready).is_ok(), may_be, "{asked:?} {size}");
+    }
+}
+
+#[test]
+fn each_message_has_its_time() {
+    let hello = || FromModel::Hello(Build::this());
+    let ready = || FromModel::Ready(Box::new(ready()));
+    let refused = || FromModel::Refused("a".to_string());
+    let notice = || FromModel::Notice("a".to_string());
+    let now = Instant::now();
+    let verdict = |messages: Vec<FromModel>| {
+        let mut monitor = Monitor::new();
+        monitor.sent(&ToModel::Load(Box::new(params(None))), now);
+        messages
+            .iter()
+            .try_for_each(|message| monitor.check(message, now))
+    };
+    for right in [
+        vec![hello(), notice(), ready()],
+        vec![hello(), notice(), refused()],
+    ] {
+        verdict(right).expect("the order of a load");
+    }
+    for wrong in [
+        vec![ready()],
+        vec![notice()],
+        vec![hello(), hello()],
+        vec![hello(), ready(), ready()],
+        vec![hello(), ready(), notice()],
+        vec![hello(), ready(), refused()],
+        vec![hello(), refused(), ready()],
+        vec![hello(), refused(), notice()],
+        vec![hello(), refused(), refused()],
+    ] {
+        assert!(verdict(wrong).is_err());
+    }
+}

@@ -286,6 +286,7 @@ impl Slot {
     }
 
     fn begin(&mut self, path: &str, origin: Origin, now: Instant) -> Result<LoadStatus, Failure> {
+        self.ending.reap(now);
         if self.is_waited_for(now) {
             return Ok(LoadStatus::NotYet);
         }
@@ -387,6 +388,8 @@ impl Slot {
         self.abort_load(now);
         let before = mem::replace(&mut self.state, State::Empty);
         self.end_worker(before, now);
+        // What is said of those that are left is to be true now.
+        self.ending.reap(now);
     }
 
     /// Whether there is neither a model nor memory of one.

@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::harness::{
-    Bridge, Directory, Tiny, completed, failure, loaded, ok, process, skip, stand_in, wait_until,
+    Bridge, Directory, Tiny, completed, failure, loaded, ok, process, script, skip, stand_in,
+    stand_in_of, wait_until,
 };
 
 /// How long a process that was killed is waited for.
@@ -198,17 +199,19 @@ fn a_bridge_ends_without_a_process_that_does_not() {
 #[test]
 fn a_load_by_a_process_that_does_not_end_is_answered_at_its_limit() {
     let home = Directory::new();
-    // It greets, and is not heard of again; or does not even greet.
-    for (text, reason) in [
+    Tiny::mute().write(home.join("tiny.gguf"));
+    let silent = script(home.join("silent"), "read -r a; read -r b; read -r c");
+    // It greets, and is not heard of again.
+    let notice = |_: &str| r#"notice 0 "a""#.to_string();
+    let slow = stand_in_of(&home, notice, "read -r end");
+    for (program, reason) in [
         (
-            "printf 'hello' >&0; read -r a; read -r b; read -r c",
-            "did not identify itself",
+            silent,
+            "did not identify itself as a llama-cpp-bridge-model within 2 s",
         ),
-        ("read -r a; read -r b; read -r c", "did not identify itself"),
+        (slow, "not loaded within 2 s"),
     ] {
-        let program = crate::harness::script(home.join("silent"), text);
         let program = program.to_str().expect("test paths are UTF-8");
-        Tiny::mute().write(home.join("tiny.gguf"));
         let options = ["--load-timeout", "2", "--model-program", program];
         let bridge = Bridge::start(&home, &options);
         let mut client = bridge.connect();
@@ -218,7 +221,7 @@ fn a_load_by_a_process_that_does_not_end_is_answered_at_its_limit() {
             return;
         };
         let message = client.expect_error("timeout");
-        assert!(message.contains(reason), "{message}");
+        assert!(message.ends_with(reason), "{message}");
         let took = start.elapsed();
         assert!(took < Duration::from_secs(5), "{took:?}");
         client.exchange("STATUS", &ok("No model loaded"));

@@ -21,12 +21,14 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use cli::Invocation;
+use llama_cpp_bridge::sys::descriptors;
 use llama_cpp_bridge::sys::log::{self, Level};
 
 /// Exit status after a wrong command line.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    descriptors::close_all_on_exec();
     let result = match cli::parse(&server::verbs()) {
         Ok(Invocation::Serve(options)) => server::run(&options),
         Ok(Invocation::Print(text)) => {

@@ -9,6 +9,46 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The first that sd_listen_fds(3) passes: SD_LISTEN_FDS_START.
 const PASSED: RawFd = 3;
 
+/// Keeps programs that are started from now on from inheriting any descriptor that is open now, but
+/// for standard input, output and error: whoever started this process may have left more open than
+/// it knows of. They stay open here, as an option may name one, `/dev/fd/63` for instance.
+pub fn close_all_on_exec() {
+    #[cfg(target_os = "linux")]
+    {
+        /// Linux 5.11.
+        const CLOEXEC: libc::c_uint = 1 << 2;
+        // SAFETY: close_range(2) takes plain numbers, and with this flag closes nothing here.
+        let result =
+            unsafe { libc::syscall(libc::SYS_close_range, PASSED, libc::c_uint::MAX, CLOEXEC) };
+        if result == 0 {
+            return;
+        }
+    }
+    for fd in open_descriptors() {
+        // SAFETY: fcntl(2) with these commands takes plain numbers, and fails for a descriptor that
+        // is not open.
+        unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
+    }
+}
+
+/// The descriptors from the first that may be passed on that are open, or all that could be where
+/// the system does not list them.
+fn open_descriptors() -> Vec<RawFd> {
+    let listed = std::fs::read_dir("/dev/fd").map(|entries| {
+        let names = entries.flatten().map(|entry| entry.file_name());
+        names
+            .filter_map(|name| name.to_str()?.parse().ok())
+            .collect()
+    });
+    let all = || {
+        let most = super::process::configured(libc::_SC_OPEN_MAX).unwrap_or(1024);
+        (0..most.min(1 << 16) as RawFd).collect()
+    };
+    let mut open: Vec<RawFd> = listed.unwrap_or_else(|_| all());
+    open.retain(|fd| *fd >= PASSED);
+    open
+}
+
 /// Takes over descriptor 3, and keeps further programs from inheriting it. To be called before
 /// anything is opened, which would get this number where none was passed.
 ///

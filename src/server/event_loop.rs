@@ -17,7 +17,7 @@ use crate::server::metrics::file::MetricsFile;
 use crate::server::rejected::RejectedClients;
 use crate::server::session::Session;
 use crate::server::settings::{Context, Settings};
-use crate::slot::{Event, LoadStatus, Origin};
+use crate::slot::{self, Event, LoadStatus, Origin};
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::sys::log::{self, Level};
 use llama_cpp_bridge::sys::poll::{PollFd, poll};
@@ -66,6 +66,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         log::write(Level::Warning, message);
     }
     let passed = activation::take()?;
+    slot::clean_up();
     let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
     let settings = Settings::resolve(options)?;
     let slot = settings.open_slot(options)?;

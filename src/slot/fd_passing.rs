@@ -2,14 +2,15 @@
 //! has become of their paths meanwhile.
 
 use std::env;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process;
 
 use llama_cpp_bridge::sys::descriptors::inheritable;
+use llama_cpp_bridge::sys::process::user;
 
 /// Where the model process finds the descriptors that it has inherited.
 const DESCRIPTORS: &str = if cfg!(target_os = "linux") {
@@ -36,20 +37,32 @@ pub struct PathAlias {
 }
 
 /// A directory in which the parts of a split model have the names that llama.cpp looks for:
-/// symbolic links to the descriptors. It is removed with this.
-pub struct Links(PathBuf);
+/// symbolic links to the descriptors. It is removed with this, or by a later bridge if this one is
+/// killed.
+pub struct Links {
+    path: PathBuf,
+    /// The directory, locked as long as it is in use.
+    _lock: File,
+}
+
+/// How the names of such directories begin, in the directory for temporary files.
+const LINKS: &str = "llama-cpp-bridge.";
 
 impl PassedFiles {
+    /// Whether a process can open again what it has inherited, as /proc is there.
+    pub fn possible() -> bool {
+        Path::new(DESCRIPTORS).is_dir()
+    }
+
     /// Prepares files for being inherited: a model, or the parts of one that is `split`. They were
     /// named by these paths.
     ///
     /// # Errors
     /// There are too many open files, or the links cannot be made.
-    pub fn new(files: &[File], paths: &[String], split: bool) -> io::Result<Self> {
-        let inherited = files
-            .iter()
-            .map(inheritable)
-            .collect::<io::Result<Vec<_>>>()?;
+    pub fn new(files: Vec<File>, paths: &[String], split: bool) -> io::Result<Self> {
+        // One after the other, so that there is never more than one descriptor too many.
+        let inherited = files.into_iter().map(|file| inheritable(&file));
+        let inherited = inherited.collect::<io::Result<Vec<_>>>()?;
         let place = |fd: &OwnedFd| format!("{DESCRIPTORS}/{}", fd.as_raw_fd());
         let path = paths.first().cloned().unwrap_or_default();
         let (parent, name) = match path.rfind('/') {
@@ -72,9 +85,9 @@ impl PassedFiles {
         let links = Links::new()?;
         for (fd, path) in inherited.iter().zip(paths) {
             let name = Path::new(path).file_name().unwrap_or_default();
-            symlink(place(fd), links.0.join(name))?;
+            symlink(place(fd), links.path.join(name))?;
         }
-        let inside = format!("{}/", links.0.display());
+        let inside = format!("{}/", links.path.display());
         Ok(Self {
             inherited,
             file: format!("{inside}{name}"),
@@ -105,22 +118,66 @@ impl PathAlias {
 
 impl Links {
     fn new() -> io::Result<Self> {
-        let mut number = 0;
-        loop {
-            let name = format!("llama-cpp-bridge.{}.{number}", process::id());
-            let path = env::temp_dir().join(name);
+        Self::remove_abandoned();
+        let folder = env::temp_dir();
+        let failed = |error: io::Error| {
+            let folder = folder.display();
+            let message = format!("no directory for a split model in {folder} (TMPDIR): {error}");
+            io::Error::other(message)
+        };
+        for number in 0.. {
+            let name = format!("{LINKS}{}.{number}", process::id());
+            let path = folder.join(name);
             match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => return Ok(Self(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
-                Err(error) => return Err(error),
+                Ok(()) => (),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
+                Err(error) => return Err(failed(error)),
+            }
+            // Until it is locked another bridge may take it for abandoned.
+            if let Some(lock) = lock(&path) {
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+        Err(failed(io::Error::from(io::ErrorKind::AlreadyExists)))
+    }
+
+    /// Removes those of bridges that were killed while they loaded a model.
+    pub fn remove_abandoned() {
+        let entries = fs::read_dir(env::temp_dir()).into_iter().flatten();
+        for entry in entries.flatten() {
+            let ours = |metadata: &Metadata| metadata.is_dir() && metadata.uid() == user();
+            let name = entry.file_name();
+            if is_name_of_links(&name.to_string_lossy())
+                && entry.metadata().is_ok_and(|metadata| ours(&metadata))
+                && let Some(_lock) = lock(&entry.path())
+            {
+                let _ = fs::remove_dir_all(entry.path());
             }
         }
     }
 }
 
+/// Whether a name is that of such a directory, `llama-cpp-bridge.PID.NUMBER`.
+fn is_name_of_links(name: &str) -> bool {
+    let numbers = name
+        .strip_prefix(LINKS)
+        .and_then(|rest| rest.split_once('.'));
+    numbers.is_some_and(|(pid, number)| pid.parse::<u32>().is_ok() && number.parse::<u64>().is_ok())
+}
+
+/// Locks a directory, if nobody else has, and it is still there.
+fn lock(path: &Path) -> Option<File> {
+    let mut options = OpenOptions::new();
+    let directory = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let file = options.read(true).custom_flags(directory).open(path).ok()?;
+    file.try_lock().ok()?;
+    let (held, named) = (file.metadata().ok()?, fs::symlink_metadata(path).ok()?);
+    ((held.dev(), held.ino()) == (named.dev(), named.ino())).then_some(file)
+}
+
 impl Drop for Links {
     fn drop(&mut self) {
         // Where it cannot be removed it is in nobody's way.
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }

@@ -60,9 +60,10 @@ impl Loading {
             failed_to_load(&path, Code::LoadFailed, &reason)
         };
         let split = found.file.is_split();
-        let mut passed = match found.opened.as_slice() {
-            [] => None,
-            files => Some(PassedFiles::new(files, &found.paths, split).map_err(failed)?),
+        // Without /proc there is only the path, which may lead elsewhere by now.
+        let mut passed = match found.confined || PassedFiles::possible() {
+            true => Some(PassedFiles::new(found.opened, &found.paths, split).map_err(failed)?),
+            false => None,
         };
         let process = ModelProcess::start(program, settings.verbose);
         let (file, alias) = match &mut passed {

@@ -22,3 +22,8 @@ pub(crate) use loading::Origin;
 pub(crate) use model_dir::ModelDir;
 pub(crate) use model_program::ModelProgram;
 pub(crate) use model_slot::{Limits, STATES, Slot};
+
+/// Removes what a bridge that was killed may have left behind.
+pub(crate) fn clean_up() {
+    fd_passing::Links::remove_abandoned();
+}

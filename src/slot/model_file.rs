@@ -1,5 +1,6 @@
 //! Which file a model came from, so that it is known whether a path still names it.
 
+use std::fmt::{self, Display, Formatter};
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -29,10 +30,12 @@ struct FileStamp {
 /// A model file that is there.
 pub struct Found {
     pub file: ModelFile,
-    /// The file and its further parts, opened, where it had to lie in a directory; else none.
+    /// The file and its further parts, opened.
     pub opened: Vec<File>,
     /// The path of each of them.
     pub paths: Vec<String>,
+    /// Whether they had to lie in a directory.
+    pub confined: bool,
 }
 
 /// Why there is no model to be loaded at a path.
@@ -58,36 +61,34 @@ impl ModelFile {
     /// # Errors
     /// What is wrong with the file; `denied` for one that lies elsewhere.
     pub fn of(path: &str, directory: Option<&ModelDir>) -> Result<Found, Refusal> {
-        let (stamp, file) = first(path, directory)?;
+        let refuse = |fault: Fault| match (fault, directory) {
+            (Fault::Outside, Some(directory)) => outside(directory),
+            (fault, _) => Refusal::from(fault.to_string()),
+        };
+        let (stamp, mut file) = open(path, directory).map_err(refuse)?;
+        expect_gguf(&mut file)?;
         let mut found = Found {
             file: Self {
                 path: path.to_string(),
                 files: vec![stamp],
             },
-            opened: file.into_iter().collect(),
+            opened: vec![file],
             paths: vec![path.to_string()],
+            confined: directory.is_some(),
         };
         for part in further_parts(path) {
-            let named = |reason: String| Refusal::from(format!("{part}{reason}"));
-            let opened = match directory {
-                None => fs::metadata(&part).map(|metadata| (metadata, None)),
-                Some(directory) => match directory.open_file(&part) {
-                    Ok(file) => file.metadata().map(|metadata| (metadata, Some(file))),
-                    Err(NotOpened::Error(error)) => Err(error),
-                    Err(NotOpened::Outside) => return Err(outside(directory)),
-                },
-            };
-            match opened {
-                Ok((metadata, file)) => {
-                    expect_regular(&metadata).map_err(|reason| named(format!(" {reason}")))?;
-                    found.file.files.push(FileStamp::of(&metadata));
-                    found.opened.extend(file);
+            match open(&part, directory) {
+                Ok((stamp, file)) => {
+                    found.file.files.push(stamp);
+                    found.opened.push(file);
                     found.paths.push(part);
                 }
                 // The name may mislead. llama.cpp goes by what is in the first part, and names
                 // the one that it misses.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => break,
-                Err(error) => return Err(named(format!(": {}", describe(error)))),
+                Err(Fault::System(error)) if error.kind() == io::ErrorKind::NotFound => break,
+                Err(Fault::Outside) => return Err(refuse(Fault::Outside)),
+                Err(fault @ Fault::System(_)) => return Err(format!("{part}: {fault}").into()),
+                Err(fault @ Fault::Kind(_)) => return Err(format!("{part} {fault}").into()),
             }
         }
         Ok(found)
@@ -130,32 +131,59 @@ impl FileStamp {
     }
 }
 
-/// The file at the path, which has to begin as a GGUF file does; opened for good if it has to lie
-/// in a directory.
-fn first(path: &str, directory: Option<&ModelDir>) -> Result<(FileStamp, Option<File>), Refusal> {
-    let mut file = match directory {
-        None => open(path)?,
-        Some(directory) => match directory.open_file(path) {
-            Ok(file) => file,
-            Err(NotOpened::Error(error)) => return Err(describe(error).into()),
-            Err(NotOpened::Outside) => return Err(outside(directory)),
-        },
+/// Why a file is not opened.
+enum Fault {
+    /// It does not lie in the directory.
+    Outside,
+    System(io::Error),
+    /// It is of another kind.
+    Kind(&'static str),
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::System(error)
+    }
+}
+
+impl Display for Fault {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Outside => write!(f, "lies elsewhere"),
+            Self::System(error) => write!(f, "{}", describe(error)),
+            Self::Kind(kind) => write!(f, "is {kind}, not a GGUF file"),
+        }
+    }
+}
+
+/// Opens the file at a path, which has to lie in the directory if there is one.
+fn open(path: &str, directory: Option<&ModelDir>) -> Result<(FileStamp, File), Fault> {
+    let file = match directory {
+        None => {
+            // A device may act on being opened, so its kind is looked at before as well as after.
+            expect_regular(&fs::metadata(path)?)?;
+            let mut options = OpenOptions::new();
+            options.read(true).custom_flags(libc::O_NONBLOCK);
+            options.open(path)?
+        }
+        Some(directory) => directory.open_file(path).map_err(|error| match error {
+            NotOpened::Error(error) => Fault::System(error),
+            NotOpened::Outside => Fault::Outside,
+        })?,
     };
-    let metadata = file.metadata().map_err(describe)?;
+    let metadata = file.metadata()?;
     expect_regular(&metadata)?;
-    expect_gguf(&mut file)?;
-    Ok((FileStamp::of(&metadata), directory.map(|_| file)))
+    Ok((FileStamp::of(&metadata), file))
 }
 
-fn open(path: &str) -> Result<File, String> {
-    // A device may act on being opened, so the kind of file is looked at before as well as after.
-    expect_regular(&fs::metadata(path).map_err(describe)?)?;
-    let mut options = OpenOptions::new();
-    options.read(true).custom_flags(libc::O_NONBLOCK);
-    options.open(path).map_err(describe)
+fn expect_regular(metadata: &Metadata) -> Result<(), Fault> {
+    match special_kind(metadata.file_type()) {
+        None => Ok(()),
+        Some(kind) => Err(Fault::Kind(kind)),
+    }
 }
 
-fn describe(error: io::Error) -> String {
+fn describe(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "no such file".to_string(),
         io::ErrorKind::PermissionDenied => "permission denied".to_string(),
@@ -163,16 +191,10 @@ fn describe(error: io::Error) -> String {
     }
 }
 
-fn expect_regular(metadata: &Metadata) -> Result<(), String> {
-    match special_kind(metadata.file_type()) {
-        None => Ok(()),
-        Some(what) => Err(format!("is {what}, not a GGUF file")),
-    }
-}
-
 fn expect_gguf(file: &mut File) -> Result<(), String> {
     let mut magic = Vec::new();
-    file.take(4).read_to_end(&mut magic).map_err(describe)?;
+    let read = file.take(4).read_to_end(&mut magic);
+    read.map_err(|error| describe(&error))?;
     match magic.as_slice() {
         b"GGUF" => Ok(()),
         b"" => Err("not a GGUF file: it is empty".to_string()),

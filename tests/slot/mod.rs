@@ -6,6 +6,7 @@ mod loading;
 mod memory;
 mod model_dir;
 mod model_program;
+mod opened_files;
 mod processes;
 mod split_files;
 mod undead;

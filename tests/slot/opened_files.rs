@@ -1,0 +1,178 @@
+//! The files that the bridge has opened: those very files are loaded, and no others are open in the
+//! model process.
+
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::harness::{
+    Bridge, Directory, Tiny, command, completed, loaded, model_program, ok, process, program,
+    script, wait_until,
+};
+
+/// A model program that waits, once the bridge has opened the model, until [`go_on`] is called.
+fn patient(home: &Directory) -> String {
+    let gate = home.join("gate");
+    let made = Command::new("mkfifo").arg(&gate).status();
+    assert!(made.expect("mkfifo runs").success());
+    let (gate, real) = (gate.display(), model_program());
+    let text = format!("read -r go < '{gate}'\nexec '{}'", real.display());
+    let path = script(home.join("patient"), &text);
+    path.to_str().expect("test paths are UTF-8").to_string()
+}
+
+/// Waits until the model program waits, and lets it go on.
+fn go_on(home: &Directory) {
+    let mut gate = OpenOptions::new().write(true).open(home.join("gate"));
+    let gate = gate.as_mut().expect("it can be opened");
+    writeln!(gate, "go").expect("it can be written");
+}
+
+/// The names in a directory.
+fn names(directory: &Path) -> Vec<OsString> {
+    let entries = fs::read_dir(directory).expect("it is there");
+    entries.flatten().map(|entry| entry.file_name()).collect()
+}
+
+#[test]
+fn what_was_looked_at_is_what_is_loaded_whatever_takes_its_path() {
+    let home = Directory::new();
+    let patient = patient(&home);
+    let bridge = Bridge::start(&home, &["--temp", "0", "--model-program", &patient]);
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let mut client = bridge.connect();
+    client.ask(&format!("LOAD {}", model.display()));
+    // The process can only go on after that, as it opens the other end.
+    wait_until("the model is opened", || {
+        !process::children(bridge.pid()).is_empty()
+    });
+    fs::remove_file(&model).expect("it can go");
+    let made = Command::new("mkfifo").arg(&model).status();
+    assert!(made.expect("mkfifo runs").success());
+    go_on(&home);
+    client.expect(loaded());
+    client.exchange("INFER w", &completed("xyz"));
+}
+
+#[test]
+fn parts_that_are_links_are_loaded() {
+    let home = Directory::new();
+    let blobs = home.join("blobs");
+    fs::create_dir_all(home.join("snapshot")).expect("a directory can be made");
+    fs::create_dir(&blobs).expect("a directory can be made");
+    let parts = Tiny::alphabet().write_split(&home.join("snapshot/tiny"));
+    for (number, part) in parts.iter().enumerate() {
+        let blob = blobs.join(number.to_string());
+        fs::rename(part, &blob).expect("a rename");
+        let target = Path::new("../blobs").join(number.to_string());
+        std::os::unix::fs::symlink(target, part).expect("a link can be made");
+    }
+    let bridge = Bridge::with_model(&home, &parts[0], &[]);
+    bridge.connect().exchange("INFER w", &completed("xyz"));
+}
+
+/// A bridge whose temporary files go to `temporary`.
+fn with_temporary(home: &Directory, temporary: &Path, options: &[&str]) -> Bridge {
+    let mut start = command(home, options);
+    start.args(["--temp", "0"]).env("TMPDIR", temporary);
+    Bridge::start_command(&mut start, home.socket())
+}
+
+#[test]
+fn a_bridge_that_is_killed_in_a_load_leaves_nothing_for_long() {
+    let home = Directory::new();
+    let temporary = home.join("tmp");
+    fs::create_dir(&temporary).expect("a directory can be made");
+    // Neither of a name, nor of a kind, that is ours.
+    fs::create_dir(temporary.join("llama-cpp-bridge.notes")).expect("a directory can be made");
+    fs::write(temporary.join("llama-cpp-bridge.1.0"), "").expect("a file can be made");
+    let before = names(&temporary).len();
+    let [first, _] = Tiny::alphabet().write_split(&home.join("tiny"));
+    let patient = patient(&home);
+    let bridge = with_temporary(&home, &temporary, &["--model-program", &patient]);
+    let mut client = bridge.connect();
+    client.ask(&format!("LOAD {}", first.display()));
+    wait_until("the load is under way", || {
+        names(&temporary).len() == before + 1 && !process::children(bridge.pid()).is_empty()
+    });
+    let child = process::children(bridge.pid())[0];
+    // Another one that starts meanwhile leaves alone what is in use.
+    let second = Directory::new();
+    drop(with_temporary(&second, &temporary, &[]));
+    assert_eq!(names(&temporary).len(), before + 1);
+    process::signal(bridge.pid(), "KILL");
+    drop(bridge);
+    assert_eq!(names(&temporary).len(), before + 1);
+    drop(with_temporary(&second, &temporary, &[]));
+    assert_eq!(names(&temporary).len(), before);
+    go_on(&home);
+    wait_until("the model program ends", || !process::runs(child));
+}
+
+#[test]
+fn a_directory_for_links_that_cannot_be_made_is_named() {
+    let home = Directory::new();
+    let [first, _] = Tiny::alphabet().write_split(&home.join("tiny"));
+    let missing = home.join("missing");
+    let bridge = with_temporary(&home, &missing, &[]);
+    let mut client = bridge.connect();
+    client.ask(&format!("LOAD {}", first.display()));
+    let message = client.expect_error("load_failed");
+    let said = format!(
+        "cannot start the model process: no directory for a split model in {} (TMPDIR): No such",
+        missing.display()
+    );
+    assert!(message.contains(&said), "{message}");
+}
+
+#[test]
+fn no_descriptor_that_the_bridge_was_started_with_is_open_in_the_model_process() {
+    let home = Directory::new();
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let bridge = command(&home, &["--temp", "0"]);
+    let mut start = Command::new("sh");
+    let log = home.join("log");
+    start.args([
+        "-c",
+        "log=$1; shift; exec \"$@\" 5<>\"$log\" 9>>\"$log\" 3<\"$log\" 7<.",
+        "sh",
+    ]);
+    fs::write(&log, "").expect("it can be written");
+    start.arg(&log).arg(program()).args(bridge.get_args());
+    let bridge = Bridge::start_command(&mut start, home.socket());
+    let mut client = bridge.connect();
+    client.load(&model);
+    let opened = |pid: u32| -> Vec<PathBuf> {
+        let links = names(Path::new(&format!("/proc/{pid}/fd"))).into_iter();
+        let target = |fd| fs::read_link(Path::new(&format!("/proc/{pid}/fd")).join(fd)).ok();
+        let targets = links.filter_map(target);
+        targets.filter(|path| path.is_absolute()).collect()
+    };
+    assert!(opened(bridge.pid()).contains(&log), "the bridge lacks it");
+    let theirs = opened(bridge.model_process());
+    let known = |path: &PathBuf| {
+        *path == model || path.starts_with("/dev/null") || path.starts_with("/proc")
+    };
+    assert!(theirs.iter().all(known), "{theirs:?}");
+}
+
+#[test]
+fn a_model_may_be_a_descriptor_that_was_passed_in() {
+    let home = Directory::new();
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    // It has no name any more.
+    let bridge = command(&home, &["--temp", "0", "--model", "/dev/fd/5"]);
+    let mut start = Command::new("sh");
+    start.args([
+        "-c",
+        "model=$1; shift; exec 5<\"$model\"; rm \"$model\"; exec \"$@\"",
+        "sh",
+    ]);
+    start.arg(&model).arg(program()).args(bridge.get_args());
+    let bridge = Bridge::start_command(&mut start, home.socket());
+    let mut client = bridge.connect();
+    client.exchange("STATUS", &ok("Model loaded: /dev/fd/5"));
+    client.exchange("INFER w", &completed("xyz"));
+}

@@ -469,7 +469,9 @@ fn notices_are_for_a_load_and_few() {
             None => client.expect(crate::harness::loaded()),
             Some(reason) => assert!(client.expect_error("load_failed").ends_with(reason)),
         }
-        assert_eq!(bridge.errors().matches(r"a\u{1b}b").count(), 16);
+        wait_until("they are logged", || {
+            bridge.errors().matches(r"a\u{1b}b").count() == 16
+        });
         assert!(!bridge.errors().contains('\u{1b}'));
     }
 }

@@ -30,7 +30,7 @@ pub struct PassedFiles {
 }
 
 /// What the model process calls a file, and what it was named by.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct PathAlias {
     inside: String,
     outside: String,
@@ -112,7 +112,16 @@ impl PathAlias {
         if self.inside.is_empty() {
             return message.to_string();
         }
-        message.replace(&self.inside, &self.outside)
+        let mut parts = message.split(&self.inside);
+        let mut text = parts.next().unwrap_or_default().to_string();
+        for part in parts {
+            // `/proc/self/fd/8` is not the beginning of `/proc/self/fd/80`.
+            let longer = part.starts_with(|next: char| next.is_ascii_digit());
+            let whole = self.inside.ends_with('/') || !longer;
+            text.push_str(if whole { &self.outside } else { &self.inside });
+            text.push_str(part);
+        }
+        text
     }
 }
 
@@ -179,5 +188,25 @@ impl Drop for Links {
     fn drop(&mut self) {
         // Where it cannot be removed it is in nobody's way.
         let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::PathAlias;
+
+    #[test]
+    fn only_the_whole_alias_is_undone() {
+        let alias = |inside: &str, outside: &str| PathAlias {
+            inside: inside.to_string(),
+            outside: outside.to_string(),
+        };
+        let file = alias("/fd/8", "/m/a.gguf");
+        let said = "/fd/8: /fd/80 /fd/8, '/fd/8";
+        assert_eq!(file.undo(said), "/m/a.gguf: /fd/80 /m/a.gguf, '/m/a.gguf");
+        let parts = alias("/tmp/x.1.0/", "models/");
+        let said = "/tmp/x.1.0/1-00001-of-00002.gguf";
+        assert_eq!(parts.undo(said), "models/1-00001-of-00002.gguf");
+        assert_eq!(PathAlias::default().undo("as it is"), "as it is");
     }
 }

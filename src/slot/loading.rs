@@ -65,11 +65,11 @@ impl Loading {
             true => Some(PassedFiles::new(found.opened, &found.paths, split).map_err(failed)?),
             false => None,
         };
-        let process = ModelProcess::start(program, settings.verbose);
         let (file, alias) = match &mut passed {
             Some(passed) => (passed.file.clone(), mem::take(&mut passed.alias)),
             None => (path.clone(), PathAlias::default()),
         };
+        let process = ModelProcess::start(program, alias.clone(), settings.verbose);
         let links = passed.and_then(PassedFiles::done);
         let mut process = process.map_err(failed)?;
         let load = ModelParams {

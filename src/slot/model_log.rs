@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use super::fd_passing::PathAlias;
 use super::rate::Rate;
 use llama_cpp_bridge::sys::log::{self, ERROR_MARK, Level, OTHER_MARK, WARNING_MARK};
 use llama_cpp_bridge::sys::poll::PollFd;
@@ -44,6 +45,8 @@ pub struct ModelLog {
 /// Its lines.
 struct Lines {
     verbose: bool,
+    /// What its model is called.
+    alias: PathAlias,
     line: Vec<u8>,
     /// Bytes that the line has, those that are not kept included.
     length: usize,
@@ -56,12 +59,12 @@ struct Lines {
 }
 
 impl ModelLog {
-    /// The log that comes from this stream. The whole of it is passed on to standard error if it is
-    /// to be `verbose`.
+    /// The log that comes from this stream, of a process that knows its model by an alias. The whole
+    /// of it is passed on to standard error if it is to be `verbose`.
     ///
     /// # Errors
     /// Those of fcntl(2).
-    pub fn new(stream: UnixStream, verbose: bool) -> io::Result<Self> {
+    pub fn new(stream: UnixStream, alias: PathAlias, verbose: bool) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         Ok(Self {
             stream: Some(stream),
@@ -69,6 +72,7 @@ impl ModelLog {
             paused: None,
             lines: Lines {
                 verbose,
+                alias,
                 line: Vec::new(),
                 length: 0,
                 first_error: None,
@@ -190,7 +194,7 @@ impl Lines {
             line => (Level::Error, line),
         };
         let marked = text.len() < line.len();
-        let mut text = log::printable(text.trim_end());
+        let mut text = log::printable(&self.alias.undo(text.trim_end()));
         if length > bytes.len() {
             text.push_str(&format!("... ({length} bytes)"));
         }

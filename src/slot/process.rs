@@ -10,6 +10,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use super::ending::ModelChild;
+use super::fd_passing::PathAlias;
 use super::model_log::ModelLog;
 use super::model_program::ModelProgram;
 use super::monitor::Monitor;
@@ -92,11 +93,11 @@ struct End {
 }
 
 impl ModelProcess {
-    /// Starts the model program.
+    /// Starts the model program, for a model that it knows by an alias.
     ///
     /// # Errors
     /// Those of socketpair(2), fork(2) and execve(2).
-    pub fn start(program: &ModelProgram, verbose: bool) -> io::Result<Self> {
+    pub fn start(program: &ModelProgram, alias: PathAlias, verbose: bool) -> io::Result<Self> {
         program.expect_unchanged()?;
         let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = UnixStream::pair()?;
@@ -113,7 +114,7 @@ impl ModelProcess {
             program: path.display().to_string(),
             monitor: Monitor::new(),
             link: Link::new(ours)?,
-            log: ModelLog::new(errors, verbose)?,
+            log: ModelLog::new(errors, alias, verbose)?,
             closed: None,
             kills: Kills::now(),
             end: None,

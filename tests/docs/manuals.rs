@@ -57,6 +57,9 @@ fn every_environment_variable_stands_in_the_manual_and_the_reverse() {
                 .filter(|name| !name.contains(char::is_lowercase));
             used.extend(names.map(|name| format!("{prefix}{name}")));
         }
+        if code.contains("env::temp_dir()") {
+            used.insert("TMPDIR".to_string());
+        }
     }
     let page = program_manual();
     let documented = items(section(&page, "ENVIRONMENT"), ".It Ev ");

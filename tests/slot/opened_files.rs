@@ -176,3 +176,32 @@ fn a_model_may_be_a_descriptor_that_was_passed_in() {
     client.exchange("STATUS", &ok("Model loaded: /dev/fd/5"));
     client.exchange("INFER w", &completed("xyz"));
 }
+
+#[test]
+fn whatever_is_said_of_a_model_names_it_by_its_path() {
+    let home = Directory::new();
+    let [first, _] = Tiny::alphabet().write_split(&home.join("tiny"));
+    let model = Tiny::alphabet().write(home.join("whole.gguf"));
+    let cut = home.join("cut.gguf");
+    let bytes = fs::read(&model).expect("it is there");
+    fs::write(&cut, &bytes[..bytes.len() / 2]).expect("it can be written");
+    let bridge = Bridge::start(&home, &["--verbose"]);
+    let mut client = bridge.connect();
+    for path in [&first, &model] {
+        client.load(path);
+    }
+    client.ask(&format!("LOAD {}", cut.display()));
+    let message = client.expect_error("load_failed");
+    drop(client);
+    let log = bridge.all_errors();
+    for path in [&first, &model] {
+        let named = log.lines().any(|line| {
+            line.contains("loaded meta data") && line.contains(path.to_str().expect("it is UTF-8"))
+        });
+        assert!(named, "{log}");
+    }
+    for text in [message, log] {
+        let inside = ["/proc/self/fd", "/dev/fd", "llama-cpp-bridge."];
+        assert!(inside.iter().all(|name| !text.contains(name)), "{text}");
+    }
+}

@@ -2,6 +2,7 @@
 
 mod diagnostics;
 mod dialogues;
+mod guarantees;
 mod manuals;
 mod metrics_examples;
 mod options;

@@ -205,3 +205,38 @@ fn whatever_is_said_of_a_model_names_it_by_its_path() {
         assert!(inside.iter().all(|name| !text.contains(name)), "{text}");
     }
 }
+
+/// All that opens something at once: two models, one of them split, a state, metrics, a manager.
+#[test]
+fn thirty_two_descriptors_are_enough() {
+    let home = Directory::new();
+    let [first, _] = Tiny::alphabet().write_split(&home.join("tiny"));
+    let other = Tiny::mute().chain("w!?").write(home.join("other.gguf"));
+    let manager = std::os::unix::net::UnixDatagram::bind(home.join("manager"));
+    let _manager = manager.expect("a socket can be bound");
+    let states = home.join("states");
+    fs::create_dir(&states).expect("a directory can be made");
+    let options = command(&home, &["--temp", "0", "--idle-unload", "3600"]);
+    let mut start = Command::new("sh");
+    start
+        .args(["-c", "ulimit -n 32; exec \"$@\"", "sh"])
+        .arg(program());
+    start
+        .args(options.get_args())
+        .arg("--state-dir")
+        .arg(&states);
+    start.arg("--metrics-file").arg(home.join("metrics.prom"));
+    start
+        .env("NOTIFY_SOCKET", home.join("manager"))
+        .env("WATCHDOG_USEC", "100000");
+    let bridge = Bridge::start_command(&mut start, home.socket());
+    let mut client = bridge.connect();
+    for (model, text) in [(&first, "xyz"), (&other, "!?"), (&first, "xyz")] {
+        client.load(model);
+        client.exchange("INFER w", &completed(text));
+        client.ask("SAVE a");
+        assert!(client.receive().contains("State saved"));
+        client.ask("RESTORE a");
+        assert!(client.receive().contains("State restored"));
+    }
+}

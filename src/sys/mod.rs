@@ -6,8 +6,10 @@
 pub mod cgroup;
 pub mod child;
 pub mod descriptors;
+pub mod directory;
 pub mod exec;
 pub mod files;
+pub mod lease;
 pub mod log;
 pub mod memory;
 pub mod names;

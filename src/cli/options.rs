@@ -133,6 +133,7 @@ impl Options {
                 chat_template: None,
                 state_dir: None,
                 state_limit: DEFAULT_STATE_LIMIT,
+                states: None,
                 sandbox: true,
                 verbose: false,
             },

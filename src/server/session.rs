@@ -195,11 +195,14 @@ impl Session {
             };
             match readiness {
                 Ok(Readiness::Ready) => {
-                    let jobs = std::mem::take(jobs).into_iter().map(|work| Job {
-                        id: slot.ask(work, now),
-                        answer: None,
+                    let jobs = std::mem::take(jobs).into_iter().map(|work| {
+                        let id = slot.ask(work, now)?;
+                        Ok(Job { id, answer: None })
                     });
-                    request.state = State::Asked(jobs.collect());
+                    match jobs.collect() {
+                        Ok(jobs) => request.state = State::Asked(jobs),
+                        Err(failure) => request.answer(&Err(failure)),
+                    }
                 }
                 Ok(Readiness::NotYet) => (),
                 Ok(Readiness::Empty) => request.answer(&Err(Failure::no_model())),

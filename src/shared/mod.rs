@@ -10,5 +10,6 @@ pub mod ranges;
 pub mod sentence;
 pub mod settings;
 pub mod split_files;
+pub mod state_file;
 pub mod token_file;
 pub mod wire;

@@ -1,6 +1,8 @@
 //! What can be set: how a model is loaded, and how a token is chosen. The command line fills it in,
 //! a request may change parts of it, the model process acts on it.
 
+use std::path::{Path, PathBuf};
+
 use miniserde::{Deserialize, Serialize};
 
 /// Tokens of the context by default.
@@ -60,12 +62,53 @@ pub struct ModelParams {
     pub chat_template: Option<String>,
     /// The directory of saved states, by its absolute path; `None` keeps none.
     pub state_dir: Option<String>,
-    /// Bytes that the states in it may take together.
+    /// Bytes that the states in it, those of all models, may take together.
     pub state_limit: u64,
+    /// Where the saved states of this very model are; `None` where there is no place for them.
+    pub states: Option<StateFiles>,
     /// Whether the model process gives up what it does not need.
     pub sandbox: bool,
     /// Whether all of llama.cpp's log is wanted, not its errors alone.
     pub verbose: bool,
+}
+
+/// Where the model process finds the saved states of its model, and writes one.
+#[derive(Serialize, Deserialize, Clone, Debug)]
+pub struct StateFiles {
+    /// The directory of the states of this model, by its absolute path.
+    pub directory: String,
+    /// The name in [`SAVING`] of the file that is written to.
+    pub scratch: String,
+    /// What the label of a state has of the model, beside its size.
+    pub model_hash: u64,
+}
+
+/// The directory within that of a model's states in which the next ones are written.
+pub const SAVING: &str = "saving";
+
+impl StateFiles {
+    /// The file of the state of this name.
+    pub fn state(&self, name: &str) -> PathBuf {
+        Path::new(&self.directory).join(state_name(name))
+    }
+
+    /// The directory of files that are written to.
+    pub fn saving(&self) -> PathBuf {
+        Path::new(&self.directory).join(SAVING)
+    }
+
+    /// The file that is written to.
+    pub fn scratch(&self) -> PathBuf {
+        self.saving().join(&self.scratch)
+    }
+}
+
+/// The suffix of the files of states.
+pub const STATE_SUFFIX: &str = ".state";
+
+/// The file of the state of this name, in its directory.
+pub fn state_name(name: &str) -> String {
+    format!("{name}{STATE_SUFFIX}")
 }
 
 /// How a token is chosen. The defaults are llama.cpp's.

@@ -1,6 +1,7 @@
 //! A load under way: the process that it happens in, and when it has to be given up. Nothing here
 //! waits.
 
+use std::fs::File;
 use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use super::fd_passing::{Links, PassedFiles, PathAlias};
 use super::model_file::{Found, ModelFile};
 use super::model_program::ModelProgram;
 use super::process::ModelProcess;
+use super::states::ModelStates;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::{FromModel, Ready, ToModel};
 use llama_cpp_bridge::shared::settings::ModelParams;
@@ -34,6 +36,7 @@ pub struct Loading {
     alias: PathAlias,
     _links: Option<Links>,
     pub process: ModelProcess,
+    pub states: Option<ModelStates>,
     pub since: Instant,
     /// Whether it reloads a model that was unloaded, which is lost if it fails.
     pub reloads: bool,
@@ -59,6 +62,15 @@ impl Loading {
             let reason = format!("cannot start the model process: {error}");
             failed_to_load(&path, Code::LoadFailed, &reason)
         };
+        let unread = |error: io::Error| failed_to_load(&path, Code::LoadFailed, &error.to_string());
+        // To be deleted once `found.opened` holds them always.
+        let opened = found
+            .paths
+            .iter()
+            .map(File::open)
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(unread)?;
+        let states = ModelStates::of(&opened, settings).map_err(unread)?;
         let split = found.file.is_split();
         // Without /proc there is only the path, which may lead elsewhere by now.
         let mut passed = match found.confined || PassedFiles::possible() {
@@ -76,6 +88,7 @@ impl Loading {
             path,
             file,
             size: found.file.size(),
+            states: states.as_ref().and_then(ModelStates::files),
             ..settings.clone()
         };
         process.send(ToModel::Load(Box::new(load)));
@@ -85,6 +98,7 @@ impl Loading {
             alias,
             _links: links,
             process,
+            states,
             since: now,
             reloads,
             failed: None,

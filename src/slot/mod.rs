@@ -15,6 +15,7 @@ mod model_slot;
 mod monitor;
 mod process;
 mod rate;
+mod states;
 mod worker;
 
 pub(crate) use events::{Event, LoadStatus, Readiness};

@@ -256,7 +256,7 @@ impl Slot {
         };
         self.counters.loads += 1;
         self.counters.load_time += model.load_time;
-        let worker = Box::new(Worker::new(loading.process, now));
+        let worker = Box::new(Worker::new(loading.process, loading.states, now));
         let before = mem::replace(&mut self.state, State::Loaded(model, worker));
         self.end_worker(before, now);
     }
@@ -368,12 +368,15 @@ impl Slot {
 
     /// Gives a request to the model, which has to be [ready](Readiness::Ready); returns the
     /// number by which events speak of it.
-    pub fn ask(&mut self, work: Work, now: Instant) -> u64 {
+    ///
+    /// # Errors
+    /// The answer to a request that the model need not be given.
+    pub fn ask(&mut self, work: Work, now: Instant) -> Result<u64, Failure> {
         self.last_id += 1;
         if let State::Loaded(_, worker) = &mut self.state {
-            worker.ask(self.last_id, work, now);
+            worker.ask(self.last_id, work, now)?;
         }
-        self.last_id
+        Ok(self.last_id)
     }
 
     /// Has the model give up a request. No further event is about it.

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use super::ending::ModelChild;
 use super::events::Event;
 use super::process::ModelProcess;
+use super::states::ModelStates;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
-use llama_cpp_bridge::shared::message::{FromModel, ToModel, Work};
+use llama_cpp_bridge::shared::message::{Answer, FromModel, ToModel, Work};
 use llama_cpp_bridge::sys::poll::PollFd;
 
 /// How long a cancelled request may go on after the step that was announced, before the process
@@ -22,6 +23,8 @@ const LONGEST_STEP: Duration = Duration::from_secs(600);
 /// The process of a loaded model.
 pub struct Worker {
     process: ModelProcess,
+    /// `None` without a directory for them.
+    states: Option<ModelStates>,
     /// The requests that it works on.
     live: Vec<u64>,
     /// Requests that it was told to give up and has not yet, and when; the oldest first.
@@ -36,9 +39,10 @@ pub struct Worker {
 
 impl Worker {
     /// Puts a process that has loaded its model to work.
-    pub fn new(process: ModelProcess, now: Instant) -> Self {
+    pub fn new(process: ModelProcess, states: Option<ModelStates>, now: Instant) -> Self {
         Self {
             process,
+            states,
             live: Vec::new(),
             cancelled: Vec::new(),
             last_message: now,
@@ -64,13 +68,20 @@ impl Worker {
     }
 
     /// Sends it a request.
-    pub fn ask(&mut self, id: u64, work: Work, now: Instant) {
+    ///
+    /// # Errors
+    /// The answer, where it has none to give.
+    pub fn ask(&mut self, id: u64, work: Work, now: Instant) -> Result<(), Failure> {
+        if let Some(states) = &mut self.states {
+            states.prepare(id, &work)?;
+        }
         if self.live.is_empty() {
             self.last_message = now;
             self.process.forget_log();
         }
         self.live.push(id);
         self.process.send(ToModel::Work(id, work));
+        Ok(())
     }
 
     /// Has it give up a request.
@@ -99,6 +110,7 @@ impl Worker {
                 }
                 FromModel::Answer(id, answer) => {
                     self.cancelled.retain(|(cancelled, _)| *cancelled != id);
+                    let answer = self.settle(id, answer);
                     if self.live.contains(&id) {
                         self.live.retain(|live| *live != id);
                         events.push(Event::Answer(id, answer));
@@ -108,6 +120,17 @@ impl Worker {
             }
         }
         events
+    }
+
+    /// The answer to a request, once what it says of saved states has been seen to.
+    fn settle(&mut self, id: u64, mut answer: Result<Answer, Failure>) -> Result<Answer, Failure> {
+        let wanted = self.live.contains(&id);
+        if let Some(states) = &mut self.states
+            && let Err(what) = states.settle(id, &mut answer, wanted)
+        {
+            self.process.kill(format!("killed: {what}"));
+        }
+        answer
     }
 
     /// Ends it if it is stuck, or if ending it is quicker than waiting for it to give up what was

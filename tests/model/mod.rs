@@ -11,6 +11,7 @@ mod grammar;
 mod grammar_limits;
 mod long_texts;
 mod model_options;
+mod old_states;
 mod prefix_cache;
 mod real_model;
 mod sampling;

@@ -12,7 +12,7 @@ use std::thread;
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 use crate::harness::{Bridge, Directory, Tiny, completed, process, run, skip};
-use crate::model::saved_state::{ask, keeper, marked, restore, save};
+use crate::model::saved_state::{ask, keeper, marked, model_states, restore, save};
 
 /// What the model process says of itself, thread by thread, after a text and an embedding.
 fn status(options: &[&str], name: &str) -> Vec<String> {
@@ -58,10 +58,13 @@ fn the_model_process_opens_no_file_but_its_own() {
         save(&mut client, "a");
         restore(&mut client, "a");
         // The same path, and the same file there, but not the directory that it may open.
-        let states = home.join("states");
+        let (states, own) = (home.join("states"), model_states(&home));
         fs::rename(&states, home.join("away")).expect("it can be renamed");
-        fs::create_dir(&states).expect("it can be made");
-        fs::copy(home.join("away/a.state"), states.join("a.state")).expect("it can be copied");
+        fs::create_dir_all(&own).expect("it can be made");
+        let away = home
+            .join("away")
+            .join(own.strip_prefix(&states).expect("it is within"));
+        fs::copy(away.join("a.state"), own.join("a.state")).expect("it can be copied");
         if opened {
             restore(&mut client, "a");
         } else {
@@ -115,7 +118,7 @@ fn from_inside_neither_a_file_nor_a_socket_nor_a_program_is_to_be_had() {
 
 /// The error of each of these calls when the process itself makes them, `None` for one that
 /// succeeds. Nothing where the process cannot be looked into.
-fn inside(pid: u32, calls: &[&str]) -> Option<Vec<Option<i32>>> {
+pub(crate) fn inside(pid: u32, calls: &[&str]) -> Option<Vec<Option<i32>>> {
     let mut gdb = Command::new("gdb");
     gdb.args(["-nx", "--batch", "-p", &pid.to_string()]);
     for call in calls {

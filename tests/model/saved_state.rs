@@ -1,7 +1,7 @@
 //! Saved states: what is stored comes back, and is not evaluated again.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::harness::tiny::Architecture;
 use crate::harness::{Answer, Bridge, Client, Directory, Tiny, completed, failure, process};
@@ -12,6 +12,14 @@ pub(crate) fn keeper(home: &Directory, model: &Path, options: &[&str]) -> Bridge
     let _ = fs::create_dir(&states);
     let states = states.to_str().expect("test paths are UTF-8");
     Bridge::with_model(home, model, &[&["--state-dir", states], options].concat())
+}
+
+/// The directory of the states of the one model that was loaded with this directory.
+pub(crate) fn model_states(home: &Directory) -> PathBuf {
+    let entries = fs::read_dir(home.join("states")).expect("it is there");
+    let mut directories = entries.flatten().map(|entry| entry.path());
+    let found = directories.find(|path| path.is_dir());
+    found.expect("a model is loaded")
 }
 
 /// The tokens and bytes that a reply of SAVE or RESTORE tells of, which must say this besides.

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::harness::{Bridge, Client, Directory, Tiny, command, failure, run};
-use crate::model::saved_state::{ask, keeper, marked, restore, save};
+use crate::model::saved_state::{ask, keeper, marked, model_states, restore, save};
 
 /// Expects that a state cannot be brought back for this reason, and that what was evaluated
 /// before is still there.
@@ -33,8 +33,9 @@ fn a_damaged_state_is_refused_and_the_live_one_stays() {
     let mut client = bridge.connect();
     ask(&mut client, "some text", 1);
     save(&mut client, "good");
-    let good = fs::read(home.join("states/good.state")).expect("it is there");
-    let write = |bytes: &[u8]| fs::write(home.join("states/bad.state"), bytes).expect("it can be");
+    let states = model_states(&home);
+    let good = fs::read(states.join("good.state")).expect("it is there");
+    let write = |bytes: &[u8]| fs::write(states.join("bad.state"), bytes).expect("it can be");
     let wrong_sum = unusable("bad", "it is damaged: its checksum is wrong");
     // At the start, in the tokens, in the cache, in the label, and at the checksum itself.
     for at in [0, 12, good.len() / 2, good.len() - 40, good.len() - 10] {
@@ -123,17 +124,24 @@ fn a_state_is_its_owners_alone_and_nothing_is_left_beside_it() {
     ask(&mut client, "some text", 1);
     let (_, bytes) = save(&mut client, "a");
     let again = save(&mut client, "a");
-    assert_eq!(names(&home), ["a.state"]);
-    let metadata = fs::metadata(home.join("states/a.state")).expect("it is there");
+    let states = model_states(&home);
+    assert_eq!(names(&states), ["a.state"]);
+    assert_eq!(names(&states.join("saving")), [""; 0]);
+    let metadata = fs::metadata(states.join("a.state")).expect("it is there");
     assert_eq!(metadata.permissions().mode() & 0o7777, 0o600);
+    for directory in [states.clone(), states.join("saving")] {
+        let mode = fs::metadata(directory).expect("it is there").permissions();
+        assert_eq!(mode.mode() & 0o7777, 0o700);
+    }
     assert_eq!((metadata.len(), again.1), (bytes, bytes));
 }
 
-/// The files in the directory of states.
-fn names(home: &Directory) -> Vec<String> {
-    let entries = fs::read_dir(home.join("states")).expect("it is there");
+/// What is in a directory, but for that of states to come.
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).expect("it is there");
     let names = entries.flatten().map(|entry| entry.file_name());
     let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+    names.retain(|name| name != "saving");
     names.sort();
     names
 }
@@ -148,27 +156,26 @@ fn what_others_put_there_is_neither_read_nor_written_through() {
     save(&mut client, "real");
     let victim = home.join("victim");
     fs::write(&victim, "precious").expect("it can be written");
+    let states = model_states(&home);
     let link = |target: &Path, name: &str| {
-        symlink(target, home.join("states").join(name)).expect("it can be made");
+        symlink(target, states.join(name)).expect("it can be made");
     };
-    link(&home.join("states/real.state"), "link.state");
+    link(&states.join("real.state"), "link.state");
     client.exchange(
         "RESTORE link",
         &failure("bad_request", &unusable("link", "it is a symbolic link")),
     );
-    let fifo = home.join("states/fifo.state");
+    let fifo = states.join("fifo.state");
     let made = Command::new("mkfifo").arg(&fifo).status();
     assert!(made.expect("mkfifo can be run").success());
     client.exchange(
         "RESTORE fifo",
         &failure("bad_request", &unusable("fifo", "it is a FIFO")),
     );
-    // Where the state goes, and where it is written first.
     link(&victim, "a.state");
-    link(&victim, &format!("a.{}.saving", bridge.model_process()));
     save(&mut client, "a");
     assert_eq!(fs::read(&victim).expect("it is there"), b"precious");
-    let metadata = fs::symlink_metadata(home.join("states/a.state")).expect("it is there");
+    let metadata = fs::symlink_metadata(states.join("a.state")).expect("it is there");
     assert!(metadata.is_file());
 }
 
@@ -193,25 +200,26 @@ fn with_room_for_two(home: &Directory) -> (Bridge, Client, u64, String) {
 fn the_oldest_states_make_room_and_what_is_no_state_stays() {
     let home = Directory::new();
     let (_bridge, mut client, bytes, limit) = with_room_for_two(&home);
+    let states = model_states(&home);
     let foreign = vec![0; bytes as usize * 3];
-    fs::write(home.join("states/notes.state"), &foreign).expect("it can be written");
+    fs::write(states.join("notes.state"), &foreign).expect("it can be written");
     for name in ["b", "c", "a", "d"] {
         save(&mut client, name);
         // Those who were saved within one tick of the clock have no order.
-        age(&home, name);
+        age(&home, &states, name);
     }
-    assert_eq!(names(&home), ["a.state", "d.state", "notes.state"]);
+    assert_eq!(names(&states), ["a.state", "d.state", "notes.state"]);
     ask(&mut client, &"a long text, ".repeat(20), 1);
     client.ask("SAVE large");
     let message = client.expect_error("denied");
     let end = format!("--state-limit allows {limit} for all of them");
     assert!(message.ends_with(&end), "{message}");
-    assert_eq!(names(&home), ["a.state", "d.state", "notes.state"]);
+    assert_eq!(names(&states), ["a.state", "d.state", "notes.state"]);
 }
 
 /// Waits until a file that would be made now is younger than this state.
-fn age(home: &Directory, name: &str) {
-    let saved = fs::metadata(home.join("states").join(format!("{name}.state")));
+fn age(home: &Directory, states: &Path, name: &str) {
+    let saved = fs::metadata(states.join(format!("{name}.state")));
     let saved = saved.expect("it is there");
     let saved = (saved.mtime(), saved.mtime_nsec());
     crate::harness::wait_until("the clock of files goes on", || {
@@ -257,12 +265,13 @@ fn a_state_that_cannot_be_kept_costs_none_of_the_others() {
     let home = Directory::new();
     let (_bridge, mut client, _, _) = with_room_for_two(&home);
     save(&mut client, "b");
-    fs::create_dir(home.join("states/c.state")).expect("it can be made");
+    let states = model_states(&home);
+    fs::create_dir(states.join("c.state")).expect("it can be made");
     client.ask("SAVE c");
     let message = client.expect_error("internal");
     assert!(
         message.starts_with("Cannot save the state 'c': "),
         "{message}"
     );
-    assert_eq!(names(&home), ["a.state", "b.state", "c.state"]);
+    assert_eq!(names(&states), ["a.state", "b.state", "c.state"]);
 }

@@ -8,6 +8,7 @@ mod model_dir;
 mod model_program;
 mod opened_files;
 mod processes;
+mod saved_states;
 mod split_files;
 mod undead;
 mod unloaded;

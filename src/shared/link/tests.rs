@@ -8,7 +8,7 @@ use crate::shared::failure::{Code, Failure};
 use crate::shared::message::{
     Answer, Done, Embedding, FinishReason, FromModel, Generate, Ready, State, ToModel, Turn, Work,
 };
-use crate::shared::settings::{FlashAttention, KvType, ModelParams, Sampling};
+use crate::shared::settings::{FlashAttention, KvType, ModelParams, Sampling, StateFiles};
 use crate::shared::wire::Message;
 
 /// A text of everything that JSON has to escape, and more.
@@ -48,6 +48,11 @@ fn model_params(flash_attn: FlashAttention, cache: KvType) -> ModelParams {
         chat_template: Some(text()),
         state_dir: None,
         state_limit: 1 << 63,
+        states: Some(StateFiles {
+            directory: text(),
+            scratch: text(),
+            model_hash: u64::MAX,
+        }),
         sandbox: false,
         verbose: true,
     }

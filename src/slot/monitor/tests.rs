@@ -46,6 +46,7 @@ fn params(ctx_size: Option<u32>) -> ModelParams {
         chat_template: None,
         state_dir: None,
         state_limit: 0,
+        states: None,
         sandbox: true,
         verbose: false,
     }

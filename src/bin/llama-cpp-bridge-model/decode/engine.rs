@@ -87,7 +87,7 @@ impl<'model> Engine<'model> {
             token_index: Rc::default(),
             scheduler,
             embed_queue: EmbedQueue::new(backend, model, load, context_size),
-            states: SavedStates::new(load, context_size)?,
+            states: SavedStates::new(load, context_size),
             step_estimator,
             threads: Threads::new(load),
             speculator: Speculator::new(max_draft),

@@ -6,11 +6,9 @@
 
 mod cells;
 mod checkpoints;
-mod fingerprint;
 mod host_cache;
 mod prefix_cache;
 mod saved_state;
-mod state_dir;
 
 pub(crate) use cells::{SeqId, common_prefix};
 pub(crate) use checkpoints::{MAX_CHECKPOINT_BYTES, needs_checkpoints};

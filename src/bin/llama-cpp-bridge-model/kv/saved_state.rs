@@ -1,67 +1,40 @@
 //! Saved states: an evaluated text in a file, from which it is read back instead of being
-//! evaluated again. The file is what llama.cpp writes, including the tokens, then a label: a line of
-//! JSON that says what the state fits, and last a trailer of fixed size with a checksum over all.
+//! evaluated again. Which file that is, and what becomes of it, is the bridge's business.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
-use miniserde::{Deserialize, Serialize, json};
+use miniserde::json;
 
 use crate::kv::cells::SeqId;
-use crate::kv::fingerprint::Fingerprint;
 use crate::kv::prefix_cache::PrefixCache;
-use crate::kv::state_dir::{MAGIC, StateDir, cannot, unusable};
-use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::message::State;
-use llama_cpp_bridge::shared::settings::{self, FlashAttention, ModelParams};
+use llama_cpp_bridge::shared::settings::{self, ModelParams, StateFiles};
+use llama_cpp_bridge::shared::state_file::{
+    Label, MAGIC, OTHER_MODEL, Trailer, VERSION, cannot, damaged, expect_allowed, unreadable,
+    unsupported,
+};
 use llama_cpp_bridge::sys;
 use llama_cpp_bridge::sys::log::ERROR_MARK;
-
-/// The version of the file, and of what llama.cpp means by what it writes: raised when either
-/// changes.
-const VERSION: u32 = 1;
-
-/// How the file of a sequence begins that llama.cpp wrote (`LLAMA_STATE_SEQ_MAGIC`).
-const LLAMA_MAGIC: [u8; 4] = *b"qsgg";
-
-/// Bytes of the trailer: the length of the label, the checksum, [`MAGIC`].
-const TRAILER: usize = 4 + 4 + MAGIC.len();
-
-/// The most bytes that a label is read with; it has some 300.
-const MAX_LABEL: u32 = 4096;
 
 /// Bytes per second of a slow disk, and what everything else takes: to announce how long a state may
 /// take.
 const DISK_SPEED: u64 = 100_000_000;
 const OVERHEAD: Duration = Duration::from_millis(100);
 
-/// What a state is of, and the options that it has to be read back with.
-#[derive(Serialize, Deserialize, Clone, PartialEq)]
-struct Label {
-    version: u32,
-    model_bytes: u64,
-    model_hash: u64,
-    context_size: u32,
-    cache_type_k: settings::KvType,
-    cache_type_v: settings::KvType,
-    /// llama.cpp lays the values out differently without it.
-    flash_attn: FlashAttention,
-    tokens: u32,
-    /// How many of the tokens were a prompt.
-    prompt: u32,
-    /// Bytes that llama.cpp wrote.
-    bytes: u64,
-}
-
 /// The saved states of a model.
 pub struct SavedStates {
-    directory: StateDir,
+    files: StateFiles,
+    /// Bytes that a state may take.
+    limit: u64,
     /// That of a state without tokens.
     label: Label,
 }
@@ -74,21 +47,14 @@ pub struct OpenState {
 }
 
 impl SavedStates {
-    /// Those of the model that was loaded so; `None` without a directory for them.
-    ///
-    /// # Errors
-    /// A model file that can no longer be read.
-    pub fn new(load: &ModelParams, context_size: u32) -> Result<Option<Self>, String> {
-        let Some(path) = &load.state_dir else {
-            return Ok(None);
-        };
-        let model = Fingerprint::of(&load.file)?;
-        Ok(Some(Self {
-            directory: StateDir::new(path, load.state_limit),
+    /// Those of the model that was loaded so; `None` where the bridge has no place for them.
+    pub fn new(load: &ModelParams, context_size: u32) -> Option<Self> {
+        let files = load.states.clone()?;
+        Some(Self {
             label: Label {
                 version: VERSION,
-                model_bytes: model.bytes,
-                model_hash: model.hash,
+                model_bytes: load.size,
+                model_hash: files.model_hash,
                 context_size,
                 cache_type_k: load.cache_type_k,
                 cache_type_v: load.cache_type_v,
@@ -97,7 +63,9 @@ impl SavedStates {
                 prompt: 0,
                 bytes: 0,
             },
-        }))
+            files,
+            limit: load.state_limit,
+        })
     }
 
     /// How long it may take to save what a sequence holds.
@@ -105,7 +73,8 @@ impl SavedStates {
         time_for(size_of(context, seq))
     }
 
-    /// Saves what a sequence holds: these tokens, the first `prompt` of which were a prompt.
+    /// Writes what a sequence holds to the file that the bridge has created for it: these tokens,
+    /// the first `prompt` of which were a prompt. The file is closed and on disk then.
     ///
     /// # Errors
     /// `denied` for more than the directory may take, `internal` for what the system says.
@@ -118,35 +87,33 @@ impl SavedStates {
         prompt: usize,
     ) -> Result<State, Failure> {
         let text = size_of_val(tokens) as u64;
-        self.directory.allows(size_of(context, seq) + text)?;
+        expect_allowed(size_of(context, seq) + text, self.limit)?;
         let label = Label {
             tokens: tokens.len() as u32,
             prompt: prompt as u32,
             ..self.label.clone()
         };
         let failed = |error: io::Error| cannot("save", name, &error.to_string());
-        let mut file = self.directory.create(name).map_err(failed)?;
-        let bytes = write(&mut file.file, context, seq, tokens, label)
+        let mut file = open(&self.files.scratch(), true).map_err(failed)?;
+        let bytes = write(&mut file, context, seq, tokens, label)
             .map_err(|reason| cannot("save", name, &reason))?;
-        self.directory.allows(bytes)?;
-        file.file.sync_all().map_err(failed)?;
-        self.directory.keep(file, name, bytes).map_err(failed)?;
+        file.sync_all().map_err(failed)?;
         let tokens = tokens.len() as u32;
         Ok(State { tokens, bytes })
     }
 
-    /// Finds a state.
+    /// Opens a state that the bridge has found.
     ///
     /// # Errors
-    /// `not_found` and others of a file that cannot be opened.
+    /// `internal`: it cannot be opened.
     pub fn open(&self, name: &str) -> Result<OpenState, Failure> {
-        let file = self.directory.open(name)?;
-        let metadata = file.metadata();
-        let metadata = metadata.map_err(|error| cannot("read", name, &error.to_string()))?;
+        let failed = |error: io::Error| unreadable(name, &error);
+        let file = open(&self.files.state(name), false).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
         Ok(OpenState {
             name: name.to_string(),
             file,
-            size: metadata.len(),
+            size,
         })
     }
 
@@ -164,9 +131,8 @@ impl SavedStates {
     ) -> Result<State, Failure> {
         let name = &saved.name;
         let label = saved.check()?;
-        if let Some(what) = label.difference(&self.label) {
-            let message = format!("The saved state '{name}' is of {what}");
-            return Err(Failure::new(Code::Unsupported, message));
+        if let Some(what) = difference(&label, &self.label) {
+            return Err(unsupported(name, &what));
         }
         let n_tokens = label.tokens as usize;
         let no_space = || cannot("restore", name, "it does not fit the context");
@@ -195,86 +161,55 @@ impl OpenState {
 
     /// Checks that the file is whole, and returns its label.
     fn check(&self) -> Result<Label, Failure> {
-        let damaged = |what: &str| unusable(&self.name, &format!("it is damaged: {what}"));
-        let failed = |error: io::Error| cannot("read", &self.name, &error.to_string());
-        let mut trailer = [0; TRAILER];
-        let trailer_at = self.size.checked_sub(TRAILER as u64);
-        if let Some(offset) = trailer_at {
-            self.file
-                .read_exact_at(&mut trailer, offset)
-                .map_err(failed)?;
+        let (file, name) = (&self.file, self.name.as_str());
+        let trailer = Trailer::read(file, self.size, name)?;
+        let sum = checksum(file, trailer.summed()).map_err(|error| unreadable(name, &error))?;
+        if sum != trailer.checksum {
+            return Err(damaged(name, "its checksum is wrong"));
         }
-        if !trailer.ends_with(&MAGIC) {
-            let mut start = [0; LLAMA_MAGIC.len()];
-            let begins = self.file.read_exact_at(&mut start, 0).is_ok() && start == LLAMA_MAGIC;
-            return Err(match begins {
-                true => damaged("its end is missing"),
-                false => unusable(&self.name, "it is not a saved state"),
-            });
-        }
-        let number = |i: usize| {
-            u32::from_le_bytes([trailer[i], trailer[i + 1], trailer[i + 2], trailer[i + 3]])
-        };
-        // All but the checksum itself and what follows it.
-        let summed = self.size - (TRAILER - 4) as u64;
-        if checksum(&self.file, summed).map_err(failed)? != number(4) {
-            return Err(damaged("its checksum is wrong"));
-        }
-        let length = number(0);
-        let label_at = trailer_at.and_then(|offset| offset.checked_sub(u64::from(length)));
-        let Some(label_at) = label_at.filter(|_| length <= MAX_LABEL) else {
-            return Err(damaged("the length of its label is wrong"));
-        };
-        let mut label = vec![0; length as usize];
-        self.file
-            .read_exact_at(&mut label, label_at)
-            .map_err(failed)?;
-        let label = std::str::from_utf8(&label).ok();
-        let label = label.and_then(|label| json::from_str::<Label>(label).ok());
-        let label =
-            label.ok_or_else(|| unusable(&self.name, "it was written by another version"))?;
-        if label.bytes != label_at {
-            return Err(damaged("its parts do not fit together"));
-        }
-        Ok(label)
+        trailer.read_label(file, name)
     }
 }
 
-impl Label {
-    /// What sets it apart from this one, for a message.
-    fn difference(&self, own: &Self) -> Option<String> {
-        let of_model = (self.model_bytes, self.model_hash);
-        let spelled = |cache: settings::KvType| format!("{cache:?}").to_lowercase();
-        match () {
-            () if self.version != own.version => Some(format!(
-                "version {}; this bridge writes and reads version {}",
-                self.version, own.version
-            )),
-            () if of_model != (own.model_bytes, own.model_hash) => {
-                Some("another model than the one that is loaded".to_string())
-            }
-            () if self.context_size != own.context_size => Some(format!(
-                "a context of {} tokens; this one has {}",
-                self.context_size, own.context_size
-            )),
-            () if self.cache_type_k != own.cache_type_k => Some(format!(
-                "a K cache of type {}; this one is {}",
-                spelled(self.cache_type_k),
-                spelled(own.cache_type_k)
-            )),
-            () if self.cache_type_v != own.cache_type_v => Some(format!(
-                "a V cache of type {}; this one is {}",
-                spelled(self.cache_type_v),
-                spelled(own.cache_type_v)
-            )),
-            () if self.flash_attn != own.flash_attn => Some(format!(
-                "--flash-attn {}; here it is {}",
-                format!("{:?}", self.flash_attn).to_lowercase(),
-                format!("{:?}", own.flash_attn).to_lowercase()
-            )),
-            () => None,
-        }
+/// What sets the label of a state apart from the one that is due here, for a message.
+fn difference(label: &Label, own: &Label) -> Option<String> {
+    let of_model = (label.model_bytes, label.model_hash);
+    let spelled = |cache: settings::KvType| format!("{cache:?}").to_lowercase();
+    match () {
+        () if label.version != own.version => Some(format!(
+            "version {}; this bridge writes and reads version {}",
+            label.version, own.version
+        )),
+        () if of_model != (own.model_bytes, own.model_hash) => Some(OTHER_MODEL.to_string()),
+        () if label.context_size != own.context_size => Some(format!(
+            "a context of {} tokens; this one has {}",
+            label.context_size, own.context_size
+        )),
+        () if label.cache_type_k != own.cache_type_k => Some(format!(
+            "a K cache of type {}; this one is {}",
+            spelled(label.cache_type_k),
+            spelled(own.cache_type_k)
+        )),
+        () if label.cache_type_v != own.cache_type_v => Some(format!(
+            "a V cache of type {}; this one is {}",
+            spelled(label.cache_type_v),
+            spelled(own.cache_type_v)
+        )),
+        () if label.flash_attn != own.flash_attn => Some(format!(
+            "--flash-attn {}; here it is {}",
+            format!("{:?}", label.flash_attn).to_lowercase(),
+            format!("{:?}", own.flash_attn).to_lowercase()
+        )),
+        () => None,
     }
+}
+
+/// Opens a file, which `writes` says is to be written as well; does not follow a symbolic link, nor
+/// wait for a FIFO.
+fn open(path: &Path, writes: bool) -> io::Result<File> {
+    let mut options = File::options();
+    options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    options.read(true).write(writes).open(path)
 }
 
 /// Writes the whole file, and returns how many bytes it has.

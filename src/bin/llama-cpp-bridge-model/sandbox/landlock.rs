@@ -10,7 +10,7 @@ use landlock::{
 };
 
 use crate::sandbox::seccomp;
-use llama_cpp_bridge::shared::settings::ModelParams;
+use llama_cpp_bridge::shared::settings::{ModelParams, StateFiles};
 use llama_cpp_bridge::shared::split_files;
 
 /// What is requested of the kernel; an older one does what it can. Since this version a process can
@@ -56,16 +56,21 @@ fn restrict_files(load: &ModelParams) -> Result<RulesetStatus, RulesetError> {
     for path in FIGURES {
         rules = allow(rules, path, AccessFs::ReadFile | AccessFs::ReadDir)?;
     }
-    if let Some(path) = &load.state_dir {
-        let keeps = AccessFs::ReadFile
-            | AccessFs::ReadDir
-            | AccessFs::WriteFile
-            | AccessFs::Truncate
-            | AccessFs::MakeReg
-            | AccessFs::RemoveFile;
-        rules = allow(rules, path, keeps)?;
+    if let Some(states) = &load.states {
+        rules = allow_states(rules, states)?;
     }
     rules.restrict_self().map(|status| status.ruleset)
+}
+
+/// Allows what SAVE and RESTORE need: to read the finished states of the model, and to write to a
+/// file that the bridge has created for it. Nothing can be created, removed or listed.
+fn allow_states(
+    rules: RulesetCreated,
+    states: &StateFiles,
+) -> Result<RulesetCreated, RulesetError> {
+    let rules = allow(rules, &states.directory, AccessFs::ReadFile.into())?;
+    let writes = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
+    allow(rules, &states.saving().to_string_lossy(), writes)
 }
 
 /// Allows access to a file, or to all files below a directory. One that does not exist needs no rule:

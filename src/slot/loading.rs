@@ -1,7 +1,6 @@
 //! A load under way: the process that it happens in, and when it has to be given up. Nothing here
 //! waits.
 
-use std::fs::File;
 use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
@@ -63,14 +62,7 @@ impl Loading {
             failed_to_load(&path, Code::LoadFailed, &reason)
         };
         let unread = |error: io::Error| failed_to_load(&path, Code::LoadFailed, &error.to_string());
-        // To be deleted once `found.opened` holds them always.
-        let opened = found
-            .paths
-            .iter()
-            .map(File::open)
-            .collect::<io::Result<Vec<_>>>()
-            .map_err(unread)?;
-        let states = ModelStates::of(&opened, settings).map_err(unread)?;
+        let states = ModelStates::of(&found.opened, settings).map_err(unread)?;
         let split = found.file.is_split();
         // Without /proc there is only the path, which may lead elsewhere by now.
         let mut passed = match found.confined || PassedFiles::possible() {

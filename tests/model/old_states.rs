@@ -48,6 +48,22 @@ fn a_state_of_0_1_is_moved_to_its_model_when_it_is_restored() {
 }
 
 #[test]
+fn a_state_of_0_1_goes_when_a_new_one_replaces_it() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    save_as_of_old(&home, &model, "a");
+    let other = Tiny::carousel().write(home.join("other.gguf"));
+    // A state of another model's is another state, whatever its name.
+    for (model, stays) in [(&other, true), (&model, false)] {
+        let bridge = keeper(&home, model, &[]);
+        let mut client = bridge.connect();
+        ask(&mut client, "abc", 1);
+        save(&mut client, "a");
+        assert_eq!(old_file(&home, "a").exists(), stays);
+    }
+}
+
+#[test]
 fn the_label_of_a_state_is_what_0_1_wrote() {
     let home = Directory::new();
     let model = marked().write(home.join("tiny.gguf"));

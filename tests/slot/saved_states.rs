@@ -182,6 +182,20 @@ fn a_process_that_dies_in_a_save_leaves_nothing_of_it() {
     expect_untouched(&own);
 }
 
+/// Expects that no state can be saved or restored for this reason.
+fn expect_no_states(home: &Directory, reason: &str) {
+    let (program, model) = (home.join("stand-in"), home.join("tiny.gguf"));
+    let states = home.join("states");
+    let paths = [&program, &states].map(|path| path.to_str().expect("test paths are UTF-8"));
+    let options = ["--model-program", paths[0], "--state-dir", paths[1]];
+    let bridge = Bridge::with_model(home, &model, &options);
+    let mut client = bridge.connect();
+    for (verb, what) in [("SAVE", "save"), ("RESTORE", "read")] {
+        let message = format!("Cannot {what} the state 'a': {reason}");
+        client.exchange(&format!("{verb} a"), &failure("internal", &message));
+    }
+}
+
 #[test]
 fn what_lies_in_the_place_of_the_directory_is_named_and_not_used() {
     let home = Directory::new();
@@ -189,16 +203,20 @@ fn what_lies_in_the_place_of_the_directory_is_named_and_not_used() {
     drop(first);
     fs::rename(&own, home.join("away")).expect("it can be renamed");
     std::os::unix::fs::symlink(home.join("away"), &own).expect("it can be made");
-    let (program, model) = (home.join("stand-in"), home.join("tiny.gguf"));
-    let states = home.join("states");
-    let paths = [&program, &states].map(|path| path.to_str().expect("test paths are UTF-8"));
-    let options = ["--model-program", paths[0], "--state-dir", paths[1]];
-    let bridge = Bridge::with_model(&home, &model, &options);
     let reason = format!("{} is a symbolic link, not a directory", own.display());
-    let mut client = bridge.connect();
-    for (verb, what) in [("SAVE", "save"), ("RESTORE", "read")] {
-        let message = format!("Cannot {what} the state 'a': {reason}");
-        client.exchange(&format!("{verb} a"), &failure("internal", &message));
-    }
+    expect_no_states(&home, &reason);
     assert_eq!(names(&home.join("away")), ["a.state"]);
+}
+
+#[test]
+fn a_directory_of_another_user_is_not_used() {
+    let home = Directory::new();
+    let (first, own) = bridge(&home, "read -r end", &[]);
+    drop(first);
+    if std::os::unix::fs::chown(&own, Some(54321), None).is_err() {
+        return skip("only root can give a directory to another user");
+    }
+    let path = own.display();
+    let reason = format!("{path} belongs to uid 54321, not to the user of the bridge");
+    expect_no_states(&home, &reason);
 }

@@ -45,9 +45,10 @@ impl StateDir {
             return kept;
         }
         // Not before: no state is to be removed for one that is not kept.
+        self.sync().map_err(failed)?;
         self.evict(&state_name(name), bytes, limit);
         self.clean();
-        self.sync().map_err(failed)
+        Ok(())
     }
 
     /// Removes what was written to `scratch`.

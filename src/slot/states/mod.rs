@@ -112,7 +112,10 @@ impl ModelStates {
             _ => directory.discard(&self.scratch).map_err(NotKept::Breach),
         };
         match settled {
-            Ok(()) => Ok(()),
+            Ok(()) => {
+                old_states::replaced(directory, &self.identity, &name);
+                Ok(())
+            }
             Err(NotKept::Failed(failure)) => {
                 *outcome = Err(failure);
                 Ok(())

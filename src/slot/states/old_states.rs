@@ -19,19 +19,31 @@ pub(super) fn find(states: &StateDir, identity: &Identity, name: &str) -> Result
     if look(&states.own, name)?.is_some() {
         return Ok(());
     }
-    let Some(file) = look(&states.root, name)? else {
-        return Err(match states.others_have(name) {
-            true => unsupported(name, OTHER_MODEL),
-            false => not_found(name),
-        });
-    };
-    let metadata = file.metadata().map_err(|error| unreadable(name, &error))?;
-    let label = Trailer::read(&file, metadata.len(), name)?.read_label(&file, name)?;
-    if (label.model_bytes, label.model_hash) != (identity.bytes, identity.hash) {
-        return Err(unsupported(name, OTHER_MODEL));
+    match is_of(states, identity, name)? {
+        Some(true) => (),
+        None if !states.others_have(name) => return Err(not_found(name)),
+        _ => return Err(unsupported(name, OTHER_MODEL)),
     }
     let failed = |error: io::Error| cannot("restore", name, &error.to_string());
     let file = state_name(name);
     let moved = states.root.rename(&file, &states.own, &file);
     moved.and_then(|()| states.sync()).map_err(failed)
+}
+
+/// Removes the state of this name and this model that a new one has replaced.
+pub(super) fn replaced(states: &StateDir, identity: &Identity, name: &str) {
+    if let Ok(Some(true)) = is_of(states, identity, name) {
+        let _ = states.root.remove(&state_name(name));
+    }
+}
+
+/// Whether the state of this name is of this model; `None` if there is none.
+fn is_of(states: &StateDir, identity: &Identity, name: &str) -> Result<Option<bool>, Failure> {
+    let Some(file) = look(&states.root, name)? else {
+        return Ok(None);
+    };
+    let metadata = file.metadata().map_err(|error| unreadable(name, &error))?;
+    let label = Trailer::read(&file, metadata.len(), name)?.read_label(&file, name)?;
+    let of_model = (label.model_bytes, label.model_hash);
+    Ok(Some(of_model == (identity.bytes, identity.hash)))
 }

@@ -5,6 +5,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::iter;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use llama_cpp_bridge::shared::settings::{SAVING, STATE_SUFFIX, state_name};
 use llama_cpp_bridge::shared::state_file::{unreadable, unusable};
 use llama_cpp_bridge::sys::directory::Directory;
 use llama_cpp_bridge::sys::files::special_kind;
+use llama_cpp_bridge::sys::process::user;
 
 /// The suffix of a state that has still to be looked at.
 pub(super) const CHECKING: &str = ".checking";
@@ -56,13 +58,17 @@ impl StateDir {
         let root = Directory::open(path).map_err(|error| error.to_string())?;
         clean(&root, path, identity);
         let own = open_locked(&root, identity).map_err(named)?;
+        expect_ours(&own, &own_path)?;
+        let saving_path = own_path.join(SAVING);
         let saving = make(&own, SAVING).and_then(|()| own.directory(SAVING));
+        let saving = saving.map_err(|error| format!("{}: {error}", saving_path.display()))?;
+        expect_ours(&saving, &saving_path)?;
         Ok(Self {
             path: path.to_path_buf(),
             identity: identity.to_string(),
             root,
-            saving: saving.map_err(|error| format!("{}/{SAVING}: {error}", own_path.display()))?,
             own,
+            saving,
         })
     }
 
@@ -168,6 +174,20 @@ pub(super) fn not_found(name: &str) -> Failure {
     Failure::new(Code::NotFound, format!("There is no saved state '{name}'"))
 }
 
+/// Refuses a directory of another user, who could put states into it: which one a model has can be
+/// computed by anybody.
+fn expect_ours(directory: &Directory, path: &Path) -> Result<(), String> {
+    let metadata = directory.itself().metadata();
+    let owner = metadata.map_err(|error| error.to_string())?.uid();
+    if owner == user() {
+        return Ok(());
+    }
+    let path = path.display();
+    Err(format!(
+        "{path} belongs to uid {owner}, not to the user of the bridge"
+    ))
+}
+
 /// Makes a directory unless it is there.
 fn make(within: &Directory, name: &str) -> io::Result<()> {
     match within.make_directory(name) {
@@ -178,8 +198,6 @@ fn make(within: &Directory, name: &str) -> io::Result<()> {
 
 /// Makes a directory unless it is there, and locks it so that no other bridge removes it.
 fn open_locked(root: &Directory, name: &str) -> io::Result<Directory> {
-    use std::os::unix::fs::MetadataExt;
-
     let (tries, pause) = CLEANING;
     for _ in 0..tries {
         make(root, name)?;

@@ -30,14 +30,7 @@ pub fn live_and_die_with_parent() {
 
 /// Makes this process, and those that it starts, leave no core file.
 pub fn leave_no_core() {
-    let none = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the pointer is to a local that outlives the call.
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-    }
+    limit(libc::RLIMIT_CORE, 0);
 }
 
 /// Keeps this process and all that it might start from ever having more rights, as by a program
@@ -78,12 +71,78 @@ pub fn configured(name: libc::c_int) -> Option<u64> {
 /// Limits the memory that this process has to itself to this many bytes, and to no more than it
 /// could have before. Beyond that, allocations fail.
 pub fn limit_data(bytes: u64) {
+    limit(libc::RLIMIT_DATA, bytes);
+}
+
+/// Limits the files that this process writes to this many bytes each. Beyond that, writing fails with
+/// EFBIG, as the signal that would kill the process is ignored.
+pub fn limit_files(bytes: u64) {
+    // SAFETY: to ignore a signal runs no handler and touches no memory.
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+    limit(libc::RLIMIT_FSIZE, bytes);
+}
+
+/// Limits the descriptors of this process to numbers below this one.
+pub fn limit_descriptors(count: u64) {
+    limit(libc::RLIMIT_NOFILE, count);
+}
+
+/// How many descriptors this process has open, and the highest of them; as far as it can be seen.
+pub fn open_descriptors() -> (u64, u64) {
+    let entries = std::fs::read_dir("/proc/self/fd").into_iter().flatten();
+    let numbers = entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    numbers.fold((0, 0), |(count, highest), number: u64| {
+        (count + 1, highest.max(number))
+    })
+}
+
+/// The number of a resource, whose type differs between C libraries.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+type Resource = libc::__rlimit_resource_t;
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+type Resource = libc::c_int;
+
+/// Sets a limit of this process that it cannot raise again, to at most what it could have before.
+fn limit(resource: Resource, most: u64) {
     // SAFETY: both calls take a pointer to a local structure, which is plain data.
     unsafe {
         let mut limit: libc::rlimit = std::mem::zeroed();
-        if libc::getrlimit(libc::RLIMIT_DATA, &raw mut limit) == 0 {
-            limit.rlim_cur = limit.rlim_cur.min(bytes as libc::rlim_t);
-            libc::setrlimit(libc::RLIMIT_DATA, &raw const limit);
+        if libc::getrlimit(resource, &raw mut limit) == 0 {
+            limit.rlim_max = limit.rlim_max.min(most as libc::rlim_t);
+            limit.rlim_cur = limit.rlim_cur.min(limit.rlim_max);
+            libc::setrlimit(resource, &raw const limit);
+        }
+    }
+}
+
+/// Keeps of the capabilities of root those by which it opens and replaces files of others, and locks
+/// memory; other users have none. Linux only.
+#[cfg(target_os = "linux")]
+pub fn drop_capabilities() {
+    /// Version 3 of the two structures: a header, and 64 bits each of three sets, in halves.
+    const VERSION: u32 = 0x2008_0522;
+    const CAP_DAC_OVERRIDE: u32 = 1;
+    const CAP_DAC_READ_SEARCH: u32 = 2;
+    const CAP_FOWNER: u32 = 3;
+    const CAP_IPC_LOCK: u32 = 14;
+    let kept = [
+        CAP_DAC_OVERRIDE,
+        CAP_DAC_READ_SEARCH,
+        CAP_FOWNER,
+        CAP_IPC_LOCK,
+    ];
+    let kept = kept.iter().fold(0u32, |set, bit| set | 1 << bit);
+    let header = [VERSION, 0];
+    // Effective, permitted and inheritable: first of the capabilities up to 31, then of the others.
+    let mut sets = [[0u32; 3]; 2];
+    // SAFETY: both calls take the two structures, which are arrays of numbers of 32 bits.
+    unsafe {
+        if libc::syscall(libc::SYS_capget, header.as_ptr(), sets.as_mut_ptr()) == 0 {
+            let [effective, permitted, _] = sets[0];
+            let sets = [[effective & kept, permitted & kept, 0], [0; 3]];
+            libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr());
         }
     }
 }

@@ -7,6 +7,7 @@ pub mod failure;
 pub mod link;
 pub mod message;
 pub mod ranges;
+pub mod sandbox;
 pub mod sentence;
 pub mod settings;
 pub mod split_files;

@@ -9,6 +9,8 @@ pub mod descriptors;
 pub mod directory;
 pub mod exec;
 pub mod files;
+#[cfg(target_os = "linux")]
+pub mod kernel;
 pub mod lease;
 pub mod log;
 pub mod memory;

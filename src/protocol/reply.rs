@@ -4,6 +4,7 @@ use miniserde::{Serialize, json};
 
 use crate::shared::failure::{Code, Failure};
 use crate::shared::message::{Answer, Done, Embedding, FinishReason, Ready, State};
+use crate::shared::sandbox::{Extent, Sandbox};
 
 /// The message of a reply with a generated text.
 pub const COMPLETED: &str = "Inference completed";
@@ -31,7 +32,12 @@ pub enum Reply {
     /// A sentence, and the figures of a saved state.
     State(&'static str, State),
     /// What there is to know about the bridge, and about its model if it has one.
-    Info(Option<Box<Info>>),
+    Info {
+        /// How far the model process is confined.
+        sandbox: Sandbox,
+        /// The model.
+        model: Option<Box<Info>>,
+    },
 }
 
 /// What INFO reports of the loaded model.
@@ -142,6 +148,8 @@ struct VersionLine<'a> {
     message: &'a str,
     version: &'a str,
     loaded: bool,
+    sandbox: Extent,
+    sandbox_lacks: &'a Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -162,6 +170,8 @@ struct InfoLine<'a> {
     threads: u32,
     parallel: u32,
     loaded: bool,
+    sandbox: Extent,
+    sandbox_lacks: &'a Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -223,13 +233,21 @@ fn success(reply: &Reply) -> String {
             state_tokens: state.tokens,
             state_bytes: state.bytes,
         }),
-        Reply::Info(None) => json::to_string(&VersionLine {
+        Reply::Info {
+            sandbox,
+            model: None,
+        } => json::to_string(&VersionLine {
             status,
             message: NO_MODEL,
             version: env!("CARGO_PKG_VERSION"),
             loaded: false,
+            sandbox: sandbox.extent,
+            sandbox_lacks: &sandbox.lacks,
         }),
-        Reply::Info(Some(about)) => info(about),
+        Reply::Info {
+            sandbox,
+            model: Some(about),
+        } => info(about, sandbox),
     }
 }
 
@@ -248,7 +266,7 @@ fn completion(done: &Done) -> String {
     })
 }
 
-fn info(about: &Info) -> String {
+fn info(about: &Info, sandbox: &Sandbox) -> String {
     let ready = &about.ready;
     json::to_string(&InfoLine {
         status: Status::Ok,
@@ -267,6 +285,8 @@ fn info(about: &Info) -> String {
         threads: about.threads,
         parallel: about.parallel,
         loaded: true,
+        sandbox: sandbox.extent,
+        sandbox_lacks: &sandbox.lacks,
     })
 }
 

@@ -239,7 +239,10 @@ fn info(_: &str, _: &Settings) -> Result<Action, Failure> {
                 ready: model.ready.clone(),
             })
         });
-        Reply::Info(about)
+        Reply::Info {
+            sandbox: context.settings.sandbox.clone(),
+            model: about,
+        }
     }))
 }
 

@@ -9,6 +9,7 @@ use crate::cli::Options;
 use crate::server::access::Access;
 use crate::server::metrics::Metrics;
 use crate::slot::{Limits, ModelDir, ModelProgram, Slot};
+use llama_cpp_bridge::shared::sandbox::Sandbox;
 use llama_cpp_bridge::shared::settings::{ModelParams, Sampling};
 use llama_cpp_bridge::sys;
 
@@ -18,6 +19,8 @@ pub struct Settings {
     pub access: Rc<Access>,
     /// How models are loaded.
     pub params: ModelParams,
+    /// How far the model process is confined.
+    pub sandbox: Sandbox,
     /// Tokens of an answer unless its request says otherwise; -1 is until the context is full.
     pub max_tokens: i32,
     /// How tokens are chosen unless a request says otherwise.
@@ -57,6 +60,7 @@ impl Settings {
         }
         Ok(Self {
             access: Rc::new(access),
+            sandbox: Sandbox::here(params.sandbox),
             params,
             max_tokens: options.max_tokens,
             sampling: options.sampling.clone(),

@@ -207,7 +207,7 @@ fn words_of_a_bert_are_tokens() {
 }
 
 /// Every key of `INFO`, in the protocol's order.
-const INFO: [&str; 16] = [
+const INFO: [&str; 18] = [
     "status",
     "message",
     "version",
@@ -224,6 +224,8 @@ const INFO: [&str; 16] = [
     "threads",
     "parallel",
     "loaded",
+    "sandbox",
+    "sandbox_lacks",
 ];
 
 /// The keys and values of `INFO`, as they are written.
@@ -246,7 +248,7 @@ fn info(client: &mut Client) -> Vec<(String, String)> {
 fn info_tells_all_about_a_loaded_model() {
     let home = Directory::new();
     let model = Tiny::mute().context(2048).write(home.join("tiny.gguf"));
-    let bridge = Bridge::with_model(&home, &model, &["-c", "777"]);
+    let bridge = Bridge::with_model(&home, &model, &["-c", "777", "--no-sandbox"]);
     let found = info(&mut bridge.connect());
     let keys: Vec<&str> = found.iter().map(|(key, _)| key.as_str()).collect();
     assert_eq!(keys, INFO);
@@ -271,6 +273,8 @@ fn info_tells_all_about_a_loaded_model() {
         "1".to_string(),
         "8".to_string(),
         "true".to_string(),
+        text("off"),
+        "[]".to_string(),
     ];
     let values: Vec<&String> = found.iter().map(|(_, value)| value).collect();
     assert_eq!(values, expected.iter().collect::<Vec<_>>());
@@ -283,11 +287,11 @@ fn info_tells_all_about_a_loaded_model() {
 fn info_without_a_model_tells_the_version() {
     let home = Directory::new();
     let model = Tiny::mute().write(home.join("tiny.gguf"));
-    let bridge = Bridge::start(&home, &[]);
+    let bridge = Bridge::start(&home, &["--no-sandbox"]);
     let mut client = bridge.connect();
     let version = env!("CARGO_PKG_VERSION");
     let none = format!(
-        r#"{{"status":"ok","message":"No model loaded","version":"{version}","loaded":false}}"#
+        r#"{{"status":"ok","message":"No model loaded","version":"{version}","loaded":false,"sandbox":"off","sandbox_lacks":[]}}"#
     );
     client.exchange("INFO", &none);
     client.load(&model);

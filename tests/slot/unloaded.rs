@@ -54,7 +54,7 @@ fn what_needs_no_model_does_not_wake_it() {
     let info = client.receive();
     assert!(info.contains(r#""message":"Model loaded""#), "{info}");
     assert!(info.contains("tiny.gguf"), "{info}");
-    assert!(info.ends_with(r#","loaded":true}"#), "{info}");
+    assert!(info.contains(r#","loaded":true,"#), "{info}");
     client.ask("METRICS");
     client.receive();
     // A request that is refused before it is given to the model does not wake it either.

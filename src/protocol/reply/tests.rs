@@ -2,6 +2,7 @@ use super::{Reply, line, partial_line};
 use crate::protocol::json::{Kind, parse};
 use crate::shared::failure::{Code, Failure};
 use crate::shared::message::{Done, Embedding, FinishReason, State};
+use crate::shared::sandbox::{Extent, Sandbox};
 
 #[test]
 fn each_reply_is_a_line_of_json() {
@@ -56,8 +57,14 @@ fn each_reply_is_a_line_of_json() {
             r#"{"status":"ok","message":"State saved","state_tokens":5,"state_bytes":18446744073709551615}"#.to_string(),
         ),
         (
-            Reply::Info(None),
-            format!(r#"{{"status":"ok","message":"No model loaded","version":"{version}","loaded":false}}"#),
+            Reply::Info {
+                sandbox: Sandbox {
+                    extent: Extent::Partial,
+                    lacks: vec!["a".to_string(), "b".to_string()],
+                },
+                model: None,
+            },
+            format!(r#"{{"status":"ok","message":"No model loaded","version":"{version}","loaded":false,"sandbox":"partial","sandbox_lacks":["a","b"]}}"#),
         ),
     ];
     for (reply, expected) in rows {

@@ -70,6 +70,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     let signals = Signals::catch().map_err(|error| format!("signals: {error}"))?;
     let settings = Settings::resolve(options)?;
     let slot = settings.open_slot(options)?;
+    if let Some(notice) = settings.sandbox.notice() {
+        log::write(Level::Warning, &notice);
+    }
     let place = Place::find(passed, options)?;
     let now = Instant::now();
     let context = Context {

@@ -53,7 +53,7 @@ pub(crate) fn wait_within(limit: Duration, what: &str, mut condition: impl FnMut
 }
 
 /// What a complete run may lack, by how the reason to skip begins, and why that is no fault of it.
-const MAY_BE_MISSING: [(&str, &str); 14] = [
+const MAY_BE_MISSING: [(&str, &str); 13] = [
     ("no Inferno", "it is built by hand, for 32 bits"),
     ("this processor has no AMX", "few have it"),
     ("built without AMX kernels", "few processors want them"),
@@ -69,7 +69,6 @@ const MAY_BE_MISSING: [(&str, &str); 14] = [
         "there may be no mount namespace",
         "a container may forbid it",
     ),
-    ("gdb may not look", "a container may forbid ptrace(2)"),
     (
         "no process may be traced",
         "a container may forbid ptrace(2)",

@@ -4,8 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::harness::{Bridge, Client, Directory, Tiny, failure, ok, skip};
-use crate::model::sandbox::inside;
+use crate::harness::{Bridge, Client, Directory, Tiny, failure, ok, run, skip};
 use crate::model::saved_state::{ask, keeper, marked, model_states, restore, save};
 
 /// The file of a state in the place of version 0.1.
@@ -201,6 +200,29 @@ fn descriptor(pid: u32, path: &Path) -> Option<String> {
     let found =
         entries.find(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == path));
     found.and_then(|entry| entry.file_name().into_string().ok())
+}
+
+/// The error of each of these calls when the process itself makes them, `None` for one that
+/// succeeds. Nothing where the process cannot be looked into.
+fn inside(pid: u32, calls: &[&str]) -> Option<Vec<Option<i32>>> {
+    let mut gdb = Command::new("gdb");
+    gdb.args(["-nx", "--batch", "-p", &pid.to_string()]);
+    for call in calls {
+        gdb.args(["-ex", &format!("print (int){call}")]);
+        gdb.args(["-ex", "print *((int*(*)(void))__errno_location)()"]);
+    }
+    let ended = run(&mut gdb);
+    let values: Vec<i32> = ended
+        .output
+        .lines()
+        .filter_map(|line| line.strip_prefix('$')?.split_once(" = ")?.1.parse().ok())
+        .collect();
+    if ended.errors.contains("ptrace: ") {
+        return None;
+    }
+    assert_eq!(values.len(), 2 * calls.len(), "{ended:?}");
+    let pairs = values.chunks(2);
+    Some(pairs.map(|pair| (pair[0] < 0).then_some(pair[1])).collect())
 }
 
 #[test]

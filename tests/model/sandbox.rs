@@ -6,12 +6,11 @@ use std::collections::BTreeMap;
 use std::env::consts::ARCH;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::thread;
 
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
-use crate::harness::{Bridge, Directory, Tiny, completed, process, run, skip};
+use crate::harness::{Bridge, Directory, Tiny, completed, process};
 use crate::model::saved_state::{ask, keeper, marked, model_states, restore, save};
 
 /// What the model process says of itself, thread by thread, after a text and an embedding.
@@ -78,67 +77,6 @@ fn the_model_process_opens_no_file_but_its_own() {
     }
 }
 
-#[test]
-fn from_inside_neither_a_file_nor_a_socket_nor_a_program_is_to_be_had() {
-    if Command::new("gdb").arg("--version").output().is_err() {
-        return skip("there is no gdb to look from inside with");
-    }
-    let home = Directory::new();
-    let model = Tiny::carousel().write(home.join("tiny.gguf"));
-    for (options, expected) in [
-        (
-            &[][..],
-            [Some(13), Some(13), Some(1), Some(1), Some(1), Some(1)],
-        ),
-        // There is no such program.
-        (&["--no-sandbox"], [None, None, None, None, None, Some(2)]),
-    ] {
-        let bridge = Bridge::with_model(&home, &model, &[&["-n", "3"], options].concat());
-        let parent = bridge.pid();
-        let Some(errors) = inside(
-            bridge.model_process(),
-            &[
-                "open(\"/etc/passwd\", 0)",
-                "open(\"/tmp/llama-cpp-bridge-test\", 66, 384)",
-                "socket(1, 1, 0)",
-                "socket(2, 2, 0)",
-                &format!("kill({parent}, 0)"),
-                "execve(\"/no/such/program\", 0, 0)",
-            ],
-        ) else {
-            return skip("gdb may not look into the model process here");
-        };
-        assert_eq!(errors, expected, "{options:?}");
-        let _ = fs::remove_file("/tmp/llama-cpp-bridge-test");
-        // It works on as if nothing had happened.
-        let mut client = bridge.connect();
-        client.exchange("INFER abc", &completed("def"));
-    }
-}
-
-/// The error of each of these calls when the process itself makes them, `None` for one that
-/// succeeds. Nothing where the process cannot be looked into.
-pub(crate) fn inside(pid: u32, calls: &[&str]) -> Option<Vec<Option<i32>>> {
-    let mut gdb = Command::new("gdb");
-    gdb.args(["-nx", "--batch", "-p", &pid.to_string()]);
-    for call in calls {
-        gdb.args(["-ex", &format!("print (int){call}")]);
-        gdb.args(["-ex", "print *((int*(*)(void))__errno_location)()"]);
-    }
-    let ended = run(&mut gdb);
-    let values: Vec<i32> = ended
-        .output
-        .lines()
-        .filter_map(|line| line.strip_prefix('$')?.split_once(" = ")?.1.parse().ok())
-        .collect();
-    if ended.errors.contains("ptrace: ") {
-        return None;
-    }
-    assert_eq!(values.len(), 2 * calls.len(), "{ended:?}");
-    let pairs = values.chunks(2);
-    Some(pairs.map(|pair| (pair[0] < 0).then_some(pair[1])).collect())
-}
-
 /// Has all that this thread starts find a kernel without these calls.
 fn without(calls: &[libc::c_long]) {
     let rules: BTreeMap<i64, Vec<_>> = calls.iter().map(|call| (*call, Vec::new())).collect();
@@ -151,8 +89,9 @@ fn without(calls: &[libc::c_long]) {
     seccompiler::apply_filter(&program).expect("the kernel takes it");
 }
 
-/// What a bridge says that starts and answers on a kernel without these calls.
-fn said_without(calls: &'static [libc::c_long]) -> String {
+/// What a bridge says that starts and answers on a kernel without these calls, through two loads; and
+/// its reply to INFO.
+fn said_without(calls: &'static [libc::c_long]) -> (String, String) {
     let bridge = thread::spawn(move || {
         without(calls);
         let home = Directory::new();
@@ -160,24 +99,50 @@ fn said_without(calls: &'static [libc::c_long]) -> String {
         let bridge = Bridge::with_model(&home, &model, &["-n", "3"]);
         let mut client = bridge.connect();
         client.exchange("INFER abc", &completed("def"));
+        client.exchange("FREE", r#"{"status":"ok","message":"Resources freed"}"#);
+        client.load(&model);
+        client.exchange("INFER abc", &completed("def"));
+        client.ask("INFO");
+        let info = client.receive();
         drop(client);
-        bridge.all_errors()
+        (bridge.all_errors(), info)
     });
     bridge.join().expect("the bridge serves")
 }
 
+const INCOMPLETE: &str = "llama-cpp-bridge: the sandbox of the model process is incomplete: ";
+
 #[test]
-fn a_kernel_without_it_gives_one_line_and_serves() {
-    let start = "llama-cpp-bridge: the sandbox of the model process is incomplete: ";
-    let said = said_without(&[libc::SYS_landlock_create_ruleset]);
-    assert_eq!(said, format!("{start}this kernel has no Landlock\n"));
-    let said = said_without(&[libc::SYS_landlock_create_ruleset, libc::SYS_seccomp]);
-    let both =
-        format!("{start}this kernel has no Landlock; this kernel rejects the seccomp filter: ");
-    assert!(
-        said.starts_with(&both) && said.lines().count() == 1,
-        "{said}"
-    );
+fn what_the_kernel_lacks_is_one_line_at_the_start_and_in_info() {
+    let landlock = "Landlock (Linux 5.13)";
+    let seccomp = "seccomp filters";
+    for (calls, line, lacks) in [
+        (
+            &[libc::SYS_landlock_create_ruleset][..],
+            format!("no {landlock}"),
+            format!(r#"["{landlock}"]"#),
+        ),
+        (
+            &[libc::SYS_landlock_create_ruleset, libc::SYS_seccomp],
+            format!("no {landlock}, {seccomp}"),
+            format!(r#"["{landlock}","{seccomp}"]"#),
+        ),
+    ] {
+        let (said, info) = said_without(calls);
+        assert_eq!(said, format!("{INCOMPLETE}{line}\n"));
+        let end = format!(r#","sandbox":"partial","sandbox_lacks":{lacks}}}"#);
+        assert!(info.ends_with(&end), "{info}");
+    }
+}
+
+/// The bridge asks the kernel what it has; that a step of the entry fails is found out by entering.
+#[test]
+fn what_fails_on_entering_is_said_at_each_load() {
+    let (said, _) = said_without(&[libc::SYS_landlock_restrict_self]);
+    let lines: Vec<&str> = said.lines().collect();
+    let start = format!("{INCOMPLETE}Landlock: ");
+    assert_eq!(lines.len(), 2, "{said}");
+    assert!(lines.iter().all(|line| line.starts_with(&start)), "{said}");
 }
 
 /// A split model, one that is read into memory, and one out of a directory for models.

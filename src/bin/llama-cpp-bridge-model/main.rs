@@ -54,8 +54,7 @@ const USAGE: u8 = 2;
 /// that request fails, at worst together with this process, but not the machine.
 const REQUEST_BYTES: u64 = 1 << 30;
 
-/// Whether this is a build for an accelerator. Its driver opens devices, loads libraries and may start
-/// programs, at the load and later; so only new privileges are given up then, after the load.
+/// Whether this is a build for an accelerator, whose driver opens devices and loads libraries.
 const HAS_DRIVER: bool = cfg!(any(
     feature = "cuda",
     feature = "vulkan",
@@ -126,14 +125,7 @@ fn serve(link: &mut Link) -> Result<(), String> {
 /// Loads the model and serves it until the bridge is gone; or reports why it could not be loaded.
 fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
-    if load.sandbox
-        && !HAS_DRIVER
-        && let Err(lacking) = sandbox::enter(load)
-    {
-        let notice = format!("the sandbox of the model process is incomplete: {lacking}");
-        link.send(FromModel::Notice(notice)).map_err(lost)?;
-    }
-    let backend = LlamaBackend::init().map_err(|error| error.to_string())?;
+    let backend = confined_backend(load, link)?;
     let memory = MemoryCheck::new(load, backend.supports_gpu_offload());
     let model = memory
         .for_weights()
@@ -158,9 +150,6 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
         Ok(engine) => engine,
         Err(reason) => return link.send(FromModel::Refused(reason)).map_err(lost),
     };
-    if load.sandbox {
-        sys::process::give_up_new_privileges();
-    }
     // A GPU's driver takes as much memory of its own as it likes.
     if !backend.supports_gpu_offload()
         && let (Some(before), Some(now)) = (before, sys::process::data_size())
@@ -168,9 +157,39 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
         let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64;
         sys::process::limit_data(now + now.saturating_sub(before) + requests);
     }
+    if load.sandbox {
+        report(sandbox::settle(HAS_DRIVER), link)?;
+    }
     let ready = describe(&model, load, context_size);
     link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
     engine.serve(link)
+}
+
+/// llama.cpp, inside the sandbox if there is to be one. A driver looks for its devices, and opens
+/// them, before it is entered.
+fn confined_backend(load: &ModelParams, link: &mut Link) -> Result<LlamaBackend, String> {
+    let init = || LlamaBackend::init().map_err(|error| error.to_string());
+    if !load.sandbox {
+        return init();
+    }
+    if HAS_DRIVER {
+        let backend = init()?;
+        let _ = llama_cpp_2::list_llama_ggml_backend_devices();
+        report(sandbox::enter(load, HAS_DRIVER), link)?;
+        return Ok(backend);
+    }
+    report(sandbox::enter(load, HAS_DRIVER), link)?;
+    init()
+}
+
+/// Tells the bridge what the sandbox lacks, though the kernel has it.
+fn report(entered: Result<(), String>, link: &mut Link) -> Result<(), String> {
+    let Err(lacking) = entered else {
+        return Ok(());
+    };
+    let notice = format!("the sandbox of the model process is incomplete: {lacking}");
+    link.send(FromModel::Notice(notice))
+        .map_err(|error| format!("the bridge is gone: {error}"))
 }
 
 /// Creates the context of a model, and evaluates a token in it.

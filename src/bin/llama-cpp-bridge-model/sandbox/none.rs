@@ -5,7 +5,15 @@ use llama_cpp_bridge::shared::settings::ModelParams;
 /// Does nothing.
 ///
 /// # Errors
-/// Always: there is no sandbox here.
-pub fn enter(_: &ModelParams) -> Result<(), String> {
-    Err("it needs Linux".to_string())
+/// None.
+pub fn enter(_: &ModelParams, _: bool) -> Result<(), String> {
+    Ok(())
+}
+
+/// Does nothing.
+///
+/// # Errors
+/// None.
+pub fn settle(_: bool) -> Result<(), String> {
+    Ok(())
 }

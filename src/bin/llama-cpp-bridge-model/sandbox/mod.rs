@@ -8,6 +8,8 @@
 
 #[cfg(target_os = "linux")]
 mod allowed;
+#[cfg(all(test, target_os = "linux"))]
+mod calls;
 #[cfg(target_os = "linux")]
 mod denied;
 #[cfg(target_os = "linux")]
@@ -20,6 +22,8 @@ mod linux;
 mod none;
 #[cfg(target_os = "linux")]
 mod numbers;
+#[cfg(all(test, target_os = "linux"))]
+mod tests;
 
 #[cfg(target_os = "linux")]
 pub(crate) use linux::{enter, settle};

@@ -29,8 +29,7 @@ const ALLOWED: &[c_long] = &[
     libc::SYS_dup3, libc::SYS_fadvise64, libc::SYS_readahead, libc::SYS_getdents64,
     libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_ftruncate,
     // Files by their names; openat(2) is below.
-    libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_faccessat, FACCESSAT2, libc::SYS_unlinkat,
-    libc::SYS_renameat2,
+    libc::SYS_newfstatat, libc::SYS_statx, libc::SYS_faccessat, FACCESSAT2,
     // Its own memory. What maps it is below.
     libc::SYS_brk, libc::SYS_munmap, libc::SYS_mremap, libc::SYS_mlock, libc::SYS_mlock2,
     libc::SYS_munlock, libc::SYS_mincore, MSEAL,
@@ -55,11 +54,11 @@ const ALLOWED: &[c_long] = &[
 #[rustfmt::skip]
 const ALLOWED_HERE: &[c_long] = &[
     libc::SYS_poll, libc::SYS_dup2, libc::SYS_stat, libc::SYS_lstat, libc::SYS_access,
-    libc::SYS_unlink, libc::SYS_rename, libc::SYS_renameat, libc::SYS_alarm, libc::SYS_time,
+    libc::SYS_alarm, libc::SYS_time,
     libc::SYS_getrlimit,
 ];
 #[cfg(target_arch = "aarch64")]
-const ALLOWED_HERE: &[c_long] = &[libc::SYS_renameat, libc::SYS_getrlimit];
+const ALLOWED_HERE: &[c_long] = &[libc::SYS_getrlimit];
 #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 const ALLOWED_HERE: &[c_long] = &[];
 

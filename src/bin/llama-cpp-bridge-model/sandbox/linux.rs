@@ -54,8 +54,8 @@ pub fn settle(with_driver: bool) -> Result<(), String> {
 
 /// Limits what the process can take of what others need: space in files, and descriptors.
 fn limit(load: &ModelParams) {
-    let state = load.state_dir.as_ref();
-    let bytes = state.map_or(0, |_| load.state_limit.saturating_add(LABEL_BYTES));
+    let states = load.states.as_ref();
+    let bytes = states.map_or(0, |_| load.state_limit.saturating_add(LABEL_BYTES));
     sys::process::limit_files(bytes);
     let (open, highest) = sys::process::open_descriptors();
     let parts = split_files::parts(&load.file).len() as u64;

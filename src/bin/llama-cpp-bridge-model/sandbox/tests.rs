@@ -4,7 +4,7 @@
 
 use std::env;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{self, Command};
@@ -13,7 +13,7 @@ use std::thread;
 use super::calls::{Place, rows};
 use super::numbers::NEWEST;
 use super::{enter, settle};
-use llama_cpp_bridge::shared::settings::{FlashAttention, KvType, ModelParams};
+use llama_cpp_bridge::shared::settings::{FlashAttention, KvType, ModelParams, StateFiles};
 use llama_cpp_bridge::sys::kernel;
 
 #[allow(unsafe_code)]
@@ -24,6 +24,17 @@ mod raw {
 /// Names the directory of the test to the process that enters the sandbox, and says which one.
 const PLACE: &str = "LLAMA_CPP_BRIDGE_TEST_SANDBOX";
 const DRIVER: &str = "LLAMA_CPP_BRIDGE_TEST_DRIVER";
+
+/// The files that are there: the model, another one, a state of this model and one of another.
+const UNTOUCHED: [&str; 4] = [
+    "model",
+    "outside",
+    "states/own/a.state",
+    "states/other/a.state",
+];
+
+/// The file that the bridge has created for the next state.
+const SCRATCH: &str = "states/own/saving/scratch";
 
 /// Bytes that saved states may have in these tests.
 const STATE_LIMIT: u64 = 1 << 20;
@@ -44,10 +55,12 @@ fn look_from_inside(driver: bool) {
         "llama-cpp-bridge-sandbox-{driver}-{}",
         process::id()
     ));
-    fs::create_dir_all(home.join("states")).expect("it can be made");
-    for name in ["model", "outside"] {
+    fs::create_dir_all(home.join("states/own/saving")).expect("it can be made");
+    fs::create_dir(home.join("states/other")).expect("it can be made");
+    for name in UNTOUCHED {
         fs::write(home.join(name), "untouched").expect("it can be written");
     }
+    fs::write(home.join(SCRATCH), "").expect("it can be written");
     let program = env::current_exe().expect("it has a path");
     let mut inside = Command::new(program);
     inside.args([
@@ -60,13 +73,13 @@ fn look_from_inside(driver: bool) {
         .env(PLACE, &home)
         .env(DRIVER, if driver { "1" } else { "" });
     let ended = inside.output().expect("it starts");
-    let kept = ["model", "outside"].map(|name| fs::read_to_string(home.join(name)).ok());
+    let kept = UNTOUCHED.map(|name| fs::read_to_string(home.join(name)).ok());
     fs::remove_dir_all(&home).expect("it can be removed");
     let text = String::from_utf8_lossy(&ended.stdout);
     let errors = String::from_utf8_lossy(&ended.stderr);
     assert!(ended.status.success(), "{text}{errors}");
     assert!(text.contains("1 passed"), "{text}");
-    assert_eq!(kept, [Some("untouched".into()), Some("untouched".into())]);
+    assert_eq!(kept, UNTOUCHED.map(|_| Some("untouched".into())));
 }
 
 /// Run by [`look_from_inside`] in a process of its own.
@@ -97,13 +110,16 @@ fn inside() {
     assert!(wrong.is_empty(), "{wrong:#?}");
     what_is_needed_works(&home);
     if !driver {
+        if kernel::landlock_version().is_some() {
+            states_are_its_own(&home);
+        }
         too_much_for_a_file_is_an_error(&home);
     }
 }
 
 /// Not a signal that ends the process.
 fn too_much_for_a_file_is_an_error(home: &Path) {
-    let mut file = fs::File::create(home.join("states/b.saving")).expect("it can be made");
+    let mut file = fs::File::create(home.join(SCRATCH)).expect("it can be opened");
     let (fits, _) = raw::limit_of(libc::RLIMIT_FSIZE as i32);
     file.write_all(&vec![0; fits as usize])
         .expect("it can be written");
@@ -121,20 +137,31 @@ fn what_is_needed_works(home: &Path) {
         fs::read(home.join("model")).expect("it can be read"),
         b"untouched"
     );
-    let (saving, state) = (home.join("states/a.saving"), home.join("states/a.state"));
-    for _ in 0..2 {
-        fs::write(&saving, "state").expect("a state can be written");
-        fs::rename(&saving, &state).expect("it can be named");
-    }
-    assert_eq!(
-        fs::read_dir(home.join("states"))
-            .expect("it can be listed")
-            .count(),
-        1
-    );
-    fs::remove_file(&state).expect("it can be removed");
     let large = vec![0u8; 64 << 20];
     assert_eq!([large.clone(), large].concat().len(), 128 << 20);
+}
+
+/// Of saved states only those of this model can be read, and only one can be written.
+fn states_are_its_own(home: &Path) {
+    let error = |result: io::Result<()>| result.err().and_then(|error| error.raw_os_error());
+    let write = |name: &str| error(fs::write(home.join(name), "state"));
+    let read = |name: &str| error(fs::read(home.join(name)).map(drop));
+    let list = |name: &str| error(fs::read_dir(home.join(name)).map(drop));
+    let denied = Some(libc::EACCES);
+    for _ in 0..2 {
+        assert_eq!((write(SCRATCH), read(SCRATCH)), (None, None));
+    }
+    let own = "states/own/a.state";
+    assert_eq!((read(own), write(own)), (None, denied));
+    assert_eq!(read("states/other/a.state"), denied);
+    for name in ["states/own/b.state", "states/own/saving/more"] {
+        assert_eq!(write(name), denied, "{name}");
+    }
+    for name in ["states", "states/own", "states/own/saving", "states/other"] {
+        assert_eq!(list(name), denied, "{name}");
+    }
+    assert!(fs::rename(home.join(SCRATCH), home.join(own)).is_err());
+    assert!(fs::remove_file(home.join(own)).is_err());
 }
 
 /// Before the load ends, the limit of memory can be set; those that are set stay.
@@ -213,6 +240,11 @@ fn params(home: &Path) -> ModelParams {
         swa_full: false,
         chat_template: None,
         state_dir: Some(path("states")),
+        states: Some(StateFiles {
+            directory: path("states/own"),
+            scratch: "scratch".to_string(),
+            model_hash: 1,
+        }),
         state_limit: STATE_LIMIT,
         sandbox: true,
         verbose: false,

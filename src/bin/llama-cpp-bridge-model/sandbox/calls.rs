@@ -55,6 +55,9 @@ const HERE: usize = libc::AT_FDCWD as usize;
 /// A descriptor, or an identifier, that there is not.
 const NOTHING: usize = usize::MAX;
 
+/// A priority of input and output of a class that there is not.
+const NO_CLASS: usize = 7 << 13;
+
 /// All calls.
 pub(super) fn rows(place: &Place) -> Vec<Row> {
     let parts = [
@@ -330,21 +333,22 @@ fn other_processes(place: &Place) -> Vec<Row> {
             libc::SYS_setpriority,
             [1, 0, 0, 0, 0, 0],
         ),
+        // One of the user's would change all of these, if it were allowed.
         both(
-            "setpriority of its user",
+            "setpriority of no kind",
             libc::SYS_setpriority,
-            [2, 0, 0, 0, 0, 0],
+            [3, 0, 0, 0, 0, 0],
         ),
         both("ioprio_set", libc::SYS_ioprio_set, [1, parent, 0, 0, 0, 0]),
         both(
             "ioprio_set of its group",
             libc::SYS_ioprio_set,
-            [2, 0, 0, 0, 0, 0],
+            [2, 0, NO_CLASS, 0, 0, 0],
         ),
         both(
             "ioprio_set of its user",
             libc::SYS_ioprio_set,
-            [3, 0, 0, 0, 0, 0],
+            [3, 0, NO_CLASS, 0, 0, 0],
         ),
         (
             "sched_setaffinity",

@@ -4,6 +4,7 @@
 mod answer;
 pub(crate) mod bert;
 mod bridge;
+mod call_filter;
 mod client;
 mod directory;
 pub(crate) mod gguf;
@@ -22,6 +23,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use answer::{Answer, carousel, expect_refusals, quoted};
 pub(crate) use bridge::{Bridge, Ended, command, program, run, verbs};
+pub(crate) use call_filter::call_filter;
 pub(crate) use client::{Client, completed, failure, loaded, ok};
 pub(crate) use directory::Directory;
 pub(crate) use smollm2::smollm2_or_skip;

@@ -2,7 +2,7 @@
 //! has become of their paths meanwhile.
 
 use std::env;
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, TryLockError};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
@@ -134,7 +134,7 @@ impl Links {
             let message = format!("no directory for a split model in {folder} (TMPDIR): {error}");
             io::Error::other(message)
         };
-        for number in 0.. {
+        for number in 0_u64.. {
             let name = format!("{LINKS}{}.{number}", process::id());
             let path = folder.join(name);
             match DirBuilder::new().mode(0o700).create(&path) {
@@ -142,9 +142,15 @@ impl Links {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 Err(error) => return Err(failed(error)),
             }
-            // Until it is locked another bridge may take it for abandoned.
-            if let Some(lock) = lock(&path) {
-                return Ok(Self { path, _lock: lock });
+            match lock(&path) {
+                Ok(Some(lock)) => return Ok(Self { path, _lock: lock }),
+                // Until it is locked another bridge may take it for abandoned.
+                Ok(None) => (),
+                // So would it be with the next one.
+                Err(error) => {
+                    let _ = fs::remove_dir(&path);
+                    return Err(failed(error));
+                }
             }
         }
         Err(failed(io::Error::from(io::ErrorKind::AlreadyExists)))
@@ -158,7 +164,7 @@ impl Links {
             let name = entry.file_name();
             if is_name_of_links(&name.to_string_lossy())
                 && entry.metadata().is_ok_and(|metadata| ours(&metadata))
-                && let Some(_lock) = lock(&entry.path())
+                && let Ok(Some(_lock)) = lock(&entry.path())
             {
                 let _ = fs::remove_dir_all(entry.path());
             }
@@ -174,14 +180,24 @@ fn is_name_of_links(name: &str) -> bool {
     numbers.is_some_and(|(pid, number)| pid.parse::<u32>().is_ok() && number.parse::<u64>().is_ok())
 }
 
-/// Locks a directory, if nobody else has, and it is still there.
-fn lock(path: &Path) -> Option<File> {
+/// Locks a directory; `None` if somebody else has, or has removed it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
     let mut options = OpenOptions::new();
     let directory = libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let file = options.read(true).custom_flags(directory).open(path).ok()?;
-    file.try_lock().ok()?;
-    let (held, named) = (file.metadata().ok()?, fs::symlink_metadata(path).ok()?);
-    ((held.dev(), held.ino()) == (named.dev(), named.ino())).then_some(file)
+    let file = match options.read(true).custom_flags(directory).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        file => file?,
+    };
+    match file.try_lock() {
+        Ok(()) => (),
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    let held = file.metadata()?;
+    let is_held = |named: Metadata| (held.dev(), held.ino()) == (named.dev(), named.ino());
+    Ok(fs::symlink_metadata(path)
+        .is_ok_and(is_held)
+        .then_some(file))
 }
 
 impl Drop for Links {

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::harness::{
-    Bridge, Directory, Tiny, command, completed, loaded, model_program, ok, process, program,
-    script, wait_until,
+    Bridge, Directory, Tiny, call_filter, command, completed, loaded, model_program, ok, process,
+    program, script, skip, wait_until,
 };
 
 /// A model program that waits, once the bridge has opened the model, until [`go_on`] is called.
@@ -239,4 +239,43 @@ fn thirty_two_descriptors_are_enough() {
         client.ask("RESTORE a");
         assert!(client.receive().contains("State restored"));
     }
+}
+
+/// The opening of a directory that is no link, which nothing but that of the links is: ENFILE.
+const DIRECTORIES: &str = "
+    (0x20, 0, 0, 0),                # the number of the call
+    (0x15, 0, 4, 257),              # openat(2)
+    (0x20, 0, 0, 32),               # its flags
+    (0x54, 0, 0, 0x30000),          # O_DIRECTORY | O_NOFOLLOW
+    (0x15, 0, 1, 0x30000),
+    (0x06, 0, 0, 0x00050017),       # ENFILE
+    (0x06, 0, 0, 0x7fff0000),
+";
+
+#[test]
+fn a_directory_for_links_that_cannot_be_locked_is_not_made_again_and_again() {
+    let Some(mut filtered) = call_filter(DIRECTORIES) else {
+        return skip("the system does not filter openat(2) here");
+    };
+    let home = Directory::new();
+    let temporary = home.join("tmp");
+    fs::create_dir(&temporary).expect("a directory can be made");
+    let [first, _] = Tiny::alphabet().write_split(&home.join("tiny"));
+    let start = command(&home, &[]);
+    filtered
+        .arg(program())
+        .args(start.get_args())
+        .env_remove("LLAMA_CPP_BRIDGE_SOCKET")
+        .env("TMPDIR", &temporary);
+    let bridge = Bridge::start_command(&mut filtered, home.socket());
+    let mut client = bridge.connect();
+    client.ask(&format!("LOAD {}", first.display()));
+    let message = client.expect_error("load_failed");
+    let said = format!(
+        "no directory for a split model in {} (TMPDIR): Too many open files in system",
+        temporary.display()
+    );
+    assert!(message.contains(&said), "{message}");
+    assert!(names(&temporary).is_empty(), "{:?}", names(&temporary));
+    client.exchange("PING", &ok("pong"));
 }

@@ -45,6 +45,10 @@ pub struct Links {
     _lock: File,
 }
 
+/// How often at most the name is put into a message. It may be 300 times as long as the alias, and the
+/// model process may write that as often as it likes.
+const MOST_UNDONE: usize = 4;
+
 /// How the names of such directories begin, in the directory for temporary files.
 const LINKS: &str = "llama-cpp-bridge.";
 
@@ -107,12 +111,13 @@ impl PassedFiles {
 }
 
 impl PathAlias {
-    /// A message of the model process with the name that everybody knows.
+    /// A message of the model process with the name that everybody knows, the first times that the
+    /// model is named in it.
     pub fn undo(&self, message: &str) -> String {
         if self.inside.is_empty() {
             return message.to_string();
         }
-        let mut parts = message.split(&self.inside);
+        let mut parts = message.splitn(MOST_UNDONE + 1, &self.inside);
         let mut text = parts.next().unwrap_or_default().to_string();
         for part in parts {
             // `/proc/self/fd/8` is not the beginning of `/proc/self/fd/80`.
@@ -209,7 +214,7 @@ impl Drop for Links {
 
 #[cfg(test)]
 mod tests {
-    use super::PathAlias;
+    use super::{MOST_UNDONE, PathAlias};
 
     #[test]
     fn only_the_whole_alias_is_undone() {
@@ -224,5 +229,8 @@ mod tests {
         let said = "/tmp/x.1.0/1-00001-of-00002.gguf";
         assert_eq!(parts.undo(said), "models/1-00001-of-00002.gguf");
         assert_eq!(PathAlias::default().undo("as it is"), "as it is");
+        let many = file.undo(&"/fd/8 ".repeat(1000));
+        assert_eq!(many.matches("/m/a.gguf").count(), MOST_UNDONE);
+        assert_eq!(many.matches("/fd/8").count(), 1000 - MOST_UNDONE);
     }
 }

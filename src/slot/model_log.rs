@@ -29,6 +29,10 @@ const LAST_BYTES: usize = 1 << 20;
 /// it loads a model.
 const LINES: (u32, u32) = (4096, 200);
 
+/// Bytes of them, as they are logged: a name that is put in for an alias, or a control character that is
+/// written out, makes a line longer than it was read.
+const LOGGED: (u32, u32) = (4 << 20, 128 << 10);
+
 /// How often at most it is logged how many lines were not.
 const REPORT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,7 @@ struct Lines {
     first_error: Option<String>,
     cause: Option<String>,
     rate: Rate,
+    logged: Rate,
     /// Lines that were to be logged and were not, and when that is reported.
     dropped: u64,
     report_at: Option<Instant>,
@@ -78,6 +83,7 @@ impl ModelLog {
                 first_error: None,
                 cause: None,
                 rate: Rate::new(LINES.0, LINES.1),
+                logged: Rate::new(LOGGED.0, LOGGED.1),
                 dropped: 0,
                 report_at: None,
             },
@@ -222,12 +228,21 @@ impl Lines {
         if !self.verbose {
             return;
         }
-        if self.rate.take(now) {
+        if self.may_log(line.len(), now) {
             log::write(level, line);
         } else {
             self.dropped += 1;
             self.report_at.get_or_insert(now + REPORT_PAUSE);
         }
+    }
+
+    /// Whether a line of so many bytes may be logged now, which then counts.
+    fn may_log(&mut self, length: usize, now: Instant) -> bool {
+        let may = self.logged.exhausted_until(now).is_none() && self.rate.take(now);
+        if may {
+            self.logged.spend(length, now);
+        }
+        may
     }
 
     fn report_dropped(&mut self) {
@@ -246,5 +261,23 @@ fn without_directory(line: &str) -> &str {
     match line.split_once(".cpp:").or_else(|| line.split_once(".c:")) {
         Some((path, _)) => &line[path.rfind('/').map_or(0, |slash| slash + 1)..],
         None => line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_become_long_as_they_are_logged_are_fewer() {
+        let (stream, _other) = UnixStream::pair().expect("a pair of sockets");
+        let mut log = ModelLog::new(stream, PathAlias::default(), true).expect("a log");
+        let lines = &mut log.lines;
+        let now = Instant::now();
+        // As `\u{1}`, and so on.
+        let length = log::printable(&"\u{1}".repeat(LINE_LIMIT)).len();
+        assert_eq!(length, 5 * LINE_LIMIT);
+        let logged = (0..LINES.0).filter(|_| lines.may_log(length, now)).count();
+        assert_eq!(logged, LOGGED.0 as usize / length + 1);
     }
 }

@@ -27,14 +27,41 @@ pub struct Worker {
     states: Option<ModelStates>,
     /// The requests that it works on.
     live: Vec<u64>,
-    /// Requests that it was told to give up and has not yet, and when; the oldest first.
-    cancelled: Vec<(u64, Instant)>,
+    /// Requests that it was told to give up and has not yet.
+    cancelled: Vec<Cancelled>,
     /// When its last message came, or it got something to do after it had nothing.
     last_message: Instant,
     /// Until when it announced to be busy.
     busy_until: Instant,
     /// What answers its requests when it ends, if that was decided here.
     end_reason: Option<Failure>,
+}
+
+/// A request that was cancelled.
+struct Cancelled {
+    id: u64,
+    since: Instant,
+    /// Until when it may be in a step that it began before it read of that.
+    busy_until: Instant,
+}
+
+impl Cancelled {
+    /// Takes note until when the process says now that it is busy. It may have announced a step before
+    /// it reads of a cancelled request, but goes on with no other one after it.
+    fn note(&mut self, busy_until: Instant, now: Instant) {
+        let late = now >= self.since + CANCEL_PATIENCE;
+        let latest = if late {
+            self.busy_until
+        } else {
+            self.since + LONGEST_STEP
+        };
+        self.busy_until = busy_until.min(latest);
+    }
+
+    /// When the process is to be ended if it has not given it up.
+    fn patience_ends(&self) -> Instant {
+        self.busy_until.max(self.since) + CANCEL_PATIENCE
+    }
 }
 
 impl Worker {
@@ -91,7 +118,11 @@ impl Worker {
         if self.live.len() == before {
             return;
         }
-        self.cancelled.push((id, now));
+        self.cancelled.push(Cancelled {
+            id,
+            since: now,
+            busy_until: self.busy_until,
+        });
         self.process.send(ToModel::Cancel(id));
     }
 
@@ -109,7 +140,7 @@ impl Worker {
                     events.push(Event::Piece(id, piece));
                 }
                 FromModel::Answer(id, answer) => {
-                    self.cancelled.retain(|(cancelled, _)| *cancelled != id);
+                    self.cancelled.retain(|cancelled| cancelled.id != id);
                     let answer = self.settle(id, answer);
                     if self.live.contains(&id) {
                         self.live.retain(|live| *live != id);
@@ -117,6 +148,9 @@ impl Worker {
                     }
                 }
                 _ => (),
+            }
+            for cancelled in &mut self.cancelled {
+                cancelled.note(self.busy_until, now);
             }
         }
         events
@@ -151,12 +185,7 @@ impl Worker {
         // What it announced does not count as silence.
         let stalled = self.busy_until.max(self.last_message) + stall;
         let stalled = (!self.live.is_empty()).then_some(stalled);
-        let stuck = self.cancelled.first().map(|(_, since)| {
-            // It may announce a step before it reads of a cancelled request, but not one after
-            // another.
-            let busy = self.busy_until.min(*since + LONGEST_STEP);
-            busy.max(*since) + CANCEL_PATIENCE
-        });
+        let stuck = self.cancelled.iter().map(Cancelled::patience_ends).min();
         if stalled.is_some_and(|at| at <= now) {
             let silence = format!("unresponsive for {} s", stall.as_secs());
             let message = format!("The model process was {silence}");
@@ -227,6 +256,32 @@ pub struct Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_step_that_was_begun_before_is_waited_for() {
+        let start = Instant::now();
+        let after = |ms| start + Duration::from_millis(ms);
+        let ends = |notes: &[(u64, u64)]| {
+            let (id, since, busy_until) = (1, start, after(5000));
+            let mut cancelled = Cancelled {
+                id,
+                since,
+                busy_until,
+            };
+            for (now, busy) in notes {
+                cancelled.note(after(now + busy), after(*now));
+            }
+            (cancelled.patience_ends() - start).as_millis()
+        };
+        assert_eq!(ends(&[]), 7000);
+        // One that is announced when it should have known, and one that is over sooner.
+        assert_eq!(ends(&[(100, 8000)]), 10_100);
+        assert_eq!(ends(&[(100, 8000), (3000, 0)]), 5000);
+        assert_eq!(ends(&[(100, u64::from(u32::MAX))]), 602_000);
+        // One after the other.
+        let steps: Vec<(u64, u64)> = (0..1000).map(|step| (step * 10, 10)).collect();
+        assert!(ends(&steps) < 4100, "{}", ends(&steps));
+    }
 
     #[test]
     fn no_step_is_believed_to_last_longer_than_ten_minutes() {

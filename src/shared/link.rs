@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
 use crate::shared::wire::Message;
+use crate::sys::log::printable;
 use crate::sys::poll::{PollFd, poll};
 
 /// One end of the socket pair.
@@ -164,17 +165,25 @@ impl Link {
         if newline.is_none() {
             return Ok(None);
         }
-        let line = std::str::from_utf8(&self.received[..end]).ok();
-        let message = line.and_then(M::read);
+        let line = &self.received[..end];
+        let message = std::str::from_utf8(line).ok().and_then(M::read);
+        let message = message.ok_or_else(|| invalid(format!("not a message: '{}'", start(line))));
         self.received.drain(..=end);
         self.searched = 0;
         if self.received.is_empty() {
             self.received = Vec::new();
         }
-        message
-            .map(Some)
-            .ok_or_else(|| invalid("not a message".to_string()))
+        message.map(Some)
     }
+}
+
+/// The beginning of a line, to be shown.
+fn start(line: &[u8]) -> String {
+    /// Bytes: the kind of a message, the number of its request, and some of its content.
+    const SHOWN: usize = 40;
+    let text = String::from_utf8_lossy(&line[..line.len().min(SHOWN)]);
+    let more = if line.len() > SHOWN { "..." } else { "" };
+    format!("{}{more}", printable(&text))
 }
 
 #[cfg(test)]

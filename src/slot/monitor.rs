@@ -1,7 +1,7 @@
 //! What the model process may say, and when: the one place that everything passes before anything
 //! believes it, as in OpenSSH's monitor. A model file may own that process. A message that the model
-//! program would not send is an error, and ends the process; what the model program can send, for
-//! whatever model, is never one.
+//! program would not send is an error, and ends the process. What it can send is none, for any model
+//! whose tokens are on average no longer than [`TOKEN_BYTES`].
 
 use std::time::{Duration, Instant};
 
@@ -46,9 +46,13 @@ const MAX_EMBEDDING: u32 = 1 << 20;
 /// Largest saved state, in bytes: the most that --state-limit takes.
 const MAX_STATE: u64 = 1 << 50;
 
-/// Bytes of a number in JSON, and of a byte of text.
+/// Most tokens in a vocabulary: some 60 times as many as the largest have.
+const MAX_VOCABULARY: u32 = 1 << 24;
+
+/// Bytes of a number in JSON, and of a byte of text: a newline takes two, and only control characters
+/// that are none of the usual ones more, which are tokens of a byte each.
 const NUMBER_BYTES: usize = 64;
-const ESCAPE_BYTES: usize = 6;
+const ESCAPE_BYTES: usize = 2;
 
 /// How much longer than it was waited for an answer may claim to have taken: times are rounded.
 const CLOCK_SLACK: Duration = Duration::from_secs(1);
@@ -242,8 +246,8 @@ impl Monitor {
         check_sentence(&ready.architecture)?;
         check_range("context_size", ready.context_size, 1, self.max_context)?;
         check_range("embedding_size", ready.embedding_size, 0, MAX_EMBEDDING)?;
-        let vocabulary = i32::MAX.unsigned_abs();
-        check_range("vocabulary_size", ready.vocabulary_size, 0, vocabulary)?;
+        let size = ready.vocabulary_size;
+        check_range("vocabulary_size", size, 0, MAX_VOCABULARY)?;
         self.context_size = ready.context_size;
         self.embedding_size = ready.embedding_size;
         self.vocabulary_size = ready.vocabulary_size;

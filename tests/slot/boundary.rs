@@ -238,7 +238,13 @@ fn a_process_that_says_what_cannot_be_is_killed_for_it() {
             Some((what, _)) => format!("{what} after N ms"),
             None => said,
         };
-        assert_eq!(timeless, reason, "{message}");
+        if reason == "not a message" {
+            let start: String = message.chars().take(40).collect();
+            let more = if start == message { "" } else { "..." };
+            assert_eq!(timeless, format!("not a message: '{start}{more}'"));
+        } else {
+            assert_eq!(timeless, reason, "{message}");
+        }
         client.exchange("PING", &ok("pong"));
         client.ask("METRICS");
         let metrics = client.receive();
@@ -288,10 +294,14 @@ fn what_a_model_is_said_to_be_is_checked() {
         ),
         (
             r#""vocabulary_size":1"#,
-            r#""vocabulary_size":2147483648"#,
-            "vocabulary_size 2147483648, which is not within 0 to 2147483647",
+            r#""vocabulary_size":16777217"#,
+            "vocabulary_size 16777217, which is not within 0 to 16777216",
         ),
-        (r#""parameters":1"#, r#""parameters":-1"#, "not a message"),
+        (
+            r#""parameters":1"#,
+            r#""parameters":-1"#,
+            "not a message: 'ready 0 {\"description\":\"none\",\"architect...'",
+        ),
         (
             "ready 0",
             "busy 0 1\nready 0",

@@ -214,7 +214,7 @@ fn each_request_has_one_answer_of_its_kind() {
             })
         },
         || Answer::Tokens(vec![0, 9]),
-        || Answer::Text("\u{1}".repeat(MIN_TEXT)),
+        || Answer::Text("\n".repeat(MIN_TEXT)),
         || {
             Answer::State(State {
                 tokens: CONTEXT,

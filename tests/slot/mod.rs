@@ -1,6 +1,7 @@
 //! The model slot: loading, the model program, and what becomes of a model.
 
 mod boundary;
+mod floods;
 mod idle;
 mod loading;
 mod memory;

@@ -61,10 +61,22 @@ pub enum FromModel {
     /// which it reads nothing. Sent before every step that may take longer than
     /// [`LONG_STEP`], and at least once every [`BEAT`] while there is work.
     Busy(u64),
-    /// The next piece of the text of a request that streams.
-    Piece(u64, String),
+    /// The next part of the answer to a request: of one that is too long for a message, and of a text
+    /// that streams.
+    Part(u64, Part),
     /// The answer to a request; nothing follows it. An error does not end the process.
     Answer(u64, Result<Answer, Failure>),
+}
+
+/// A part of an answer, which is not empty; what is left comes with the answer.
+#[derive(Debug)]
+pub enum Part {
+    /// A piece of a text, of whole characters.
+    Text(String),
+    /// Tokens of a text.
+    Tokens(Vec<i32>),
+    /// Numbers of an embedding.
+    Values(Vec<f64>),
 }
 
 /// What the model process gives back.
@@ -174,7 +186,7 @@ pub enum FinishReason {
     /// By itself, at a stop string, or at the end of the grammar.
     #[serde(rename = "stop")]
     Stop,
-    /// At its limit of tokens.
+    /// At its limit of tokens, or that of its text.
     #[serde(rename = "length")]
     Length,
     /// At the end of the context.

@@ -6,6 +6,7 @@ pub mod endpoint;
 pub mod failure;
 pub mod link;
 pub mod message;
+pub mod parts;
 pub mod ranges;
 pub mod sandbox;
 pub mod sentence;

@@ -11,11 +11,16 @@ pub fn shortened(sentence: String) -> String {
         return sentence;
     }
     let mark = format!("... ({} bytes)", sentence.len());
-    let mut end = MAX_SENTENCE - mark.len();
-    while !sentence.is_char_boundary(end) {
-        end -= 1;
-    }
+    let end = floor_char_boundary(&sentence, MAX_SENTENCE - mark.len());
     format!("{}{mark}", &sentence[..end])
+}
+
+/// The largest index up to `at`, which is within the text, where a character starts.
+pub fn floor_char_boundary(text: &str, mut at: usize) -> usize {
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 #[cfg(test)]

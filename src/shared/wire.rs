@@ -3,7 +3,7 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::shared::message::{Answer, FromModel, ToModel, Work};
+use crate::shared::message::{Answer, FromModel, Part, ToModel, Work};
 
 /// How deep an answer is nested: the numbers of an embedding are an array in an object.
 const MAX_DEPTH: usize = 2;
@@ -95,7 +95,9 @@ impl Message for FromModel {
             Self::Refused(reason) => line("refused", 0, reason),
             Self::Notice(notice) => line("notice", 0, notice),
             Self::Busy(milliseconds) => line("busy", 0, milliseconds),
-            Self::Piece(id, piece) => line("piece", *id, piece),
+            Self::Part(id, Part::Text(piece)) => line("piece", *id, piece),
+            Self::Part(id, Part::Tokens(tokens)) => line("more_tokens", *id, tokens),
+            Self::Part(id, Part::Values(values)) => line("more_values", *id, values),
             Self::Answer(id, Ok(Answer::Generated(done))) => line("done", *id, &**done),
             Self::Answer(id, Ok(Answer::Embedding(embedding))) => line("embedding", *id, embedding),
             Self::Answer(id, Ok(Answer::Tokens(tokens))) => line("tokens", *id, tokens),
@@ -116,7 +118,9 @@ impl Message for FromModel {
             "refused" => return value(content).map(Self::Refused),
             "notice" => return value(content).map(Self::Notice),
             "busy" => return value(content).map(Self::Busy),
-            "piece" => return value(content).map(|piece| Self::Piece(id, piece)),
+            "piece" => return value(content).map(|piece| Self::Part(id, Part::Text(piece))),
+            "more_tokens" => return value(content).map(|t| Self::Part(id, Part::Tokens(t))),
+            "more_values" => return value(content).map(|v| Self::Part(id, Part::Values(v))),
             "done" => Ok(Answer::Generated(Box::new(value(content)?))),
             "embedding" => Ok(Answer::Embedding(value(content)?)),
             "tokens" => Ok(Answer::Tokens(value(content)?)),

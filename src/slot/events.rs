@@ -8,7 +8,7 @@ use llama_cpp_bridge::shared::message::Answer;
 /// [`Slot::ask`]: super::Slot::ask
 #[derive(Debug)]
 pub enum Event {
-    /// The next piece of the text of a request.
+    /// The next piece of the text of a request: of one that streams, or of a long one.
     Piece(u64, String),
     /// The answer to a request; no further event is about it.
     Answer(u64, Result<Answer, Failure>),

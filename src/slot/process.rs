@@ -173,7 +173,7 @@ impl ModelProcess {
 
     fn pump(&mut self, now: Instant, messages: &mut Vec<FromModel>) {
         while self.closed.is_none() && self.end.is_none() {
-            self.link.set_limit(self.monitor.longest_line());
+            self.link.set_limit(self.monitor.longest_message());
             match self.link.receive() {
                 Ok(Received::Message(message)) => {
                     match self.monitor.check(&message, Instant::now()) {

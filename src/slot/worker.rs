@@ -8,7 +8,8 @@ use super::events::Event;
 use super::process::ModelProcess;
 use super::states::ModelStates;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
-use llama_cpp_bridge::shared::message::{Answer, FromModel, ToModel, Work};
+use llama_cpp_bridge::shared::message::{Answer, FromModel, Part, ToModel, Work};
+use llama_cpp_bridge::shared::parts::Parts;
 use llama_cpp_bridge::sys::poll::PollFd;
 
 /// How long a cancelled request may go on after the step that was announced, before the process
@@ -26,7 +27,7 @@ pub struct Worker {
     /// `None` without a directory for them.
     states: Option<ModelStates>,
     /// The requests that it works on.
-    live: Vec<u64>,
+    live: Vec<Live>,
     /// Requests that it was told to give up and has not yet.
     cancelled: Vec<Cancelled>,
     /// When its last message came, or it got something to do after it had nothing.
@@ -35,6 +36,13 @@ pub struct Worker {
     busy_until: Instant,
     /// What answers its requests when it ends, if that was decided here.
     end_reason: Option<Failure>,
+}
+
+/// A request that it works on.
+struct Live {
+    id: u64,
+    /// What has come of its answer.
+    parts: Parts,
 }
 
 /// A request that was cancelled.
@@ -106,7 +114,8 @@ impl Worker {
             self.last_message = now;
             self.process.forget_log();
         }
-        self.live.push(id);
+        let parts = Parts::default();
+        self.live.push(Live { id, parts });
         self.process.send(ToModel::Work(id, work));
         Ok(())
     }
@@ -114,7 +123,7 @@ impl Worker {
     /// Has it give up a request.
     pub fn cancel(&mut self, id: u64, now: Instant) {
         let before = self.live.len();
-        self.live.retain(|live| *live != id);
+        self.live.retain(|live| live.id != id);
         if self.live.len() == before {
             return;
         }
@@ -136,16 +145,10 @@ impl Worker {
                 FromModel::Busy(milliseconds) => {
                     self.busy_until = now + believed(milliseconds);
                 }
-                FromModel::Piece(id, piece) if self.live.contains(&id) => {
-                    events.push(Event::Piece(id, piece));
-                }
+                FromModel::Part(id, part) => events.extend(self.take_part(id, part)),
                 FromModel::Answer(id, answer) => {
                     self.cancelled.retain(|cancelled| cancelled.id != id);
-                    let answer = self.settle(id, answer);
-                    if self.live.contains(&id) {
-                        self.live.retain(|live| *live != id);
-                        events.push(Event::Answer(id, answer));
-                    }
+                    events.extend(self.take_answer(id, answer));
                 }
                 _ => (),
             }
@@ -156,9 +159,33 @@ impl Worker {
         events
     }
 
+    /// Keeps a part of an answer that is wanted still.
+    fn take_part(&mut self, id: u64, part: Part) -> Option<Event> {
+        let live = self.live.iter_mut().find(|live| live.id == id)?;
+        let piece = match &part {
+            Part::Text(text) => Some(Event::Piece(id, text.clone())),
+            Part::Tokens(_) | Part::Values(_) => None,
+        };
+        live.parts.push(part);
+        piece
+    }
+
+    /// The whole answer to a request, if it is wanted still.
+    fn take_answer(&mut self, id: u64, answer: Result<Answer, Failure>) -> Option<Event> {
+        let at = self.live.iter().position(|live| live.id == id);
+        let answer = self.settle(id, answer, at.is_some());
+        let live = self.live.remove(at?);
+        let answer = answer.map(|end| live.parts.complete(end));
+        Some(Event::Answer(id, answer))
+    }
+
     /// The answer to a request, once what it says of saved states has been seen to.
-    fn settle(&mut self, id: u64, mut answer: Result<Answer, Failure>) -> Result<Answer, Failure> {
-        let wanted = self.live.contains(&id);
+    fn settle(
+        &mut self,
+        id: u64,
+        mut answer: Result<Answer, Failure>,
+        wanted: bool,
+    ) -> Result<Answer, Failure> {
         if let Some(states) = &mut self.states
             && let Err(what) = states.settle(id, &mut answer, wanted)
         {
@@ -215,7 +242,7 @@ impl Worker {
     /// them.
     pub fn exit(&mut self) -> Option<Exit> {
         let reason = self.process.end()?.to_string();
-        let requests = std::mem::take(&mut self.live);
+        let requests = self.live.drain(..).map(|live| live.id).collect();
         let failure = self.end_reason.take().unwrap_or_else(|| {
             let message = format!("Model process died: {reason}");
             Failure::new(Code::ModelDied, message)

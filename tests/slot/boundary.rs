@@ -119,16 +119,36 @@ fn lies() -> Vec<(&'static str, String, &'static str)> {
         .into();
     let others = [
         (
-            "INFER w",
-            r#"piece 1 "a""#,
-            "a piece for 1, which is not a stream",
-        ),
-        (
             "STREAM w",
             r#"piece 2 "a""#,
-            "a piece for 2, which is not a stream",
+            "a part of an answer to 2, which was not asked",
         ),
-        ("STREAM w", r#"piece 1 """#, "an empty piece"),
+        ("STREAM w", r#"piece 1 """#, "an empty part of an answer"),
+        (
+            "TOKENIZE w",
+            "more_tokens 1 []",
+            "an empty part of an answer",
+        ),
+        (
+            "TOKENIZE w",
+            "more_tokens 1 [1]",
+            "1 is not a token of the model",
+        ),
+        (
+            "INFER w",
+            "more_tokens 1 [0]",
+            "a part of an answer of another kind than was asked for",
+        ),
+        (
+            "EMBED w",
+            r#"piece 1 "a""#,
+            "a part of an answer of another kind than was asked for",
+        ),
+        (
+            "EMBED w",
+            "more_values 1 [1,2]",
+            "an answer of 2 numbers, where 1 are possible",
+        ),
         (
             "INFER w",
             r#"text 1 "a""#,
@@ -185,7 +205,7 @@ fn lies() -> Vec<(&'static str, String, &'static str)> {
         (
             "EMBED w",
             r#"embedding 1 {"values":[1,2],"prompt_tokens":1}"#,
-            "an embedding of 2 numbers, not 1",
+            "an answer of 2 numbers, where 1 are possible",
         ),
         (
             "EMBED w",
@@ -284,7 +304,7 @@ fn what_a_model_is_said_to_be_is_checked() {
         (
             r#""embedding_size":1"#,
             r#""embedding_size":4294967295"#,
-            "embedding_size 4294967295, which is not within 0 to 1048576",
+            "embedding_size 4294967295, which is not within 0 to 65536",
         ),
         (
             r#""vocabulary_size":1"#,
@@ -304,7 +324,7 @@ fn what_a_model_is_said_to_be_is_checked() {
         (
             "ready 0",
             "piece 1 \"a\"\nready 0",
-            "a piece while it loads a model",
+            "a part of an answer while it loads a model",
         ),
         (
             "ready 0",

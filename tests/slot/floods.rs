@@ -48,6 +48,8 @@ fn a_flood_of_messages_is_stopped() {
     let endless = |start: &str, byte: &str| {
         format!("printf '%s' '{start}' >&3; tr '\\0' '{byte}' </dev/zero >&3")
     };
+    // As much as a message can have.
+    let (text, zeros) = ("a".repeat(16 << 10), ",0".repeat(8191));
     let list = |start: &str| format!("printf '%s' '{start}' >&3; yes ,0 | tr -d '\\n' >&3");
     let rows = [
         ("INFER w", endless("", "a"), "a message of more than"),
@@ -79,7 +81,8 @@ fn a_flood_of_messages_is_stopped() {
         ),
         ("INFER w", yes(r#"text 1 "a""#), "an answer of another kind"),
         ("STREAM w", yes(r#"piece 1 "a""#), "more pieces than tokens"),
-        ("STREAM w", yes(r#"piece 1 """#), "an empty piece"),
+        ("INFER w", yes(r#"piece 1 "a""#), "more pieces than tokens"),
+        ("STREAM w", yes(r#"piece 1 """#), "an empty part"),
         ("TOKENIZE w", list("tokens 1 [0"), "a message of more than"),
         (
             "EMBED w",
@@ -90,6 +93,21 @@ fn a_flood_of_messages_is_stopped() {
             "DETOKENIZE 0",
             endless(r#"text 1 ""#, "a"),
             "a message of more than",
+        ),
+        (
+            "STREAM w",
+            yes(&format!(r#"piece 1 "{text}""#)),
+            "2162688 are possible",
+        ),
+        (
+            "DETOKENIZE 0",
+            yes(&format!(r#"piece 1 "{text}""#)),
+            "2097152 are possible",
+        ),
+        (
+            "TOKENIZE w",
+            yes(&format!("more_tokens 1 [0{zeros}]")),
+            "524288 are possible",
         ),
     ];
     for (request, flood, reason) in rows {

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::link::{Link, Received};
-use llama_cpp_bridge::shared::message::{Answer, BEAT, FromModel, LONG_STEP, ToModel};
+use llama_cpp_bridge::shared::message::{Answer, BEAT, FromModel, LONG_STEP, Part, ToModel};
+use llama_cpp_bridge::shared::parts;
 use llama_cpp_bridge::shared::sentence::shortened;
 use llama_cpp_bridge::sys::poll::{PollFd, poll};
 
@@ -28,19 +29,30 @@ impl<'link> Reports<'link> {
     /// # Errors
     /// Those of the socket, as of all that is sent here.
     pub fn piece(&mut self, id: u64, piece: String) -> Result<(), String> {
-        if piece.is_empty() {
+        let (parts, rest) = parts::split_text(piece);
+        self.parts(id, parts)?;
+        if rest.is_empty() {
             return Ok(());
         }
-        self.send(FromModel::Piece(id, piece))
+        self.send(FromModel::Part(id, Part::Text(rest)))
     }
 
     /// The end of a request.
     pub fn answer(&mut self, id: u64, outcome: Result<Answer, Failure>) -> Result<(), String> {
-        let outcome = outcome.map_err(|Failure { code, message }| Failure {
-            code,
-            message: shortened(message),
-        });
+        let outcome = match outcome {
+            Ok(answer) => {
+                let (parts, rest) = parts::split(answer);
+                self.parts(id, parts)?;
+                Ok(rest)
+            }
+            Err(Failure { code, message }) => Err(Failure::new(code, shortened(message))),
+        };
         self.send(FromModel::Answer(id, outcome))
+    }
+
+    fn parts(&mut self, id: u64, parts: Vec<Part>) -> Result<(), String> {
+        let mut parts = parts.into_iter();
+        parts.try_for_each(|part| self.send(FromModel::Part(id, part)))
     }
 
     /// That a step follows which is expected to take this long: sent before a long one, and before any

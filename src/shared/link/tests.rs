@@ -6,7 +6,8 @@ use super::{Link, Received};
 use crate::shared::build::Build;
 use crate::shared::failure::{Code, Failure};
 use crate::shared::message::{
-    Answer, Done, Embedding, FinishReason, FromModel, Generate, Ready, State, ToModel, Turn, Work,
+    Answer, Done, Embedding, FinishReason, FromModel, Generate, Part, Ready, State, ToModel, Turn,
+    Work,
 };
 use crate::shared::settings::{FlashAttention, KvType, ModelParams, Sampling, StateFiles};
 use crate::shared::wire::Message;
@@ -185,8 +186,10 @@ fn from_model() -> Vec<FromModel> {
         FromModel::Notice(String::new()),
         FromModel::Busy(0),
         FromModel::Busy(u64::MAX),
-        FromModel::Piece(1, String::new()),
-        FromModel::Piece(u64::MAX, text()),
+        FromModel::Part(1, Part::Text(String::new())),
+        FromModel::Part(u64::MAX, Part::Text(text())),
+        FromModel::Part(2, Part::Tokens(vec![i32::MIN, i32::MAX])),
+        FromModel::Part(3, Part::Values(vec![-0.1, 0.0])),
     ];
     all.extend(
         answers
@@ -259,7 +262,9 @@ fn a_message_may_come_in_parts() {
         assert!(matches!(early, Ok(Received::Nothing)), "cut at {at}");
         stream.write_all(&line[at..]).expect("there is room");
         let message = next::<FromModel>(&mut link);
-        assert!(matches!(message, FromModel::Piece(5, text) if text == "\u{e9}\u{1f600}"));
+        assert!(
+            matches!(message, FromModel::Part(5, Part::Text(text)) if text == "\u{e9}\u{1f600}")
+        );
         // What never ends is not a message.
         let (stream, mut link) = received(&line[..at], usize::MAX);
         drop(stream);
@@ -307,7 +312,7 @@ fn a_message_may_be_as_long_as_the_limit() {
     let (mut stream, mut link) = received(line(100).as_bytes(), 100);
     assert!(matches!(link.receive::<FromModel>(), Ok(Received::Nothing)));
     stream.write_all(b"\n").expect("there is room");
-    assert!(matches!(next(&mut link), FromModel::Piece(5, _)));
+    assert!(matches!(next(&mut link), FromModel::Part(5, _)));
     // One more, whose end is still to come.
     let (_stream, mut link) = received(line(101).as_bytes(), 100);
     let error = link.receive::<FromModel>().err().expect("it is too long");

@@ -1,11 +1,14 @@
 //! Rows of what a process may say and may not; each begins where a model is loaded and the requests of
 //! [`asked`] are sent.
 
+use std::time::Duration;
+
+use super::request::{LONGEST_TOKEN, MAX_STATE};
 use super::*;
 use llama_cpp_bridge::shared::build::Build;
-use llama_cpp_bridge::shared::message::FinishReason;
+use llama_cpp_bridge::shared::message::{Done, Embedding, FinishReason, Generate, State, Work};
+use llama_cpp_bridge::shared::parts;
 use llama_cpp_bridge::shared::settings::{FlashAttention, KvType, Sampling};
-use llama_cpp_bridge::shared::wire::Message;
 
 const CONTEXT: u32 = 100;
 
@@ -152,29 +155,10 @@ fn a_generated_text_has_as_many_tokens_as_fit_and_were_asked_for() {
     // Without a limit of its own: all that fit, and one that is not evaluated any more.
     assert!(generated(2, done(1, 100, 1)));
     assert!(!generated(2, done(1, 101, 1)));
-    assert!(generated(1, done(1, 1, MIN_TEXT)));
-    assert!(!generated(1, done(1, 1, MIN_TEXT + 1)));
-}
-
-#[test]
-fn more_tokens_may_have_more_text() {
-    let mut monitor = loaded(
-        Some(0),
-        Ready {
-            context_size: MAX_CONTEXT,
-            ..ready()
-        },
-    );
-    let monitor = monitor.as_mut().expect("the largest context");
-    let now = Instant::now();
-    monitor.sent(&ToModel::Work(1, generate(10_000, false)), now);
-    let line = LINE + ESCAPE_BYTES * TOKEN_BYTES * 10_000;
-    assert_eq!(monitor.longest_line(), line);
-    let answer = done(1, 10_000, TOKEN_BYTES * 10_000);
-    let answer = FromModel::Answer(1, Ok(Answer::Generated(Box::new(answer))));
-    assert!(answer.write().len() <= line);
-    monitor.check(&answer, now).expect("as many as may be");
-    assert_eq!(monitor.longest_line(), LINE);
+    // The token that reaches the limit is whole.
+    let most = parts::most_text(1) + LONGEST_TOKEN;
+    assert!(generated(1, done(1, 1, most)));
+    assert!(!generated(1, done(1, 1, most + 1)));
 }
 
 #[test]
@@ -214,7 +198,7 @@ fn each_request_has_one_answer_of_its_kind() {
             })
         },
         || Answer::Tokens(vec![0, 9]),
-        || Answer::Text("\n".repeat(MIN_TEXT)),
+        || Answer::Text("a".repeat(parts::most_text(1))),
         || {
             Answer::State(State {
                 tokens: CONTEXT,
@@ -231,7 +215,6 @@ fn each_request_has_one_answer_of_its_kind() {
     let (mut monitor, now) = asked();
     for (id, answer) in (1..).zip(kinds) {
         let message = FromModel::Answer(id, Ok(answer()));
-        assert!(message.write().len() <= monitor.longest_line(), "{id}");
         monitor.check(&message, now).expect("one");
         assert!(monitor.check(&message, now).is_err(), "{id} twice");
     }
@@ -239,7 +222,7 @@ fn each_request_has_one_answer_of_its_kind() {
 
 #[test]
 fn tokens_are_in_the_vocabulary_and_no_more_than_the_text_can_have() {
-    let most = 2 * BYTE_TOKENS + MORE_TOKENS;
+    let most = parts::most_tokens(1, 2);
     assert!(answers(4, Answer::Tokens(vec![9; most])));
     assert!(!answers(4, Answer::Tokens(vec![9; most + 1])));
     assert!(!answers(4, Answer::Tokens(vec![10])));
@@ -248,26 +231,103 @@ fn tokens_are_in_the_vocabulary_and_no_more_than_the_text_can_have() {
 }
 
 #[test]
-fn pieces_are_for_streams_and_together_no_longer_than_their_text() {
-    let piece = |id, text: &str| FromModel::Piece(id, text.to_string());
+fn pieces_of_a_stream_are_no_more_than_its_tokens_and_no_longer_than_its_text() {
+    let piece = |text: &str| FromModel::Part(2, Part::Text(text.to_string()));
     let (mut monitor, now) = asked();
     // One that was given up still sends what was on its way.
     monitor.sent(&ToModel::Cancel(2), now);
     for _ in 0..=CONTEXT {
         monitor
-            .check(&piece(2, "a"), now)
+            .check(&piece("a"), now)
             .expect("one for each token, and the rest");
     }
-    assert!(monitor.check(&piece(2, "a"), now).is_err());
+    assert!(monitor.check(&piece("a"), now).is_err());
     let (mut monitor, now) = asked();
-    monitor
-        .check(&piece(2, &"a".repeat(MIN_TEXT)), now)
-        .expect("all of it");
-    assert!(monitor.check(&piece(2, "a"), now).is_err());
-    for (id, text) in [(1, "a"), (3, "a"), (7, "a"), (2, "")] {
-        let (mut monitor, now) = asked();
-        assert!(monitor.check(&piece(id, text), now).is_err(), "{id}");
+    let part = "a".repeat(parts::TEXT);
+    let most = (parts::most_text(1) + LONGEST_TOKEN) / parts::TEXT;
+    for _ in 0..most {
+        monitor.check(&piece(&part), now).expect("all of it");
     }
+    assert!(monitor.check(&piece("a"), now).is_err());
+    // Nor with the answer.
+    let (mut monitor, now) = asked();
+    monitor.check(&piece("a"), now).expect("one");
+    let rest = done(1, 1, parts::most_text(1) + LONGEST_TOKEN);
+    let answer = FromModel::Answer(2, Ok(Answer::Generated(Box::new(rest))));
+    assert!(monitor.check(&answer, now).is_err());
+}
+
+#[test]
+fn parts_are_of_the_kind_of_their_answer_and_together_no_more_than_it() {
+    let text = |count| Part::Text("a".repeat(count));
+    let tokens = |count| Part::Tokens(vec![9; count]);
+    let values = |count| Part::Values(vec![0.5; count]);
+    let (bytes, most_tokens) = (parts::most_text_of_tokens(1, 3), parts::most_tokens(1, 2));
+    for (id, part, may_be) in [
+        (1, text(1), true),
+        (5, text(bytes), true),
+        (5, text(bytes + 1), false),
+        (4, tokens(most_tokens), true),
+        (4, tokens(most_tokens + 1), false),
+        (4, Part::Tokens(vec![10]), false),
+        (3, values(2), true),
+        (3, values(3), false),
+        (3, Part::Values(vec![f64::NAN]), false),
+        (1, tokens(1), false),
+        (2, values(1), false),
+        (3, text(1), false),
+        (4, text(1), false),
+        (5, tokens(1), false),
+        (6, text(1), false),
+        (7, text(1), false),
+        (1, text(0), false),
+        (3, values(0), false),
+        (4, tokens(0), false),
+    ] {
+        let (mut monitor, now) = asked();
+        let verdict = monitor.check(&FromModel::Part(id, part), now);
+        assert_eq!(verdict.is_ok(), may_be, "{id} {verdict:?}");
+    }
+    // An embedding that has come in part is only ended by the rest.
+    for (rest, may_be) in [(0, false), (1, true), (2, false)] {
+        let (mut monitor, now) = asked();
+        monitor
+            .check(&FromModel::Part(3, values(1)), now)
+            .expect("the first half");
+        let rest = Answer::Embedding(Embedding {
+            values: vec![0.0; rest],
+            prompt_tokens: 1,
+        });
+        let verdict = monitor.check(&FromModel::Answer(3, Ok(rest)), now);
+        assert_eq!(verdict.is_ok(), may_be, "{verdict:?}");
+    }
+}
+
+#[test]
+fn more_requests_at_once_may_have_less_text_each() {
+    let most = |parallel| {
+        let mut monitor = Monitor::new();
+        let now = Instant::now();
+        let params = ModelParams {
+            parallel,
+            ..params(None)
+        };
+        let messages = [
+            FromModel::Hello(Build::this()),
+            FromModel::Ready(Box::new(ready())),
+        ];
+        monitor.sent(&ToModel::Load(Box::new(params)), now);
+        for message in messages {
+            monitor.check(&message, now).expect("it is right");
+        }
+        monitor.sent(&ToModel::Work(1, generate(1, false)), now);
+        let part = FromModel::Part(1, Part::Text("a".repeat(1 << 18)));
+        (0..)
+            .take_while(|_| monitor.check(&part, now).is_ok())
+            .count()
+            >> 2
+    };
+    assert_eq!([1, 2, 16, 64].map(most), [16, 8, 1, 1]);
 }
 
 #[test]

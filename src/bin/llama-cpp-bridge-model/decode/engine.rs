@@ -2,6 +2,7 @@
 //! samples the next token of each, and answers those that are finished.
 
 use std::iter;
+use std::mem;
 use std::rc::Rc;
 
 use llama_cpp_2::DecodeError;
@@ -25,6 +26,7 @@ use crate::tuning::{StepEstimator, Threads, requested_threads};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::link::{Link, Received};
 use llama_cpp_bridge::shared::message::{Answer, FinishReason, Generate, State, ToModel, Work};
+use llama_cpp_bridge::shared::parts;
 use llama_cpp_bridge::shared::settings::ModelParams;
 
 /// The bridge refuses SAVE and RESTORE itself in this case.
@@ -38,6 +40,8 @@ pub struct Engine<'model> {
     model: &'model LlamaModel,
     context: LlamaContext<'model>,
     context_size: u32,
+    /// How many requests may come at once.
+    parallel: u32,
     batch: LlamaBatch<'static>,
     batch_size: usize,
     template: Option<Template>,
@@ -80,6 +84,7 @@ impl<'model> Engine<'model> {
             model,
             context,
             context_size,
+            parallel: load.parallel,
             batch: LlamaBatch::new(batch_size, 1),
             batch_size,
             template,
@@ -175,12 +180,38 @@ impl<'model> Engine<'model> {
                 }
                 Err(failure) => Err(failure),
             },
-            Work::Tokenize(text) => Ok(Answer::Tokens(text::tokenize(self.model, &text))),
-            Work::Detokenize(ids) => text::detokenize(self.model, &ids).map(Answer::Text),
+            Work::Tokenize(text) => self.tokenize(&text),
+            Work::Detokenize(ids) => self.detokenize(&ids),
             Work::Save(name) => self.save(&name, reports)?.map(Answer::State),
             Work::Restore(name) => self.restore(&name, reports)?.map(Answer::State),
         };
         reports.answer(id, outcome)
+    }
+
+    fn tokenize(&self, text: &str) -> Result<Answer, Failure> {
+        let tokens = text::tokenize(self.model, text);
+        let most = parts::most_tokens(self.parallel, text.len());
+        if tokens.len() > most {
+            let message = format!(
+                "The text has {} tokens; a reply may have {most}",
+                tokens.len()
+            );
+            return Err(Failure::bad_request(message));
+        }
+        Ok(Answer::Tokens(tokens))
+    }
+
+    fn detokenize(&self, ids: &[i32]) -> Result<Answer, Failure> {
+        let text = text::detokenize(self.model, ids)?;
+        let most = parts::most_text_of_tokens(self.parallel, ids.len());
+        if text.len() > most {
+            let message = format!(
+                "The text of the tokens has {} bytes; a reply may have {most}",
+                text.len()
+            );
+            return Err(Failure::bad_request(message));
+        }
+        Ok(Answer::Text(text))
     }
 
     /// Saves the text that was evaluated last; nothing else is under way.
@@ -217,7 +248,7 @@ impl<'model> Engine<'model> {
             id,
             self.model,
             &self.token_index,
-            self.context_size,
+            (self.context_size, parts::most_text(self.parallel)),
             tokens,
             request,
         )
@@ -346,9 +377,9 @@ fn complete(
     reason: FinishReason,
     reports: &mut Reports<'_>,
 ) -> Result<(), String> {
-    let (rest, done) = sequence.finish(reason);
+    let mut done = sequence.finish(reason);
     if sequence.stream {
-        reports.piece(sequence.id, rest)?;
+        reports.piece(sequence.id, mem::take(&mut done.text))?;
     }
     let done = Answer::Generated(Box::new(done));
     reports.answer(sequence.id, Ok(done))

@@ -40,6 +40,8 @@ pub(super) struct Sequence {
     /// How many of the tokens the context has evaluated.
     n_evaluated: usize,
     max_tokens: usize,
+    /// Bytes that its text may have.
+    max_text: usize,
     context_size: usize,
     seed: u32,
     sampler: Sampler,
@@ -96,7 +98,7 @@ impl Sequence {
         id: u64,
         model: &LlamaModel,
         token_index: &Rc<TokenIndex>,
-        context_size: u32,
+        (context_size, max_text): (u32, usize),
         tokens: Vec<LlamaToken>,
         request: &Generate,
     ) -> Result<Self, Failure> {
@@ -119,6 +121,7 @@ impl Sequence {
             n_cached: 0,
             n_evaluated: 0,
             max_tokens: usize::try_from(request.max_tokens).unwrap_or(usize::MAX),
+            max_text,
             context_size: context_size as usize,
             seed: request.seed,
             sampler: Sampler::new(model, token_index, request, context_size, &tokens)?,
@@ -294,7 +297,7 @@ impl Sequence {
             .push(&model.vocab().token_to_piece(token, false, None));
         Ok(if stopped {
             StepResult::Finished(FinishReason::Stop)
-        } else if self.n_generated() >= self.max_tokens {
+        } else if self.n_generated() >= self.max_tokens || self.output.len() >= self.max_text {
             StepResult::Finished(FinishReason::Length)
         } else if self.tokens.len() > self.context_size {
             StepResult::Finished(FinishReason::Context)
@@ -317,16 +320,15 @@ impl Sequence {
         self.output.piece()
     }
 
-    /// Ends the text: what was held back of it, and the whole answer.
-    pub(super) fn finish(&mut self, reason: FinishReason) -> (String, Done) {
+    /// Ends the text: the answer, whose text is what was not given out yet.
+    pub(super) fn finish(&mut self, reason: FinishReason) -> Done {
         let stopped = self.output.finish();
         let reason = if stopped { FinishReason::Stop } else { reason };
-        let rest = self.output.last_piece();
         let now = Instant::now();
         let start = self.timings.start.unwrap_or(now);
         let prompt_end = self.timings.prompt_end.unwrap_or(start);
-        let done = Done {
-            text: self.output.take(),
+        Done {
+            text: self.output.last_piece(),
             finish_reason: reason,
             prompt_tokens: self.n_prompt as u32,
             cached_tokens: self.n_cached as u32,
@@ -334,8 +336,7 @@ impl Sequence {
             prompt_ms: milliseconds(start, prompt_end),
             completion_ms: milliseconds(prompt_end, now),
             seed: self.seed,
-        };
-        (rest, done)
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! From the bytes of tokens to the text of an answer: characters and stop strings that span tokens,
 //! and how much of the text is certain and may be sent.
 
+use llama_cpp_bridge::shared::sentence::floor_char_boundary;
+
 /// In place of bytes that are not UTF-8.
 const REPLACEMENT: &str = "\u{fffd}";
 
@@ -52,9 +54,9 @@ impl Output {
         self.send(self.text.len())
     }
 
-    /// The whole text.
-    pub fn take(&mut self) -> String {
-        std::mem::take(&mut self.text)
+    /// Bytes of the whole text.
+    pub fn len(&self) -> usize {
+        self.text.len()
     }
 
     fn send(&mut self, end: usize) -> String {
@@ -68,7 +70,7 @@ impl Output {
         self.text.push_str(new);
         let found = self.stop_strings.iter().filter_map(|stop| {
             // One that starts in the old text needs at least one byte of the new.
-            let from = floor_boundary(&self.text, (old + 1).saturating_sub(stop.len()));
+            let from = floor_char_boundary(&self.text, (old + 1).saturating_sub(stop.len()));
             self.text[from..].find(stop.as_str()).map(|at| from + at)
         });
         match found.min() {
@@ -81,14 +83,6 @@ impl Output {
             None => false,
         }
     }
-}
-
-/// The largest index up to `at` where a character starts.
-fn floor_boundary(text: &str, mut at: usize) -> usize {
-    while !text.is_char_boundary(at) {
-        at -= 1;
-    }
-    at
 }
 
 /// How many bytes at the end of the text are the beginning, but not all, of a stop string.

@@ -9,6 +9,7 @@ mod checkpoints;
 mod embed;
 mod grammar;
 mod grammar_limits;
+mod long_answers;
 mod long_texts;
 mod model_options;
 mod old_states;

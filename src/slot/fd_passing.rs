@@ -7,7 +7,6 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process;
 
 use llama_cpp_bridge::sys::descriptors::inheritable;
 use llama_cpp_bridge::sys::process::user;
@@ -49,8 +48,13 @@ pub struct Links {
 /// model process may write that as often as it likes.
 const MOST_UNDONE: usize = 4;
 
-/// How the names of such directories begin, in the directory for temporary files.
+/// How the names of such directories begin, in the directory for temporary files. The user and a number
+/// follow, the first that is free: so those of bridges that were killed are found without a look at
+/// all that lies there.
 const LINKS: &str = "llama-cpp-bridge.";
+
+/// How many of them are looked at: more than there are bridges of one user that load at once.
+const LOOKED_AT: u64 = 64;
 
 impl PassedFiles {
     /// Whether a process can open again what it has inherited, as /proc is there.
@@ -133,15 +137,13 @@ impl PathAlias {
 impl Links {
     fn new() -> io::Result<Self> {
         Self::remove_abandoned();
-        let folder = env::temp_dir();
         let failed = |error: io::Error| {
+            let folder = env::temp_dir();
             let folder = folder.display();
             let message = format!("no directory for a split model in {folder} (TMPDIR): {error}");
             io::Error::other(message)
         };
-        for number in 0_u64.. {
-            let name = format!("{LINKS}{}.{number}", process::id());
-            let path = folder.join(name);
+        for path in (0..).map(place) {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => (),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
@@ -163,26 +165,20 @@ impl Links {
 
     /// Removes those of bridges that were killed while they loaded a model.
     pub fn remove_abandoned() {
-        let entries = fs::read_dir(env::temp_dir()).into_iter().flatten();
-        for entry in entries.flatten() {
-            let ours = |metadata: &Metadata| metadata.is_dir() && metadata.uid() == user();
-            let name = entry.file_name();
-            if is_name_of_links(&name.to_string_lossy())
-                && entry.metadata().is_ok_and(|metadata| ours(&metadata))
-                && let Ok(Some(_lock)) = lock(&entry.path())
+        for path in (0..LOOKED_AT).map(place) {
+            let ours = |metadata: Metadata| metadata.is_dir() && metadata.uid() == user();
+            if fs::symlink_metadata(&path).is_ok_and(ours)
+                && let Ok(Some(_lock)) = lock(&path)
             {
-                let _ = fs::remove_dir_all(entry.path());
+                let _ = fs::remove_dir_all(&path);
             }
         }
     }
 }
 
-/// Whether a name is that of such a directory, `llama-cpp-bridge.PID.NUMBER`.
-fn is_name_of_links(name: &str) -> bool {
-    let numbers = name
-        .strip_prefix(LINKS)
-        .and_then(|rest| rest.split_once('.'));
-    numbers.is_some_and(|(pid, number)| pid.parse::<u32>().is_ok() && number.parse::<u64>().is_ok())
+/// The path of such a directory of this user.
+fn place(number: u64) -> PathBuf {
+    env::temp_dir().join(format!("{LINKS}{}.{number}", user()))
 }
 
 /// Locks a directory; `None` if somebody else has, or has removed it.

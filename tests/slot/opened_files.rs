@@ -4,6 +4,7 @@
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -87,7 +88,9 @@ fn a_bridge_that_is_killed_in_a_load_leaves_nothing_for_long() {
     fs::create_dir(&temporary).expect("a directory can be made");
     // Neither of a name, nor of a kind, that is ours.
     fs::create_dir(temporary.join("llama-cpp-bridge.notes")).expect("a directory can be made");
-    fs::write(temporary.join("llama-cpp-bridge.1.0"), "").expect("a file can be made");
+    let user = fs::metadata(&temporary).expect("it is there").uid();
+    let taken = format!("llama-cpp-bridge.{user}.0");
+    fs::write(temporary.join(taken), "").expect("a file can be made");
     let before = names(&temporary).len();
     let [first, _] = Tiny::alphabet().write_split(&home.join("tiny"));
     let patient = patient(&home);

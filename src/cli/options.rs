@@ -17,10 +17,6 @@ use llama_cpp_bridge::shared::settings::{
     FlashAttention, KvType, MAX_GUESS, MAX_PARALLEL, ModelParams, Sampling,
 };
 
-/// Bytes that saved states may take by default: eight full contexts of the default size
-/// of a model of 8 billion parameters, whose state takes 128 KiB a token.
-const DEFAULT_STATE_LIMIT: u64 = 4 << 30;
-
 /// What `--help` prints.
 const HELP: &str = include_str!("help.txt");
 
@@ -111,43 +107,9 @@ impl Options {
             socket_given: false,
             model: None,
             chat_template_file: None,
-            load: ModelParams {
-                path: String::new(),
-                file: String::new(),
-                size: 0,
-                force: false,
-                ctx_size: None,
-                batch_size: 2048,
-                ubatch_size: 512,
-                threads: None,
-                threads_batch: None,
-                parallel: 8,
-                spec_ngram: 0,
-                gpu_layers: None,
-                mmap: true,
-                mlock: false,
-                flash_attn: FlashAttention::Auto,
-                cache_type_k: KvType::F16,
-                cache_type_v: KvType::F16,
-                swa_full: false,
-                chat_template: None,
-                state_dir: None,
-                state_limit: DEFAULT_STATE_LIMIT,
-                states: None,
-                sandbox: true,
-                verbose: false,
-            },
+            load: ModelParams::default(),
             max_tokens: 256,
-            sampling: Sampling {
-                temperature: 0.8,
-                top_k: 40,
-                top_p: 0.95,
-                min_p: 0.05,
-                repeat_penalty: 1.0,
-                repeat_last_n: 64,
-                presence_penalty: 0.0,
-                frequency_penalty: 0.0,
-            },
+            sampling: Sampling::default(),
             seed: None,
             idle_timeout: Duration::from_secs(60),
             exit_idle: None,

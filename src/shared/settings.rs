@@ -12,6 +12,10 @@ pub const DEFAULT_CONTEXT: u32 = 4096;
 /// its row of logits.
 pub const MAX_PARALLEL: u32 = 64;
 
+/// Bytes that saved states may take by default: eight full contexts of the default size
+/// of a model of 8 billion parameters, whose state takes 128 KiB a token.
+const DEFAULT_STATE_LIMIT: u64 = 4 << 30;
+
 /// Most tokens that can be drafted at a time: those after the first that is wrong are wasted.
 pub const MAX_GUESS: u32 = 64;
 
@@ -72,6 +76,38 @@ pub struct ModelParams {
     pub verbose: bool,
 }
 
+impl Default for ModelParams {
+    /// The defaults of the options, for no model.
+    fn default() -> Self {
+        Self {
+            path: String::new(),
+            file: String::new(),
+            size: 0,
+            force: false,
+            ctx_size: None,
+            batch_size: 2048,
+            ubatch_size: 512,
+            threads: None,
+            threads_batch: None,
+            parallel: 8,
+            spec_ngram: 0,
+            gpu_layers: None,
+            mmap: true,
+            mlock: false,
+            flash_attn: FlashAttention::Auto,
+            cache_type_k: KvType::F16,
+            cache_type_v: KvType::F16,
+            swa_full: false,
+            chat_template: None,
+            state_dir: None,
+            state_limit: DEFAULT_STATE_LIMIT,
+            states: None,
+            sandbox: true,
+            verbose: false,
+        }
+    }
+}
+
 /// Where the model process finds the saved states of its model, and writes one.
 #[derive(Serialize, Deserialize, Clone, Debug)]
 pub struct StateFiles {
@@ -130,6 +166,21 @@ pub struct Sampling {
     pub presence_penalty: f32,
     /// 0 is off.
     pub frequency_penalty: f32,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.8,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repeat_penalty: 1.0,
+            repeat_last_n: 64,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+        }
+    }
 }
 
 /// When flash attention is used.

@@ -8,7 +8,7 @@ use super::*;
 use llama_cpp_bridge::shared::build::Build;
 use llama_cpp_bridge::shared::message::{Done, Embedding, FinishReason, Generate, State, Work};
 use llama_cpp_bridge::shared::parts;
-use llama_cpp_bridge::shared::settings::{FlashAttention, KvType, Sampling};
+use llama_cpp_bridge::shared::settings::Sampling;
 
 const CONTEXT: u32 = 100;
 
@@ -28,30 +28,9 @@ fn ready() -> Ready {
 
 fn params(ctx_size: Option<u32>) -> ModelParams {
     ModelParams {
-        path: String::new(),
-        file: String::new(),
-        size: 0,
-        force: false,
         ctx_size,
-        batch_size: 1,
-        ubatch_size: 1,
-        threads: None,
-        threads_batch: None,
         parallel: 1,
-        spec_ngram: 0,
-        gpu_layers: None,
-        mmap: true,
-        mlock: false,
-        flash_attn: FlashAttention::Auto,
-        cache_type_k: KvType::F16,
-        cache_type_v: KvType::F16,
-        swa_full: false,
-        chat_template: None,
-        state_dir: None,
-        state_limit: 0,
-        states: None,
-        sandbox: true,
-        verbose: false,
+        ..ModelParams::default()
     }
 }
 
@@ -60,16 +39,7 @@ fn generate(max_tokens: i32, stream: bool) -> Work {
         prompt: Some("a".to_string()),
         messages: None,
         max_tokens,
-        sampling: Sampling {
-            temperature: 0.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repeat_penalty: 1.0,
-            repeat_last_n: 0,
-            presence_penalty: 0.0,
-            frequency_penalty: 0.0,
-        },
+        sampling: Sampling::default(),
         seed: 7,
         stop: Vec::new(),
         grammar: None,

@@ -14,7 +14,7 @@ use std::thread;
 use super::calls::{Place, rows};
 use super::numbers::NEWEST;
 use super::{enter, settle};
-use llama_cpp_bridge::shared::settings::{FlashAttention, KvType, ModelParams, StateFiles};
+use llama_cpp_bridge::shared::settings::{ModelParams, StateFiles};
 use llama_cpp_bridge::sys::kernel;
 
 #[allow(unsafe_code)]
@@ -226,22 +226,6 @@ fn params(home: &Path) -> ModelParams {
         path: path("model"),
         file: path("model"),
         size: 9,
-        force: false,
-        ctx_size: None,
-        batch_size: 1,
-        ubatch_size: 1,
-        threads: None,
-        threads_batch: None,
-        parallel: 1,
-        spec_ngram: 0,
-        gpu_layers: None,
-        mmap: true,
-        mlock: false,
-        flash_attn: FlashAttention::Auto,
-        cache_type_k: KvType::F16,
-        cache_type_v: KvType::F16,
-        swa_full: false,
-        chat_template: None,
         state_dir: Some(path("states")),
         states: Some(StateFiles {
             directory: path("states/own"),
@@ -249,7 +233,6 @@ fn params(home: &Path) -> ModelParams {
             model_hash: 1,
         }),
         state_limit: STATE_LIMIT,
-        sandbox: true,
-        verbose: false,
+        ..ModelParams::default()
     }
 }

@@ -316,11 +316,24 @@ impl Slot {
             Some(loading) if loading.file == found.file => return Ok(LoadStatus::UnderWay),
             _ => self.abort_load(now),
         }
+        self.warn_if_replaced(&found.file);
         let (program, settings) = (&self.program, &self.settings);
         self.loading = Some(Loading::start(
             found, origin, reloads, program, settings, now,
         )?);
         Ok(LoadStatus::UnderWay)
+    }
+
+    /// Tells whoever runs the bridge if the file of a model that is reloaded is another one.
+    fn warn_if_replaced(&self, file: &ModelFile) {
+        if let State::Unloaded(model) = &self.state
+            && model.path() == file.path()
+            && model.file != *file
+        {
+            let path = file.path();
+            let message = format!("{path}: is not the file that was loaded before");
+            log::write(Level::Warning, &message);
+        }
     }
 
     /// Whether the process of the loaded model, or one that was told to end, may soon be gone: its

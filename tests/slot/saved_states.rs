@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::harness::{Bridge, Client, Directory, Tiny, failure, skip, stand_in, wait_until};
+use crate::harness::{
+    Bridge, Client, Directory, Tiny, completed, failure, process, skip, stand_in, wait_until,
+};
 
 /// What a file has to end with to be a state.
 const STATE: &str = "a text....llcbrst1";
@@ -179,6 +181,40 @@ fn a_process_that_dies_in_a_save_leaves_nothing_of_it() {
     let (bridge, own) = bridge(&home, text, &[]);
     let died = "Model process died: exit status 3";
     drop(save(&bridge, "model_died", died));
+    expect_untouched(&own);
+}
+
+#[test]
+fn what_a_bridge_that_was_killed_had_written_goes_with_the_next_save_of_any_model() {
+    let home = Directory::new();
+    let text = "read -r request; echo much >$file; read -r end";
+    let (bridge, own) = bridge(&home, text, &[]);
+    let mut client = bridge.connect();
+    client.ask("SAVE b");
+    let written = |file: fs::DirEntry| file.metadata().is_ok_and(|data| data.len() > 0);
+    wait_until("something is written", || {
+        let files = fs::read_dir(own.join("saving")).into_iter().flatten();
+        files.flatten().any(written)
+    });
+    let child = process::children(bridge.pid())[0];
+    process::signal(bridge.pid(), "KILL");
+    drop(bridge);
+    process::wait_for_end(child);
+    let left = |directory: &str| {
+        fs::read_dir(own.join(directory))
+            .expect("it is there")
+            .count()
+    };
+    assert_eq!(left("saving"), 1);
+    let second = Directory::new();
+    let model = Tiny::alphabet().write(second.join("tiny.gguf"));
+    let states = home.join("states");
+    let states = states.to_str().expect("test paths are UTF-8");
+    let bridge = Bridge::with_model(&second, &model, &["--state-dir", states]);
+    let mut client = bridge.connect();
+    client.exchange("INFER w", &completed("xyz"));
+    client.ask("SAVE c");
+    assert!(client.receive().contains("State saved"));
     expect_untouched(&own);
 }
 

@@ -116,6 +116,24 @@ fn a_file_that_has_gone_is_told_to_the_first_that_needs_it_and_the_slot_is_empty
 }
 
 #[test]
+fn another_file_in_its_place_is_loaded_and_whoever_runs_the_bridge_is_told() {
+    let home = Directory::new();
+    let (bridge, mut client) = resting(&home);
+    let model = home.join("tiny.gguf");
+    client.exchange("INFER w", &completed("xyz"));
+    process::signal(bridge.model_process(), "KILL");
+    let said = format!(
+        "{}: is not the file that was loaded before",
+        model.display()
+    );
+    assert!(!bridge.errors().contains(&said));
+    let other = Tiny::mute().chain("wv").write(home.join("other.gguf"));
+    fs::rename(other, &model).expect("it can be renamed");
+    client.exchange("INFER w", &completed("v"));
+    wait_until("it is logged", || bridge.errors().contains(&said));
+}
+
+#[test]
 fn a_file_that_was_damaged_meanwhile_is_told_and_the_slot_is_empty() {
     let home = Directory::new();
     let (_bridge, mut client) = resting(&home);

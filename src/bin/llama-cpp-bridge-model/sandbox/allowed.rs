@@ -12,7 +12,8 @@ use std::process;
 use libc::{c_int, c_long};
 
 use super::filter::{
-    ADVICE_END, Calls, OPENING, SOCKET_TYPE, below, has, is, is_code, is_not, is_not_null, is_null,
+    ADVICE_END, Calls, NAMELESS, OPENING, SOCKET_TYPE, below, has, is, is_code, is_not,
+    is_not_null, is_null,
 };
 use super::numbers::{
     FACCESSAT2, FUTEX_REQUEUE, FUTEX_WAIT, FUTEX_WAITV, FUTEX_WAKE, MSEAL, RSEQ_SLICE_YIELD,
@@ -25,7 +26,7 @@ const ALLOWED: &[c_long] = &[
     // cannot name another address, and no descriptors come with recvfrom(2).
     libc::SYS_read, libc::SYS_readv, libc::SYS_pread64, libc::SYS_preadv, libc::SYS_write,
     libc::SYS_writev, libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_lseek, libc::SYS_fstat,
-    libc::SYS_recvfrom, libc::SYS_sendto, libc::SYS_ppoll, libc::SYS_close, libc::SYS_dup,
+    libc::SYS_recvfrom, libc::SYS_ppoll, libc::SYS_close, libc::SYS_dup,
     libc::SYS_dup3, libc::SYS_fadvise64, libc::SYS_readahead, libc::SYS_getdents64,
     libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_ftruncate,
     // Files by their names; openat(2) is below.
@@ -129,11 +130,13 @@ pub(super) fn settle() -> Result<(), String> {
 fn opening(calls: &mut Calls) {
     // Before Linux 6.2 a file that may only be read can be emptied by opening it so.
     for (call, flags) in OPENING {
-        calls.when(*call, [has(*flags, libc::O_TRUNC, 0)]);
+        calls.when(*call, [has(*flags, libc::O_TRUNC | NAMELESS, 0)]);
         for writing in [libc::O_WRONLY, libc::O_RDWR] {
-            calls.when(*call, [has(*flags, libc::O_ACCMODE, writing)]);
+            calls.when(*call, [has(*flags, libc::O_ACCMODE | NAMELESS, writing)]);
         }
     }
+    // What is sent out of band is no part of the stream, and so of no limit on it.
+    calls.when(libc::SYS_sendto, [has(3, !libc::MSG_NOSIGNAL, 0)]);
     for command in COMMANDS {
         calls.when(libc::SYS_fcntl, [is(1, command)]);
     }
@@ -146,9 +149,13 @@ fn opening(calls: &mut Calls) {
 }
 
 fn memory_and_threads(calls: &mut Calls) {
-    for call in [libc::SYS_mmap, libc::SYS_mprotect] {
-        calls.when(call, [has(2, libc::PROT_EXEC, 0)]);
-    }
+    let data = || has(2, libc::PROT_EXEC, 0);
+    calls.when(libc::SYS_mprotect, [data()]);
+    // The limit of memory counts neither what is shared with nobody nor what grows like a stack.
+    let private = has(3, libc::MAP_TYPE | libc::MAP_GROWSDOWN, libc::MAP_PRIVATE);
+    calls.when(libc::SYS_mmap, [data(), private]);
+    let of_a_file = has(3, libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN, 0);
+    calls.when(libc::SYS_mmap, [data(), of_a_file]);
     calls.when(libc::SYS_madvise, [below(2, ADVICE_END)]);
     calls.when(libc::SYS_clone, [has(0, THREAD | MORE, THREAD)]);
     // The kernel cannot be told to let it bind its own threads only, whose numbers nobody knows yet;

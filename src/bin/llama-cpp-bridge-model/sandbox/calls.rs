@@ -24,6 +24,7 @@ pub(super) struct Place {
     outside: CString,
     model: CString,
     new: CString,
+    saving: CString,
     name: CString,
     own: usize,
     parent: usize,
@@ -41,6 +42,7 @@ impl Place {
             outside: path("outside"),
             model: path("model"),
             new: path("new"),
+            saving: path("states/own/saving"),
             name: c"user.llama".into(),
             own: process::id() as usize,
             parent: parent_id() as usize,
@@ -108,6 +110,7 @@ fn files(place: &Place) -> Vec<Row> {
         let arguments = [HERE, path, flags as usize, 0o600, 0, 0];
         (name, libc::SYS_openat, arguments, on_cpu, with_driver)
     };
+    let saving = place.saving.as_ptr() as usize;
     let (read, write, empty) = (libc::O_RDONLY, libc::O_WRONLY, libc::O_TRUNC);
     vec![
         ("truncate", libc::SYS_truncate, [outside, 0, 0, 0, 0, 0], EPERM, EPERM),
@@ -119,6 +122,8 @@ fn files(place: &Place) -> Vec<Row> {
         open("write the model", model, write, EACCES, EACCES),
         open("write another file", outside, write, EACCES, EACCES),
         open("create a file", new, write | libc::O_CREAT, EACCES, EACCES),
+        open("a file without a name", saving, write | libc::O_TMPFILE, EPERM, EPERM),
+        open("the same to read", saving, libc::O_RDWR | libc::O_TMPFILE, EPERM, EPERM),
         open("read the model", model, read, ALLOWED, ALLOWED),
         open("read another file", passwd, read, EACCES, ALLOWED),
         ("openat2", OPENAT2, [HERE, model, zeros, 24, 0, 0], ENOSYS, ENOSYS),
@@ -228,6 +233,10 @@ fn memory_and_sockets(place: &Place) -> Vec<Row> {
     let zeros = place.zeros.as_ptr() as usize;
     let executable = (libc::PROT_READ | libc::PROT_EXEC) as usize;
     let private = (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS) as usize;
+    let writable = (libc::PROT_READ | libc::PROT_WRITE) as usize;
+    let shared = (libc::MAP_SHARED | libc::MAP_ANONYMOUS) as usize;
+    let growing = private | libc::MAP_GROWSDOWN as usize;
+    let out_of_band = [NOTHING, 0, 0, libc::MSG_OOB as usize, 0, 0];
     let (unix, inet) = (libc::AF_UNIX as usize, libc::AF_INET as usize);
     let (stream, datagram) = (libc::SOCK_STREAM as usize, libc::SOCK_DGRAM as usize);
     let data = libc::RLIMIT_DATA as usize;
@@ -236,6 +245,9 @@ fn memory_and_sockets(place: &Place) -> Vec<Row> {
     vec![
         ("executable memory", libc::SYS_mmap, [0, 4096, executable, private, NOTHING, 0], EPERM, ALLOWED),
         ("make memory executable", libc::SYS_mprotect, [0, 0, executable, 0, 0, 0], EPERM, ALLOWED),
+        ("memory", libc::SYS_mmap, [0, 4096, writable, private, NOTHING, 0], ALLOWED, ALLOWED),
+        ("shared memory", libc::SYS_mmap, [0, 4096, writable, shared, NOTHING, 0], EPERM, ALLOWED),
+        ("a second stack", libc::SYS_mmap, [0, 4096, writable, growing, NOTHING, 0], EPERM, ALLOWED),
         ("poison memory", libc::SYS_madvise, [0, 0, 100, 0, 0, 0], EPERM, EPERM),
         ("memfd_create", libc::SYS_memfd_create, [zeros, 0, 0, 0, 0, 0], EPERM, ALLOWED),
         ("socket", libc::SYS_socket, [unix, stream, 0, 0, 0, 0], EPERM, ALLOWED),
@@ -244,6 +256,8 @@ fn memory_and_sockets(place: &Place) -> Vec<Row> {
         ("socketpair", libc::SYS_socketpair, [unix, stream, 0, own_fds, 0, 0], ALLOWED, ALLOWED),
         ("pair for datagrams", libc::SYS_socketpair, [unix, datagram, 0, own_fds, 0, 0], EPERM, EPERM),
         ("connect", libc::SYS_connect, nothing, EPERM, EPERM),
+        ("sendto", libc::SYS_sendto, nothing, EBADF, EBADF),
+        ("sendto out of band", libc::SYS_sendto, out_of_band, EPERM, EPERM),
         ("sendmsg", libc::SYS_sendmsg, nothing, EPERM, EBADF),
         ("recvmsg", libc::SYS_recvmsg, nothing, EPERM, EBADF),
         ("set an own limit", libc::SYS_prlimit64, [0, data, NOTHING, 0, 0, 0], EPERM, libc::EFAULT),

@@ -8,7 +8,9 @@ use std::process;
 
 use libc::{c_int, c_long, c_ulong};
 
-use super::filter::{ADVICE_END, Calls, OPENING, SOCKET_TYPE, at_least, has, is, is_code, is_not};
+use super::filter::{
+    ADVICE_END, Calls, NAMELESS, OPENING, SOCKET_TYPE, at_least, has, is, is_code, is_not,
+};
 use super::numbers::{
     FCHMODAT2, FILE_SETATTR, KEXEC_FILE_LOAD, LISTMOUNT, LISTNS, LSM_SET_SELF_ATTR, OPEN_TREE_ATTR,
     PROCESS_MRELEASE, QUOTACTL_FD, REMOVEXATTRAT, SETXATTRAT, STATMOUNT,
@@ -116,6 +118,14 @@ fn reaching_out(calls: &mut Calls) {
             let mask = libc::O_TRUNC | libc::O_ACCMODE;
             calls.when(*call, [has(*flags, mask, libc::O_TRUNC | reading)]);
         }
+        calls.when(*call, [has(*flags, NAMELESS, NAMELESS)]);
+    }
+    for (call, flags) in [
+        (libc::SYS_sendto, 3),
+        (libc::SYS_sendmsg, 2),
+        (libc::SYS_sendmmsg, 3),
+    ] {
+        calls.when(call, [has(flags, libc::MSG_OOB, libc::MSG_OOB)]);
     }
     // Sockets that are not streams could send to any address.
     calls.when(libc::SYS_socket, [is_not(0, libc::AF_UNIX)]);

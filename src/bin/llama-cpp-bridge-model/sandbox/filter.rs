@@ -25,6 +25,10 @@ pub(super) const OPENING: &[(c_long, u8)] = &[(libc::SYS_openat, 2), (libc::SYS_
 #[cfg(not(target_arch = "x86_64"))]
 pub(super) const OPENING: &[(c_long, u8)] = &[(libc::SYS_openat, 2)];
 
+/// The flag by which a call that opens a file makes one without a name: what it holds is seen and
+/// counted by nobody. O_TMPFILE includes O_DIRECTORY.
+pub(super) const NAMELESS: c_int = libc::O_TMPFILE & !libc::O_DIRECTORY;
+
 /// The bits of the kind of a socket (`SOCK_TYPE_MASK`).
 pub(super) const SOCKET_TYPE: c_int = 0xf;
 

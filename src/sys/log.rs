@@ -7,6 +7,10 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::sys::poll::{PollFd, poll};
 
 /// How much a message matters: syslog(3)'s level, by which the journal of systemd sorts.
 #[derive(Clone, Copy)]
@@ -23,16 +27,54 @@ pub enum Level {
 /// `DEVICE:INODE`.
 pub const JOURNAL_VARIABLE: &str = "JOURNAL_STREAM";
 
-/// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is
-/// closed does not keep the bridge from serving.
+/// How long a standard error that is full is waited for. It is not waited for again until it has taken
+/// a line.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Bytes that a pipe takes at once if it takes any (PIPE_BUF).
+const AT_ONCE: usize = 4096;
+
+/// Lines that standard error did not take since it last took one.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is closed,
+/// or full because nobody reads it, does not keep the bridge from serving: lines are lost then, and
+/// counted.
 pub fn write(level: Level, text: &str) {
+    let lost = LOST.load(Ordering::Relaxed);
+    let told = || {
+        put(
+            Level::Warning,
+            &format!("{lost} lines were lost: standard error was full"),
+        )
+    };
+    let patience = if lost == 0 { PATIENCE } else { Duration::ZERO };
+    if has_room(patience) && (lost == 0 || told()) {
+        LOST.store(u64::from(!put(level, text)), Ordering::Relaxed);
+    } else {
+        LOST.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether standard error takes something, or fails, within this time.
+fn has_room(patience: Duration) -> bool {
+    let errors = io::stderr();
+    let mut fds = [PollFd::writable(errors.as_fd())];
+    poll(&mut fds, Some(patience)).is_err() || fds[0].ready()
+}
+
+/// Writes a line to a standard error that has room. Whether it took the whole line.
+fn put(level: Level, text: &str) -> bool {
     let mark = if goes_to_journal() {
         format!("<{}>", level as u8)
     } else {
         String::new()
     };
     let line = format!("{mark}{}: {}\n", env!("CARGO_PKG_NAME"), printable(text));
-    let _ = io::stderr().write_all(line.as_bytes());
+    let mut parts = line.as_bytes().chunks(AT_ONCE);
+    let first = parts.next().unwrap_or_default();
+    let _ = io::stderr().write_all(first);
+    parts.all(|part| has_room(PATIENCE) && io::stderr().write_all(part).is_ok())
 }
 
 /// The text with its control characters written out, `\n` for instance: a file's name may hold one,

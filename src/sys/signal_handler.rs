@@ -58,6 +58,14 @@ pub(super) fn catch_signal(signal: libc::c_int) -> io::Result<()> {
     handle(signal, on_signal as *const () as libc::sighandler_t)
 }
 
+/// Ignores a signal, also in programs that are started from now on.
+///
+/// # Errors
+/// Those of sigaction(2).
+pub(super) fn ignore_signal(signal: libc::c_int) -> io::Result<()> {
+    handle(signal, libc::SIG_IGN)
+}
+
 /// Whether a signal is ignored.
 ///
 /// # Errors

@@ -39,6 +39,8 @@ impl Signals {
             }
         }
         sys::signal_handler::catch_signal(libc::SIGCHLD)?;
+        // A log that has reached the limit of files is one that cannot be written, no reason to end.
+        sys::signal_handler::ignore_signal(libc::SIGXFSZ)?;
         // After the handlers: a signal that waited for this stops the bridge in an orderly way.
         sys::signal_handler::unblock_signals()?;
         Ok(Self { reader })

@@ -5,6 +5,7 @@ mod activation;
 mod auth;
 mod cancel;
 mod clients;
+mod full_log;
 mod in_flight;
 mod journal;
 pub(crate) mod metrics;

@@ -1,6 +1,7 @@
 //! States that lie where version 0.1 kept them, and those of several models under one directory.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,6 +45,22 @@ fn a_state_of_0_1_is_moved_to_its_model_when_it_is_restored() {
     assert_eq!(restore(&mut client, "a"), restored);
     let answer = ask(&mut client, "some X beforeZZZZ and", 2);
     assert_eq!(answer.cached_tokens, restored.0);
+}
+
+#[test]
+fn a_state_of_0_1_that_belongs_to_another_user_is_not_used() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    save_as_of_old(&home, &model, "a");
+    let old = old_file(&home, "a");
+    if chown(&old, Some(65534), None).is_err() {
+        return skip("a file can be given to another user by root only");
+    }
+    let bridge = keeper(&home, &model, &[]);
+    let message = "The saved state 'a' cannot be used: it belongs to another user";
+    let mut client = bridge.connect();
+    client.exchange("RESTORE a", &failure("bad_request", message));
+    assert!(old.is_file());
 }
 
 #[test]

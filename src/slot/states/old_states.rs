@@ -3,12 +3,16 @@
 //! only when it is asked for.
 
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use super::identity::Identity;
 use super::state_dir::{StateDir, look, not_found};
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::settings::state_name;
-use llama_cpp_bridge::shared::state_file::{OTHER_MODEL, Trailer, cannot, unreadable, unsupported};
+use llama_cpp_bridge::shared::state_file::{
+    OTHER_MODEL, Trailer, cannot, unreadable, unsupported, unusable,
+};
+use llama_cpp_bridge::sys::process::user;
 
 /// Sees to it that the model's directory has the state of this name, if it is one of this model.
 ///
@@ -43,6 +47,9 @@ fn is_of(states: &StateDir, identity: &Identity, name: &str) -> Result<Option<bo
         return Ok(None);
     };
     let metadata = file.metadata().map_err(|error| unreadable(name, &error))?;
+    if metadata.uid() != user() {
+        return Err(unusable(name, "it belongs to another user"));
+    }
     let label = Trailer::read(&file, metadata.len(), name)?.read_label(&file, name)?;
     let of_model = (label.model_bytes, label.model_hash);
     Ok(Some(of_model == (identity.bytes, identity.hash)))

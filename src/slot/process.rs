@@ -3,7 +3,7 @@
 
 use std::env;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{ExitStatus, Stdio};
@@ -23,6 +23,7 @@ use llama_cpp_bridge::sys::log::{self, Level};
 use llama_cpp_bridge::sys::memory::Kills;
 use llama_cpp_bridge::sys::poll::PollFd;
 use llama_cpp_bridge::sys::signals;
+use llama_cpp_bridge::sys::socket::inline_out_of_band;
 use llama_cpp_bridge::sys::systemd::activation;
 use llama_cpp_bridge::sys::systemd::notify;
 
@@ -101,6 +102,9 @@ impl ModelProcess {
         program.expect_unchanged()?;
         let (ours, theirs) = UnixStream::pair()?;
         let (errors, their_errors) = UnixStream::pair()?;
+        for end in [&ours, &errors] {
+            inline_out_of_band(end.as_fd())?;
+        }
         let (path, file) = (program.path(), &program.file);
         let child = command_of_file(file, path, program.is_script, &environment())
             .stdin(Stdio::from(OwnedFd::from(theirs)))
@@ -182,7 +186,10 @@ impl ModelProcess {
                     }
                 }
                 Ok(Received::Nothing) => {
-                    let _ = self.link.flush();
+                    // One that takes nothing more has ended, or closed its end of the socket.
+                    if self.link.flush().is_err() {
+                        self.closed = Some(now);
+                    }
                     return;
                 }
                 Ok(Received::End) => self.closed = Some(now),

@@ -44,6 +44,29 @@ pub fn connect_at_once(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Has what comes out of band come in its place among the rest, as what it is here: a byte like all
+/// others. Without this it would be waited for, but not read.
+///
+/// # Errors
+/// Those of setsockopt(2).
+pub fn inline_out_of_band(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the length is that of the number, which outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_OOBINLINE,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// The value of an option of a socket (SOL_SOCKET), written into `value` as the kernel has it; and
 /// its length in bytes, which with ERANGE is that of a value that does not fit.
 pub fn socket_option(

@@ -386,6 +386,23 @@ fn a_process_that_closes_its_socket_and_does_not_exit_is_killed() {
 }
 
 #[test]
+fn a_process_that_takes_nothing_more_is_killed() {
+    let home = Directory::new();
+    let text = "read -r request
+        python3 -c 'import socket; socket.socket(fileno=0).shutdown(socket.SHUT_RD)'
+        printf 'piece 1 \"a\"\\n' >&0; sleep 600";
+    let bridge = bridge_with(&home, &stand_in(&home, text), &[]);
+    let mut client = bridge.connect();
+    client.ask("STREAM w");
+    assert_eq!(client.piece(), "a");
+    client.ask("INFER w");
+    let reason = "Model process died: closed its connection to the bridge and did not exit";
+    for _ in 0..2 {
+        client.expect(&failure("model_died", reason));
+    }
+}
+
+#[test]
 fn the_death_of_a_process_is_seen_although_another_one_holds_its_socket_and_ends_with_it() {
     let home = Directory::new();
     let kept = home.join("kept");

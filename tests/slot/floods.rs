@@ -129,6 +129,19 @@ fn a_flood_on_standard_error_is_slowed_and_its_log_bounded() {
 }
 
 #[test]
+fn bytes_out_of_band_are_bytes_like_all_others() {
+    let send = |fd: u32| {
+        format!(
+            "exec python3 -c 'import socket; s = socket.socket(fileno={fd})
+while True: s.send(b\"a\", socket.MSG_OOB)'"
+        )
+    };
+    expect_unharmed("INFER w", &send(3), "model_died", "a message of more than");
+    let silent = "The model process was unresponsive for 2 s";
+    expect_unharmed("INFER w", &send(2), "timeout", silent);
+}
+
+#[test]
 fn lines_that_are_not_logged_are_counted_and_control_characters_written_out() {
     let home = Directory::new();
     let text = "read -r request; printf '\\033[2Jred\\r\\n' >&2; head -c 3000 /dev/zero | tr '\\0' b >&2; \

@@ -239,8 +239,10 @@ fn info(_: &str, _: &Settings) -> Result<Action, Failure> {
                 ready: model.ready.clone(),
             })
         });
+        let model = context.slot.model();
+        let lacks = model.map_or(&[][..], |model| &model.ready.sandbox_lacks);
         Reply::Info {
-            sandbox: context.settings.sandbox.clone(),
+            sandbox: context.settings.sandbox.lacking_also(lacks),
             model: about,
         }
     }))

@@ -157,6 +157,8 @@ pub struct Ready {
     pub vocabulary_size: u32,
     /// Whether there is a chat template.
     pub chat_template: bool,
+    /// What of the sandbox could not be entered, though the kernel has it, a short text for each.
+    pub sandbox_lacks: Vec<String>,
 }
 
 /// A generation that came to its end.

@@ -59,6 +59,16 @@ impl Sandbox {
         }
     }
 
+    /// The same with what a model process could not enter of it.
+    pub fn lacking_also(&self, more: &[String]) -> Self {
+        let mut sandbox = self.clone();
+        if !more.is_empty() {
+            sandbox.extent = Extent::Partial;
+            sandbox.lacks.extend(more.iter().cloned());
+        }
+        sandbox
+    }
+
     /// What whoever runs the bridge should know; `None` if all is there.
     pub fn notice(&self) -> Option<String> {
         let lacks = self.lacks.join(", ");
@@ -102,6 +112,18 @@ mod tests {
             lacks(None, false),
             ["Landlock (Linux 5.13)", "seccomp filters"]
         );
+    }
+
+    #[test]
+    fn what_a_process_could_not_enter_is_lacking_too() {
+        let full = Sandbox {
+            extent: Extent::Full,
+            lacks: Vec::new(),
+        };
+        assert_eq!(full.lacking_also(&[]), full);
+        let partial = full.lacking_also(&["Landlock: no".to_string()]);
+        assert_eq!(partial.extent, Extent::Partial);
+        assert_eq!(partial.lacks, ["Landlock: no"]);
     }
 
     #[test]

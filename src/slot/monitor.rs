@@ -13,7 +13,7 @@ use llama_cpp_bridge::shared::message::{Answer, FromModel, Part, Ready, ToModel}
 use llama_cpp_bridge::shared::parts::LONGEST_MESSAGE;
 use llama_cpp_bridge::shared::ranges::MAX_CONTEXT;
 use llama_cpp_bridge::shared::sentence::MAX_SENTENCE;
-use llama_cpp_bridge::shared::settings::{DEFAULT_CONTEXT, ModelParams};
+use llama_cpp_bridge::shared::settings::{DEFAULT_CONTEXT, MAX_PARALLEL, ModelParams};
 
 /// Longest greeting, in bytes: some ten times that of a model program.
 const LONGEST_GREETING: usize = 1024;
@@ -24,6 +24,16 @@ const NOTICES: u32 = 16;
 /// How often a process may say that it is busy, at once and a second from then on. It does so before
 /// each step of a tenth of a second and more, and before each that fails.
 const BUSY: (u32, u32) = (1024, 100);
+
+/// How often it may say so beside that for each request: before a state is written or read, however
+/// quick that is.
+const BUSY_OF_REQUEST: u32 = 1;
+
+/// Most that is saved up of that: requests are answered before many more come.
+const MOST_BUSY_OF_REQUESTS: u32 = 2 * MAX_PARALLEL;
+
+/// Most gaps of the sandbox: once as it is entered, and once when it is made closer.
+const MOST_LACKS: usize = 2;
 
 /// Most numbers in an embedding: 4 times as many as the largest models have.
 const MAX_EMBEDDING: u32 = 1 << 16;
@@ -39,6 +49,8 @@ pub struct Monitor {
     model: Model,
     notices: u32,
     busy: Rate,
+    /// How often it may say that it is busy beside that.
+    busy_of_requests: u32,
     /// Those that were asked and are not answered, those that were given up included.
     requests: Vec<Request>,
 }
@@ -66,6 +78,7 @@ impl Monitor {
             model: Model::default(),
             notices: 0,
             busy: Rate::new(BUSY.0, BUSY.1),
+            busy_of_requests: 0,
             requests: Vec::new(),
         }
     }
@@ -91,6 +104,8 @@ impl Monitor {
                 self.model.parallel = params.parallel;
             }
             ToModel::Work(id, work) => {
+                let more = self.busy_of_requests + BUSY_OF_REQUEST;
+                self.busy_of_requests = more.min(MOST_BUSY_OF_REQUESTS);
                 self.requests
                     .push(Request::new(*id, work, &self.model, now));
             }
@@ -125,7 +140,10 @@ impl Monitor {
                 expect(!self.requests.is_empty(), || {
                     "busy without a request".into()
                 })?;
-                expect(self.busy.take(now), || "busy too often".into())?;
+                match self.busy_of_requests.checked_sub(1) {
+                    Some(left) => self.busy_of_requests = left,
+                    None => expect(self.busy.take(now), || "busy too often".into())?,
+                }
             }
             (Phase::Working, FromModel::Part(id, part)) => self.check_part(*id, part)?,
             (Phase::Working, FromModel::Answer(id, outcome)) => {
@@ -142,6 +160,11 @@ impl Monitor {
     fn check_ready(&mut self, ready: &Ready) -> Verdict {
         check_sentence(&ready.description)?;
         check_sentence(&ready.architecture)?;
+        let lacks = &ready.sandbox_lacks;
+        expect(lacks.len() <= MOST_LACKS, || {
+            format!("{} gaps of the sandbox", lacks.len())
+        })?;
+        lacks.iter().try_for_each(|what| check_sentence(what))?;
         check_range("context_size", ready.context_size, 1, self.max_context)?;
         check_range("embedding_size", ready.embedding_size, 0, MAX_EMBEDDING)?;
         let size = ready.vocabulary_size;

@@ -84,6 +84,19 @@ pub fn limit_files(bytes: u64) {
     limit(libc::RLIMIT_FSIZE, bytes);
 }
 
+/// Bytes of the stack that a thread gets: the limit for that of the first one; `None` if there is none.
+pub fn stack_size() -> Option<u64> {
+    // SAFETY: the structure is plain data, which the call fills.
+    let size = unsafe {
+        let mut limit: libc::rlimit = std::mem::zeroed();
+        match libc::getrlimit(libc::RLIMIT_STACK, &raw mut limit) {
+            0 => limit.rlim_cur,
+            _ => libc::RLIM_INFINITY,
+        }
+    };
+    (size != libc::RLIM_INFINITY).then_some(size)
+}
+
 /// Limits the descriptors of this process to numbers below this one.
 pub fn limit_descriptors(count: u64) {
     limit(libc::RLIMIT_NOFILE, count);

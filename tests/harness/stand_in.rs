@@ -41,7 +41,7 @@ pub(crate) fn stand_in_of(
     let (version, build) = (words[1], words[3].trim_end_matches(')'));
     let hello = format!(r#"hello 0 {{"version":"{version}","build":"{build}"}}"#);
     let ready = say(
-        r#"ready 0 {"description":"none","architecture":"none","parameters":1,"size_bytes":1,"context_size":8,"training_context_size":8,"embedding_size":1,"vocabulary_size":1,"chat_template":false}"#,
+        r#"ready 0 {"description":"none","architecture":"none","parameters":1,"size_bytes":1,"context_size":8,"training_context_size":8,"embedding_size":1,"vocabulary_size":1,"chat_template":false,"sandbox_lacks":[]}"#,
     );
     let say = |message: &str| format!("printf '%s\\n' '{message}' >&0");
     let start = format!(

@@ -94,6 +94,20 @@ fn the_threads_of_prompts_and_those_of_tokens_are_set_apart() {
 }
 
 #[test]
+fn threads_have_room_for_their_stacks() {
+    let home = Directory::new();
+    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
+    let options = ["--threads", "1", "--threads-batch", "4"];
+    let mut command = command(&home, &options);
+    command.arg("--model").arg(model).env("OMP_STACKSIZE", "1G");
+    let bridge = Bridge::start_command(&mut command, home.socket());
+    let mut client = bridge.connect();
+    client.exchange("INFER a longer prompt: w", &completed("xyz"));
+    client.ask("EMBED some text");
+    assert!(client.receive().contains(r#""status":"ok""#));
+}
+
+#[test]
 fn auto_and_numbers_answer_in_any_mixture() {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));

@@ -125,7 +125,7 @@ fn serve(link: &mut Link) -> Result<(), String> {
 /// Loads the model and serves it until the bridge is gone; or reports why it could not be loaded.
 fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     let lost = |error: io::Error| format!("the bridge is gone: {error}");
-    let backend = confined_backend(load, link)?;
+    let (backend, mut sandbox_lacks) = confined_backend(load, link)?;
     let memory = MemoryCheck::new(load, backend.supports_gpu_offload());
     let model = memory
         .for_weights()
@@ -154,42 +154,50 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     if !backend.supports_gpu_offload()
         && let (Some(before), Some(now)) = (before, sys::process::data_size())
     {
-        let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64;
+        let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64 + tuning::stacks(load);
         sys::process::limit_data(now + now.saturating_sub(before) + requests);
     }
     if load.sandbox {
-        report(sandbox::settle(HAS_DRIVER), link)?;
+        sandbox_lacks.extend(report(sandbox::settle(HAS_DRIVER), link)?);
     }
-    let ready = describe(&model, load, context_size);
+    let ready = Ready {
+        sandbox_lacks,
+        ..describe(&model, load, context_size)
+    };
     link.send(FromModel::Ready(Box::new(ready))).map_err(lost)?;
     engine.serve(link)
 }
 
-/// llama.cpp, inside the sandbox if there is to be one. A driver looks for its devices, and opens
-/// them, before it is entered.
-fn confined_backend(load: &ModelParams, link: &mut Link) -> Result<LlamaBackend, String> {
+/// llama.cpp, inside the sandbox if there is to be one; and what that lacks. A driver looks for its
+/// devices, and opens them, before it is entered.
+fn confined_backend(
+    load: &ModelParams,
+    link: &mut Link,
+) -> Result<(LlamaBackend, Vec<String>), String> {
     let init = || LlamaBackend::init().map_err(|error| error.to_string());
     if !load.sandbox {
-        return init();
+        return Ok((init()?, Vec::new()));
     }
     if HAS_DRIVER {
         let backend = init()?;
         let _ = llama_cpp_2::list_llama_ggml_backend_devices();
-        report(sandbox::enter(load, HAS_DRIVER), link)?;
-        return Ok(backend);
+        let lacks = report(sandbox::enter(load, HAS_DRIVER), link)?;
+        return Ok((backend, lacks.into_iter().collect()));
     }
-    report(sandbox::enter(load, HAS_DRIVER), link)?;
-    init()
+    let lacks = report(sandbox::enter(load, HAS_DRIVER), link)?;
+    Ok((init()?, lacks.into_iter().collect()))
 }
 
 /// Tells the bridge what the sandbox lacks, though the kernel has it.
-fn report(entered: Result<(), String>, link: &mut Link) -> Result<(), String> {
+fn report(entered: Result<(), String>, link: &mut Link) -> Result<Option<String>, String> {
     let Err(lacking) = entered else {
-        return Ok(());
+        return Ok(None);
     };
+    let lacking = shortened(lacking);
     let notice = format!("the sandbox of the model process is incomplete: {lacking}");
-    link.send(FromModel::Notice(notice))
-        .map_err(|error| format!("the bridge is gone: {error}"))
+    link.send(FromModel::Notice(shortened(notice)))
+        .map_err(|error| format!("the bridge is gone: {error}"))?;
+    Ok(Some(lacking))
 }
 
 /// Creates the context of a model, and evaluates a token in it.
@@ -234,5 +242,6 @@ fn describe(model: &LlamaModel, load: &ModelParams, context_size: u32) -> Ready 
         embedding_size: model.n_embd_out().unsigned_abs(),
         vocabulary_size: model.n_vocab().unsigned_abs(),
         chat_template: template(model, load).is_some(),
+        sandbox_lacks: Vec::new(),
     }
 }

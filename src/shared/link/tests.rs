@@ -147,6 +147,7 @@ fn from_model() -> Vec<FromModel> {
         embedding_size: 1,
         vocabulary_size: 2,
         chat_template: true,
+        sandbox_lacks: vec![text()],
     };
     let done = |finish_reason| Done {
         text: text(),

@@ -23,6 +23,7 @@ fn ready() -> Ready {
         embedding_size: 2,
         vocabulary_size: 10,
         chat_template: true,
+        sandbox_lacks: vec!["a".to_string(); MOST_LACKS],
     }
 }
 
@@ -331,7 +332,8 @@ fn a_failure_has_a_code_of_the_model_process_and_a_short_sentence() {
 #[test]
 fn a_process_is_busy_only_with_requests_and_not_all_the_time() {
     let (mut monitor, now) = asked();
-    for _ in 0..BUSY.0 {
+    // One for each request beside those.
+    for _ in 0..BUSY.0 + 6 {
         monitor
             .check(&FromModel::Busy(u64::MAX), now)
             .expect("at once");
@@ -343,6 +345,22 @@ fn a_process_is_busy_only_with_requests_and_not_all_the_time() {
             .expect("a second later");
     }
     assert!(monitor.check(&FromModel::Busy(1), later).is_err());
+    let save = |id| ToModel::Work(id, Work::Save("a".to_string()));
+    let answer = |id| {
+        let state = State {
+            tokens: 1,
+            bytes: 1,
+        };
+        FromModel::Answer(id, Ok(Answer::State(state)))
+    };
+    for id in 100..10_000 {
+        monitor.sent(&save(id), later);
+        for message in [FromModel::Busy(1), answer(id)] {
+            monitor
+                .check(&message, later)
+                .expect("once for each request");
+        }
+    }
     let mut idle = loaded(None, ready()).expect("it is right");
     assert!(idle.check(&FromModel::Busy(1), now).is_err());
 }

@@ -4,9 +4,11 @@
 //! the numbers that a context is created with.
 
 mod cpu_share;
+mod stacks;
 mod step_estimator;
 mod thread_tuner;
 mod threads;
 
+pub(crate) use stacks::stacks;
 pub(crate) use step_estimator::StepEstimator;
 pub(crate) use threads::{Threads, requested_threads};

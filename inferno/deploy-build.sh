@@ -107,6 +107,11 @@ missing_packages() {
 			# Perl whole: perl-base has no JSON::PP.
 			perl -MJSON::PP -e 1 2>/dev/null || echo perl
 			;;
+		long)
+			for tool in python3 strace; do
+				have "$tool" || echo "$tool"
+			done
+			;;
 		esac
 	done | sort -u
 }

@@ -37,6 +37,8 @@ usage: deploy.sh COMMAND [ARGUMENTS]
   fetch-model        fetch SmolLM2-135M-Instruct once; prints the file's path
   demo [PROMPT]      build, fetch the model and ask it over a socket
   test               everything that CI runs
+  test --long [PROOF...]
+                     build, and run what takes up to an hour: see tests/long
   compile [--install [DIRECTORY]]
                      compile the Limbo modules; --install: into the Inferno tree
   test-ffi [MODEL]   run the Limbo test program against a bridge
@@ -486,7 +488,14 @@ show_data() {
 # --- Tests ---
 
 run_tests() {
-	[ $# -eq 0 ] || misuse "test takes no argument"
+	if [ "${1:-}" = --long ]; then
+		shift
+		build_bridge
+		provide long
+		"$root/tests/long/run" "$@"
+		return
+	fi
+	[ $# -eq 0 ] || misuse "test takes no argument but --long"
 	provide_build model test
 	cd "$root"
 	for tool in fmt clippy; do
@@ -540,7 +549,7 @@ step() {
 }
 
 lint_scripts() {
-	find inferno .ci tests man -name '*.sh' -exec shellcheck {} + && shellcheck .ci/run
+	find inferno .ci tests man -name '*.sh' -exec shellcheck {} + && shellcheck .ci/run tests/long/run
 }
 
 lint_man_pages() {

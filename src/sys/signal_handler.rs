@@ -11,6 +11,10 @@ static SIGNAL_PIPE: AtomicI32 = AtomicI32::new(-1);
 /// Whether a signal has asked to stop: the pipe may be full and lose one.
 static STOP_REQUESTED: AtomicBool = AtomicBool::new(false);
 
+/// How often a byte is tried to be written for which there may be no memory: without it the end of a
+/// model process goes unnoticed until somebody has waited ten seconds for it.
+const TRIES: u32 = 10;
+
 extern "C" fn on_signal(signal: libc::c_int) {
     if signal != libc::SIGCHLD {
         STOP_REQUESTED.store(true, Ordering::Relaxed);
@@ -22,7 +26,12 @@ extern "C" fn on_signal(signal: libc::c_int) {
     unsafe {
         let errno = errno_location();
         let saved = *errno;
-        libc::write(pipe, (&raw const byte).cast(), 1);
+        for _ in 0..TRIES {
+            let written = libc::write(pipe, (&raw const byte).cast(), 1);
+            if written == 1 || *errno == libc::EAGAIN {
+                break;
+            }
+        }
         *errno = saved;
     }
 }

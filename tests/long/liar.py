@@ -9,7 +9,7 @@ import json
 import subprocess
 
 from bridge import program
-from session import expect
+from session import PATIENCE, expect
 
 READY = {
     "description": "none",
@@ -140,7 +140,7 @@ def acts():
     yield "INFER w", "cat /dev/zero >&3", "model_died"
     yield "INFER w", f"yes '{line('busy', 0, 1)}' >&3", "model_died"
     yield "STREAM w", f'yes "piece {ID} \\"a\\"" >&3', "model_died"
-    yield "INFER w", "head -c 3000000 /dev/urandom >&2; exit 4", "model_died"
+    yield "INFER w", "head -c 100000 /dev/urandom >&2; exit 4", "model_died"
     # Silence, which --stall-timeout ends.
     yield "INFER w", "exec sleep 600", "timeout"
 
@@ -206,7 +206,7 @@ def misbehaviour(verdict, home, start):
         "5",
     ]
     bridge = start(*options, "-v")
-    client = bridge.connect()
+    client = bridge.connect(PATIENCE)
     count = 0
     for text, expected in loads():
         liar.load(text)

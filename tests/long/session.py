@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 
-from bridge import LIMIT, Closed, wait_until
+from bridge import Closed, wait_until
 
 SCHEMA = {
     "type": "object",
@@ -32,6 +32,8 @@ TEMPLATE = (
 )
 # Most bytes of a request.
 LONGEST = 4096
+# Seconds for a reply: valgrind makes a program 50 times slower.
+PATIENCE = 300.0
 
 
 def generate(**fields):
@@ -127,10 +129,10 @@ def netstring(request):
 
 def put(verdict, bridge, rows):
     """Each request when the one before it is answered, then all of them at once, as netstrings."""
-    client = bridge.connect()
+    client = bridge.connect(PATIENCE)
     for request, expected in rows:
         expect(verdict, client.ask(request), expected, request)
-    client.socket.settimeout(LIMIT)
+    client.socket.settimeout(PATIENCE)
     client.socket.sendall(b"".join(netstring(request) for request, _ in rows))
     for request, expected in rows:
         # One blank separates verb and argument here as well, so nothing changes.
@@ -141,7 +143,7 @@ def put(verdict, bridge, rows):
 
 def send_bytes(verdict, bridge, data, expected):
     """Sends bytes and no more, and expects these outcomes, and then the end."""
-    client = bridge.connect()
+    client = bridge.connect(PATIENCE)
     client.socket.sendall(data)
     client.socket.shutdown(socket.SHUT_WR)
     outcomes = []
@@ -178,7 +180,7 @@ def broken(verdict, bridge):
 def leave(bridge, times=10):
     """Clients that go in the middle of a stream, and in the middle of a request."""
     for _ in range(times):
-        client = bridge.connect()
+        client = bridge.connect(PATIENCE)
         client.send(generate(stream=True, ignore_eos=True, max_tokens=400))
         client.receive()
         client.socket.sendall(b"INFER half a requ")
@@ -212,7 +214,7 @@ def all_verbs(verdict, home, start):
     )
     count = put(verdict, bridge, plain() + refused() + answered())
     count += broken(verdict, bridge) + leave(bridge)
-    client = bridge.connect()
+    client = bridge.connect(PATIENCE)
     for pid in bridge.model_processes():
         os.kill(pid, 9)
     rows = [
@@ -263,11 +265,11 @@ def closed_to_most(verdict, home, start):
         ("AUTH", "bad_request"),
         ("AUTH the-toke", "denied"),
     ]
-    client = bridge.connect()
+    client = bridge.connect(PATIENCE)
     for request, expected in rows:
         expect(verdict, client.ask(request), expected, request)
     client.close()
-    client = bridge.connect()
+    client = bridge.connect(PATIENCE)
     for request, expected in (
         ("AUTH the-token", "ok"),
         ("INFER a", "ok"),

@@ -7,8 +7,7 @@ import socket
 import subprocess
 import threading
 
-from bridge import LIMIT
-from session import SCHEMA, serving
+from session import PATIENCE, SCHEMA, serving
 
 SENTENCES = "ab\n\nc d e\n\u00e4\u00f6\u00fc\n" + "x" * 100 + "\n"
 
@@ -70,7 +69,7 @@ def run(verdict, command, arguments, text, expected):
         input=text.encode(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        timeout=LIMIT,
+        timeout=PATIENCE,
         check=False,
     )
     # Where no exit status is expected, any of llambo's own will do.
@@ -114,7 +113,7 @@ def with_a_liar(verdict, home, command):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path)
     listener.listen()
-    listener.settimeout(LIMIT)
+    listener.settimeout(PATIENCE)
     count = 0
 
     def reply(data):
@@ -125,10 +124,11 @@ def with_a_liar(verdict, home, command):
 
     for data in REPLIES:
         for arguments in (["infer", "ab"], ["embed", "ab"], ["--json", "info"]):
-            thread = threading.Thread(target=reply, args=(data,))
+            thread = threading.Thread(target=reply, args=(data,), daemon=True)
             thread.start()
             run(verdict, [*command, "--socket", path], arguments, "", None)
-            thread.join()
+            # One that did not connect leaves it waiting.
+            thread.join(1)
             count += 1
     listener.close()
     os.unlink(path)

@@ -130,8 +130,9 @@ fn a_directory_for_links_that_cannot_be_made_is_named() {
     assert!(message.contains(&said), "{message}");
 }
 
-#[test]
-fn no_descriptor_that_the_bridge_was_started_with_is_open_in_the_model_process() {
+/// Starts a bridge with descriptors open that it knows nothing of, `through` another program if that
+/// is given, and expects none of them in the model process.
+fn expect_none_passed_on(through: Option<&Command>) {
     let home = Directory::new();
     let model = Tiny::alphabet().write(home.join("tiny.gguf"));
     let bridge = command(&home, &["--temp", "0"]);
@@ -143,7 +144,11 @@ fn no_descriptor_that_the_bridge_was_started_with_is_open_in_the_model_process()
         "sh",
     ]);
     fs::write(&log, "").expect("it can be written");
-    start.arg(&log).arg(program()).args(bridge.get_args());
+    start.arg(&log);
+    if let Some(through) = through {
+        start.arg(through.get_program()).args(through.get_args());
+    }
+    start.arg(program()).args(bridge.get_args());
     let bridge = Bridge::start_command(&mut start, home.socket());
     let mut client = bridge.connect();
     client.load(&model);
@@ -159,6 +164,27 @@ fn no_descriptor_that_the_bridge_was_started_with_is_open_in_the_model_process()
         *path == model || path.starts_with("/dev/null") || path.starts_with("/proc")
     };
     assert!(theirs.iter().all(known), "{theirs:?}");
+}
+
+#[test]
+fn no_descriptor_that_the_bridge_was_started_with_is_open_in_the_model_process() {
+    expect_none_passed_on(None);
+}
+
+/// No close_range(2), as before Linux 5.9: ENOSYS.
+const NO_CLOSE_RANGE: &str = "
+    (0x20, 0, 0, 0),                # the number of the call
+    (0x15, 0, 1, 436),
+    (0x06, 0, 0, 0x00050026),
+    (0x06, 0, 0, 0x7fff0000),
+";
+
+#[test]
+fn none_is_where_the_kernel_cannot_close_them_all_at_once() {
+    match call_filter(NO_CLOSE_RANGE) {
+        Some(filtered) => expect_none_passed_on(Some(&filtered)),
+        None => skip("the system does not filter close_range(2) here"),
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use crate::harness::{Bridge, Client, Directory, Tiny, command, failure, run};
 use crate::model::saved_state::{ask, keeper, marked, model_states, restore, save};
@@ -215,6 +216,31 @@ fn the_oldest_states_make_room_and_what_is_no_state_stays() {
     let end = format!("--state-limit allows {limit} for all of them");
     assert!(message.ends_with(&end), "{message}");
     assert_eq!(names(&states), ["a.state", "d.state", "notes.state"]);
+}
+
+#[test]
+fn what_an_earlier_version_left_half_written_goes_after_an_hour() {
+    let home = Directory::new();
+    let model = marked().write(home.join("tiny.gguf"));
+    let bridge = keeper(&home, &model, &[]);
+    let mut client = bridge.connect();
+    ask(&mut client, "some text", 1);
+    save(&mut client, "a");
+    let states = model_states(&home);
+    let root = states.parent().expect("it is in the one of all models");
+    let leave = |name: &str, hours: u64| {
+        let file = fs::File::create(root.join(name)).expect("it can be made");
+        let time = SystemTime::now() - Duration::from_secs(hours * 3600);
+        file.set_modified(time).expect("it can be set");
+    };
+    // The one is perhaps still being written, the other one not of the bridge.
+    for (name, hours) in [("old.saving", 2), ("new.saving", 0), ("old.text", 2)] {
+        leave(name, hours);
+    }
+    save(&mut client, "a");
+    let left = names(root).into_iter().filter(|name| name.contains('.'));
+    assert_eq!(left.collect::<Vec<_>>(), ["new.saving", "old.text"]);
+    assert_eq!(names(&states), ["a.state"]);
 }
 
 /// Waits until a file that would be made now is younger than this state.

@@ -9,9 +9,9 @@ use llama_cpp_2::token::LlamaToken;
 use llama_cpp_2::token::data::LlamaTokenData;
 use llama_cpp_2::token::data_array::LlamaTokenDataArray;
 
-use crate::sampling::grammar_check;
 use crate::sampling::token_index::{Group, Initials};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
+use llama_cpp_bridge::shared::grammar_check;
 use llama_cpp_bridge::sys;
 use llama_cpp_bridge::sys::log::{ERROR_MARK, OTHER_MARK};
 

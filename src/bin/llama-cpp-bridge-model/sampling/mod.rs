@@ -4,8 +4,6 @@
 //! which all samplers of a model share.
 
 mod constraint;
-mod gbnf;
-mod grammar_check;
 mod logits;
 mod sampler;
 mod token_index;

@@ -1,7 +1,7 @@
 //! Checks that llama.cpp can use a grammar (GBNF) in reasonable time and memory. It does not check
 //! that itself.
 
-use crate::sampling::gbnf::{self, Item, Rule, What};
+use crate::shared::gbnf::{self, Item, Rule, What};
 
 /// Bytes of a grammar: a schema of the largest size makes less.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -28,7 +28,7 @@ const REPETITION_ELEMENTS: u64 = 3;
 ///
 /// # Errors
 /// A sentence that says what is wrong.
-pub(super) fn check(text: &str, root: &str) -> Result<(), String> {
+pub fn check(text: &str, root: &str) -> Result<(), String> {
     if text.len() > MAX_BYTES {
         let size = text.len();
         return Err(format!("{size} bytes; the limit is {MAX_BYTES}"));

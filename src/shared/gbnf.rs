@@ -11,24 +11,26 @@ const NESTING_LIMIT: usize = 100;
 const REPETITION_LIMIT: u64 = 2000;
 
 /// A rule, or the part of one in parentheses.
-pub(super) struct Rule {
+pub struct Rule {
     /// Its name, or that of the rule that the parentheses are in.
-    pub(super) name: String,
+    pub name: String,
     /// Its alternatives, each a sequence of items; `None` while it is only referred to.
-    pub(super) choices: Option<Vec<Vec<Item>>>,
+    pub choices: Option<Vec<Vec<Item>>>,
 }
 
 /// A part of a sequence, and how often it may occur.
-pub(super) struct Item {
-    pub(super) what: What,
-    pub(super) min: u64,
-    /// `None` is any number of times.
-    pub(super) max: Option<u64>,
+pub struct Item {
+    /// What may occur.
+    pub what: What,
+    /// The least number of times.
+    pub min: u64,
+    /// The most; `None` is any number of times.
+    pub max: Option<u64>,
 }
 
 /// What an item is.
 #[derive(Clone, Copy)]
-pub(super) enum What {
+pub enum What {
     /// Characters or a token, and how many elements they take in llama.cpp.
     Text(u64),
     /// The rule at this index.
@@ -39,7 +41,7 @@ pub(super) enum What {
 ///
 /// # Errors
 /// A sentence with the line in which the text is not a grammar.
-pub(super) fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
+pub fn parse(text: &str, root: &str) -> Result<(Vec<Rule>, usize), String> {
     let mut parser = Parser {
         rest: text.chars().peekable(),
         line: 1,

@@ -8,9 +8,6 @@ mod chat_template;
 mod detokenizer;
 #[cfg(not(feature = "chat-template"))]
 mod no_chat_template;
-#[cfg(feature = "chat-template")]
-mod placeholder;
-mod special_tokens;
 mod tokenizer;
 
 #[cfg(feature = "chat-template")]

@@ -1,6 +1,6 @@
 //! In place of chat templates, in a build without them.
 
-use crate::text::tokenizer::Segment;
+use llama_cpp_bridge::chat::segments::Segment;
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 use llama_cpp_bridge::shared::message::Turn;
 

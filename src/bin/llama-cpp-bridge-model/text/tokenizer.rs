@@ -6,20 +6,13 @@ use llama_cpp_2::token_type::LlamaTokenAttr;
 
 use crate::load;
 use crate::text::detokenizer;
-use crate::text::special_tokens::{SLICE, TextSet};
+use llama_cpp_bridge::chat::segments::Segment;
+use llama_cpp_bridge::chat::text_set::{SLICE, TextSet};
 use llama_cpp_bridge::shared::failure::{Code, Failure};
 
 /// The tokens of a text of at most this many bytes are always counted, so that a client learns by how
 /// many it is too long: that takes a fraction of a second.
 const COUNTED: usize = 128 * 1024;
-
-/// A stretch of a prompt.
-#[derive(Debug, PartialEq)]
-pub struct Segment {
-    pub text: String,
-    /// Whether the texts of special tokens in it become these tokens.
-    pub(super) special: bool,
-}
 
 /// The tokens of a prompt as a user wrote it, to be continued: after the token that begins a text, if
 /// the model wants one, and without one that ends it.

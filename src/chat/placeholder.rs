@@ -3,7 +3,7 @@
 
 use std::str::Chars;
 
-use crate::text::special_tokens::TextSet;
+use crate::chat::text_set::TextSet;
 
 /// Unicode's OBJECT REPLACEMENT CHARACTER, which is not a letter, has no case, and is not in any
 /// special token.

@@ -3,10 +3,10 @@
 use std::ops::Range;
 
 /// A text of at most this many bytes is not split any further.
-pub(super) const SLICE: usize = 16 * 1024;
+pub const SLICE: usize = 16 * 1024;
 
 /// Texts to find.
-pub(super) struct TextSet {
+pub struct TextSet {
     /// In order; none is empty.
     sorted: Vec<String>,
     /// Whether one of them begins with this byte.
@@ -17,7 +17,7 @@ pub(super) struct TextSet {
 
 impl TextSet {
     /// Texts to find; empty ones do not count.
-    pub(super) fn new(mut texts: Vec<String>) -> Self {
+    pub fn new(mut texts: Vec<String>) -> Self {
         texts.retain(|text| !text.is_empty());
         texts.sort_unstable();
         let mut first = [false; 256];
@@ -32,7 +32,7 @@ impl TextSet {
     }
 
     /// The length, in bytes, of the longest text that these bytes begin with.
-    pub(super) fn at(&self, bytes: &[u8]) -> Option<usize> {
+    pub fn at(&self, bytes: &[u8]) -> Option<usize> {
         if !bytes.first().is_some_and(|b| self.first[usize::from(*b)]) {
             return None;
         }
@@ -54,14 +54,14 @@ impl TextSet {
     }
 
     /// Where the first of them is, from byte `from` on; of several at one position the longest.
-    pub(super) fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
+    pub fn find(&self, text: &str, from: usize) -> Option<Range<usize>> {
         let bytes = text.as_bytes();
         (from..bytes.len()).find_map(|at| Some(at..at + self.at(&bytes[at..])?))
     }
 
     /// Splits a text before some of them, into slices that are little longer than [`SLICE`] where
     /// there is a position to split at.
-    pub(super) fn slices<'t>(&self, text: &'t str) -> Vec<&'t str> {
+    pub fn slices<'t>(&self, text: &'t str) -> Vec<&'t str> {
         let mut slices = Vec::new();
         let mut start = 0;
         while let Some(at) = self.split_point(text, start + SLICE) {

@@ -2,7 +2,7 @@
 //! what the state fits, and last a trailer of fixed size with a checksum over all before it.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 use miniserde::{Deserialize, Serialize, json};
@@ -114,6 +114,85 @@ impl Trailer {
             return Err(damaged(name, "its parts do not fit together"));
         }
         Ok(label)
+    }
+}
+
+/// Checks that a file of this size is whole, and returns its label.
+///
+/// # Errors
+/// Those of [`Trailer::read`] and [`Trailer::read_label`], and `bad_request` for a wrong checksum.
+pub fn read(file: &File, size: u64, name: &str) -> Result<Label, Failure> {
+    let trailer = Trailer::read(file, size, name)?;
+    let sum = checksum(file, trailer.summed()).map_err(|error| unreadable(name, &error))?;
+    if sum != trailer.checksum {
+        return Err(damaged(name, "its checksum is wrong"));
+    }
+    trailer.read_label(file, name)
+}
+
+/// Writes the label and the trailer after what llama.cpp wrote, and returns how many bytes the file
+/// then has.
+///
+/// # Errors
+/// Those of read(2) and write(2).
+pub fn seal(file: &mut File, label: &Label) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(label.bytes))?;
+    let mut text = json::to_string(label).into_bytes();
+    let length = text.len() as u32;
+    text.extend(length.to_le_bytes());
+    file.write_all(&text)?;
+    let summed = label.bytes + text.len() as u64;
+    let sum = checksum(file, summed)?;
+    let last = [&sum.to_le_bytes()[..], &MAGIC].concat();
+    file.write_all(&last)?;
+    Ok(summed + last.len() as u64)
+}
+
+/// The CRC-32 of the first bytes of a file.
+fn checksum(file: &File, mut left: u64) -> io::Result<u32> {
+    let mut sum = crc32fast::Hasher::new();
+    let mut chunk = vec![0; 1 << 18];
+    let mut at = 0;
+    while left > 0 {
+        let length = left.min(chunk.len() as u64) as usize;
+        file.read_exact_at(&mut chunk[..length], at)?;
+        sum.update(&chunk[..length]);
+        at += length as u64;
+        left -= length as u64;
+    }
+    Ok(sum.finalize())
+}
+
+/// What sets the label of a state apart from the one that is due here, for a message.
+pub fn difference(label: &Label, own: &Label) -> Option<String> {
+    let of_model = (label.model_bytes, label.model_hash);
+    let spelled = |cache: KvType| format!("{cache:?}").to_lowercase();
+    match () {
+        () if label.version != own.version => Some(format!(
+            "version {}; this bridge writes and reads version {}",
+            label.version, own.version
+        )),
+        () if of_model != (own.model_bytes, own.model_hash) => Some(OTHER_MODEL.to_string()),
+        () if label.context_size != own.context_size => Some(format!(
+            "a context of {} tokens; this one has {}",
+            label.context_size, own.context_size
+        )),
+        () if label.cache_type_k != own.cache_type_k => Some(format!(
+            "a K cache of type {}; this one is {}",
+            spelled(label.cache_type_k),
+            spelled(own.cache_type_k)
+        )),
+        () if label.cache_type_v != own.cache_type_v => Some(format!(
+            "a V cache of type {}; this one is {}",
+            spelled(label.cache_type_v),
+            spelled(own.cache_type_v)
+        )),
+        () if label.flash_attn != own.flash_attn => Some(format!(
+            "--flash-attn {}; here it is {}",
+            format!("{:?}", label.flash_attn).to_lowercase(),
+            format!("{:?}", own.flash_attn).to_lowercase()
+        )),
+        () => None,
     }
 }
 

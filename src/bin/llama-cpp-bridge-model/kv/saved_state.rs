@@ -2,25 +2,23 @@
 //! evaluated again. Which file that is, and what becomes of it, is the bridge's business.
 
 use std::fs::File;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
 use llama_cpp_2::context::LlamaContext;
 use llama_cpp_2::context::session::LlamaStateSeqFlags;
 use llama_cpp_2::token::LlamaToken;
-use miniserde::json;
 
 use crate::kv::cells::SeqId;
 use crate::kv::prefix_cache::PrefixCache;
 use llama_cpp_bridge::shared::failure::Failure;
 use llama_cpp_bridge::shared::message::State;
-use llama_cpp_bridge::shared::settings::{self, ModelParams, StateFiles};
+use llama_cpp_bridge::shared::settings::{ModelParams, StateFiles};
 use llama_cpp_bridge::shared::state_file::{
-    Label, MAGIC, OTHER_MODEL, Trailer, VERSION, cannot, damaged, expect_allowed, unreadable,
-    unsupported,
+    self, Label, VERSION, cannot, expect_allowed, unreadable, unsupported,
 };
 use llama_cpp_bridge::sys;
 use llama_cpp_bridge::sys::log::ERROR_MARK;
@@ -130,8 +128,8 @@ impl SavedStates {
         cache: &mut PrefixCache,
     ) -> Result<State, Failure> {
         let name = &saved.name;
-        let label = saved.check()?;
-        if let Some(what) = difference(&label, &self.label) {
+        let label = state_file::read(&saved.file, saved.size, name)?;
+        if let Some(what) = state_file::difference(&label, &self.label) {
             return Err(unsupported(name, &what));
         }
         let n_tokens = label.tokens as usize;
@@ -157,50 +155,6 @@ impl OpenState {
     /// How long it may take to restore it.
     pub fn time_to_restore(&self) -> Duration {
         time_for(self.size)
-    }
-
-    /// Checks that the file is whole, and returns its label.
-    fn check(&self) -> Result<Label, Failure> {
-        let (file, name) = (&self.file, self.name.as_str());
-        let trailer = Trailer::read(file, self.size, name)?;
-        let sum = checksum(file, trailer.summed()).map_err(|error| unreadable(name, &error))?;
-        if sum != trailer.checksum {
-            return Err(damaged(name, "its checksum is wrong"));
-        }
-        trailer.read_label(file, name)
-    }
-}
-
-/// What sets the label of a state apart from the one that is due here, for a message.
-fn difference(label: &Label, own: &Label) -> Option<String> {
-    let of_model = (label.model_bytes, label.model_hash);
-    let spelled = |cache: settings::KvType| format!("{cache:?}").to_lowercase();
-    match () {
-        () if label.version != own.version => Some(format!(
-            "version {}; this bridge writes and reads version {}",
-            label.version, own.version
-        )),
-        () if of_model != (own.model_bytes, own.model_hash) => Some(OTHER_MODEL.to_string()),
-        () if label.context_size != own.context_size => Some(format!(
-            "a context of {} tokens; this one has {}",
-            label.context_size, own.context_size
-        )),
-        () if label.cache_type_k != own.cache_type_k => Some(format!(
-            "a K cache of type {}; this one is {}",
-            spelled(label.cache_type_k),
-            spelled(own.cache_type_k)
-        )),
-        () if label.cache_type_v != own.cache_type_v => Some(format!(
-            "a V cache of type {}; this one is {}",
-            spelled(label.cache_type_v),
-            spelled(own.cache_type_v)
-        )),
-        () if label.flash_attn != own.flash_attn => Some(format!(
-            "--flash-attn {}; here it is {}",
-            format!("{:?}", label.flash_attn).to_lowercase(),
-            format!("{:?}", own.flash_attn).to_lowercase()
-        )),
-        () => None,
     }
 }
 
@@ -230,32 +184,7 @@ fn write(
     if there != bytes {
         return Err(format!("only {there} of {bytes} bytes could be written"));
     }
-    let label = json::to_string(&Label { bytes, ..label });
-    file.seek(SeekFrom::Start(bytes)).map_err(text)?;
-    let mut label = label.into_bytes();
-    let length = label.len() as u32;
-    label.extend(length.to_le_bytes());
-    file.write_all(&label).map_err(text)?;
-    let summed = bytes + label.len() as u64;
-    let sum = checksum(file, summed).map_err(text)?;
-    let last = [&sum.to_le_bytes()[..], &MAGIC].concat();
-    file.write_all(&last).map_err(text)?;
-    Ok(summed + last.len() as u64)
-}
-
-/// The CRC-32 of the first bytes of a file.
-fn checksum(file: &File, mut left: u64) -> io::Result<u32> {
-    let mut sum = crc32fast::Hasher::new();
-    let mut chunk = vec![0; 1 << 18];
-    let mut at = 0;
-    while left > 0 {
-        let length = left.min(chunk.len() as u64) as usize;
-        file.read_exact_at(&mut chunk[..length], at)?;
-        sum.update(&chunk[..length]);
-        at += length as u64;
-        left -= length as u64;
-    }
-    Ok(sum.finalize())
+    state_file::seal(file, &Label { bytes, ..label }).map_err(text)
 }
 
 /// A path by which llama.cpp can open a file that is open here, whatever has become of its name.

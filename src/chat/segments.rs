@@ -53,7 +53,8 @@ impl Segmenter {
         };
         let mark = |text: &&str| self.mark(text, open, close);
         let marked: Vec<String> = contents.iter().map(mark).collect();
-        let segments = split(&fill(&marked)?, open, close);
+        let rendered = fill(&marked)?;
+        let segments = split(&rendered, open, close);
         let placeholders: Vec<String> = marked
             .iter()
             .map(|content| self.placeholder.of(content))
@@ -69,12 +70,13 @@ impl Segmenter {
         })?;
         let own = split(&own, open, close);
         let (own, found) = (self.special_texts(&own), self.special_texts(&segments));
-        if own == found {
-            return Ok(segments);
-        }
+        let moved = self.moved(&marked, &rendered, open, close);
         let differ = own.iter().zip(&found).position(|(own, found)| own != found);
         let differ = differ.unwrap_or(own.len().min(found.len()));
-        let what = found.get(differ).or(own.get(differ)).unwrap_or(&"");
+        let what = found.get(differ).or(own.get(differ)).copied();
+        let Some(what) = what.or(moved.as_deref()) else {
+            return Ok(segments);
+        };
         Err(Failure::bad_request(format!(
             "Chat template: it changes the messages, so that it is unclear whether a '{what}' in the \
              prompt is its own or was written in a message"
@@ -100,6 +102,19 @@ impl Segmenter {
         }
         marked.push_str(&text[done..]);
         marked
+    }
+
+    /// A special token that was written in a message, if the template has separated what is marked
+    /// from its marks, or has put something else between them. Then a token of its own may have become
+    /// plain, and one of a message taken its place.
+    fn moved(&self, marked: &[String], rendered: &str, open: char, close: char) -> Option<String> {
+        let contents = marked.iter().filter_map(|text| between(text, open, close));
+        let written: Vec<&str> = contents.flatten().collect();
+        let first = self.special.find(written.first()?, 0)?;
+        let harmless = |text: &&str| written.contains(text) || self.special.find(text, 0).is_none();
+        let found = between(rendered, open, close);
+        let whole = found.is_some_and(|found| found.iter().all(harmless));
+        (!whole).then(|| written[0][first].to_string())
     }
 
     /// The special tokens that segments will become, in their order.
@@ -136,3 +151,17 @@ fn split(rendered: &str, open: char, close: char) -> Vec<Segment> {
     }
     segments
 }
+
+/// What is between the marks, if each that opens is followed by one that closes.
+fn between(text: &str, open: char, close: char) -> Option<Vec<&str>> {
+    let mut parts = text.split(open);
+    let before = parts.next().unwrap_or_default();
+    let pairs = parts.map(|part| part.split_once(close));
+    let pairs: Vec<(&str, &str)> = pairs.collect::<Option<_>>()?;
+    let mut outside = pairs.iter().map(|(_, after)| *after).chain([before]);
+    let closed = outside.all(|text| !text.contains(close));
+    closed.then(|| pairs.iter().map(|(between, _)| *between).collect())
+}
+
+#[cfg(test)]
+mod tests;

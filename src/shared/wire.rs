@@ -3,7 +3,7 @@
 
 use miniserde::{Deserialize, Serialize, json};
 
-use crate::shared::message::{Answer, FromModel, Part, ToModel, Work};
+use crate::shared::message::{Answer, Embedding, FromModel, Part, ToModel, Work};
 
 /// How deep an answer is nested: the numbers of an embedding are an array in an object.
 const MAX_DEPTH: usize = 2;
@@ -30,6 +30,20 @@ fn split(line: &str) -> Option<(&str, u64, &str)> {
 
 fn value<T: Deserialize>(content: &str) -> Option<T> {
     json::from_str(content).ok()
+}
+
+/// The numbers of an embedding, which have the digits of an f32, as they were written. miniserde
+/// divides by a power of ten, and what is divided by one of more than 22 digits can be off by a bit.
+fn exact(mut values: Vec<f64>) -> Vec<f64> {
+    /// 9 digits, the most that an f32 needs, divided by the largest power that is exact.
+    const SURE: f64 = 1e-13;
+    for value in &mut values {
+        if value.abs() < SURE {
+            let short = *value as f32;
+            *value = short.to_string().parse().unwrap_or(*value);
+        }
+    }
+    values
 }
 
 /// Whether arrays and objects in some JSON are nested no deeper than in any answer. The parser keeps
@@ -120,9 +134,13 @@ impl Message for FromModel {
             "busy" => return value(content).map(Self::Busy),
             "piece" => return value(content).map(|piece| Self::Part(id, Part::Text(piece))),
             "more_tokens" => return value(content).map(|t| Self::Part(id, Part::Tokens(t))),
-            "more_values" => return value(content).map(|v| Self::Part(id, Part::Values(v))),
+            "more_values" => return value(content).map(|v| Self::Part(id, Part::Values(exact(v)))),
             "done" => Ok(Answer::Generated(Box::new(value(content)?))),
-            "embedding" => Ok(Answer::Embedding(value(content)?)),
+            "embedding" => {
+                let mut embedding: Embedding = value(content)?;
+                embedding.values = exact(embedding.values);
+                Ok(Answer::Embedding(embedding))
+            }
             "tokens" => Ok(Answer::Tokens(value(content)?)),
             "text" => Ok(Answer::Text(value(content)?)),
             "state" => Ok(Answer::State(value(content)?)),

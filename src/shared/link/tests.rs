@@ -165,7 +165,8 @@ fn from_model() -> Vec<FromModel> {
         FinishReason::Context,
     ];
     let embedding = Embedding {
-        values: vec![-0.1, 0.0, f64::MIN_POSITIVE],
+        // The last is one that miniserde reads off by a bit.
+        values: vec![-0.1, 0.0, 1.1e-38],
         prompt_tokens: 0,
     };
     let state = State {

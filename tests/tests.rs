@@ -7,6 +7,7 @@ mod harness;
 mod cli;
 mod deploy;
 mod docs;
+mod fuzz;
 mod inferno;
 mod llambo;
 mod model;

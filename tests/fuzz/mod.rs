@@ -1,0 +1,111 @@
+//! The fuzz targets without a fuzzer: each is given its seeds, and inputs that are made of them the
+//! same way in every run. `tests/fuzz/README.md` says how to fuzz.
+
+mod targets;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+/// Inputs that are made of the seeds of a target.
+const INPUTS: usize = 4000;
+
+/// Bytes that the seeds of all targets may have.
+const ALL_SEEDS: usize = 200_000;
+
+/// Where the seeds are.
+fn folder(name: &str) -> PathBuf {
+    let seeds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds");
+    seeds.join(name)
+}
+
+/// The seeds of a target, in the order of their names.
+fn seeds(name: &str) -> Vec<Vec<u8>> {
+    let entries = fs::read_dir(folder(name)).expect("each target has seeds");
+    let mut paths: Vec<PathBuf> = entries.map(|e| e.expect("an entry").path()).collect();
+    paths.sort();
+    let read = |path: &PathBuf| fs::read(path).expect("a seed can be read");
+    paths.iter().map(read).collect()
+}
+
+/// Shows an input if its check panics.
+struct Shown<'a>(&'a [u8]);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("the input is b\"{}\"", self.0.escape_ascii());
+        }
+    }
+}
+
+/// A source of numbers: George Marsaglia's xorshift.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) as usize % bound
+    }
+
+    /// One of the seeds, changed at a few places.
+    fn input(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
+        let mut input = seeds[self.below(seeds.len())].clone();
+        for _ in 0..=self.below(4) {
+            let at = self.below(input.len() + 1);
+            let end = (at + self.below(9)).min(input.len());
+            match self.below(6) {
+                0 => input.truncate(at),
+                1 => drop(input.drain(at..end)),
+                2 => input.insert(at, self.below(256) as u8),
+                3 if at < input.len() => input[at] ^= 1 << self.below(8),
+                4 => input.extend_from_within(at..end),
+                _ => {
+                    let other = &seeds[self.below(seeds.len())];
+                    let from = self.below(other.len() + 1);
+                    input.truncate(at);
+                    input.extend(&other[from..]);
+                }
+            }
+        }
+        input
+    }
+}
+
+/// Gives a target its seeds, and what is made of them.
+fn run(name: &str) {
+    let found = targets::ALL.iter().find(|(known, _)| *known == name);
+    let (_, check) = found.expect("it is a target");
+    let seeds = seeds(name);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for seed in &seeds {
+        let _shown = Shown(seed);
+        check(seed);
+    }
+    for _ in 0..INPUTS {
+        let input = random.input(&seeds);
+        let _shown = Shown(&input);
+        check(&input);
+    }
+}
+
+#[test]
+fn requests_are_the_same_however_they_are_cut() {
+    run("framing");
+}
+
+#[test]
+fn each_target_has_seeds_and_all_of_them_are_small() {
+    let entries = fs::read_dir(folder("")).expect("there are seeds");
+    let names = entries.map(|entry| entry.expect("an entry").file_name());
+    let names: BTreeSet<String> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+    let targets = targets::ALL.map(|(name, _)| name.to_string());
+    assert_eq!(names, BTreeSet::from(targets.clone()));
+    let bytes = targets
+        .iter()
+        .flat_map(|name| seeds(name))
+        .map(|seed| seed.len());
+    assert!(bytes.sum::<usize>() < ALL_SEEDS);
+}

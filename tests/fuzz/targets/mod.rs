@@ -1,0 +1,14 @@
+//! What must hold for any bytes, a file for each part of the programs that reads what others write:
+//! a function `check` panics where it does not hold. The test run gives it the seeds, libFuzzer
+//! everything else.
+
+mod draw;
+mod framing;
+
+pub(crate) use draw::Draw;
+
+/// A target.
+pub(crate) type Check = fn(&[u8]);
+
+/// The targets by their names, which are those of the folders of seeds.
+pub(crate) const ALL: [(&str, Check); 1] = [("framing", framing::check)];

@@ -97,6 +97,11 @@ fn requests_are_the_same_however_they_are_cut() {
 }
 
 #[test]
+fn what_is_taken_for_json_is_json() {
+    run("json");
+}
+
+#[test]
 fn each_target_has_seeds_and_all_of_them_are_small() {
     let entries = fs::read_dir(folder("")).expect("there are seeds");
     let names = entries.map(|entry| entry.expect("an entry").file_name());

@@ -4,6 +4,7 @@
 
 mod draw;
 mod framing;
+mod json;
 
 pub(crate) use draw::Draw;
 
@@ -11,4 +12,4 @@ pub(crate) use draw::Draw;
 pub(crate) type Check = fn(&[u8]);
 
 /// The targets by their names, which are those of the folders of seeds.
-pub(crate) const ALL: [(&str, Check); 1] = [("framing", framing::check)];
+pub(crate) const ALL: [(&str, Check); 2] = [("framing", framing::check), ("json", json::check)];

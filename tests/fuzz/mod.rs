@@ -102,6 +102,11 @@ fn what_is_taken_for_json_is_json() {
 }
 
 #[test]
+fn a_grammar_is_refused_at_its_line_and_taken_within_its_limits() {
+    run("gbnf");
+}
+
+#[test]
 fn each_target_has_seeds_and_all_of_them_are_small() {
     let entries = fs::read_dir(folder("")).expect("there are seeds");
     let names = entries.map(|entry| entry.expect("an entry").file_name());

@@ -4,6 +4,7 @@
 
 mod draw;
 mod framing;
+mod gbnf;
 mod json;
 
 pub(crate) use draw::Draw;
@@ -12,4 +13,8 @@ pub(crate) use draw::Draw;
 pub(crate) type Check = fn(&[u8]);
 
 /// The targets by their names, which are those of the folders of seeds.
-pub(crate) const ALL: [(&str, Check); 2] = [("framing", framing::check), ("json", json::check)];
+pub(crate) const ALL: [(&str, Check); 3] = [
+    ("framing", framing::check),
+    ("json", json::check),
+    ("gbnf", gbnf::check),
+];

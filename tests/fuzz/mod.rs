@@ -107,6 +107,11 @@ fn a_grammar_is_refused_at_its_line_and_taken_within_its_limits() {
 }
 
 #[test]
+fn a_message_of_the_wire_is_read_as_it_was_written() {
+    run("wire");
+}
+
+#[test]
 fn each_target_has_seeds_and_all_of_them_are_small() {
     let entries = fs::read_dir(folder("")).expect("there are seeds");
     let names = entries.map(|entry| entry.expect("an entry").file_name());

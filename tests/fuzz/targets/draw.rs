@@ -34,4 +34,13 @@ impl<'a> Draw<'a> {
     pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.below(choices.len())]
     }
+
+    /// A number of 64 bits; of one byte alone where that is a small one.
+    pub(crate) fn number(&mut self) -> u64 {
+        match self.byte() {
+            small @ 0..=199 => u64::from(small),
+            200..=209 => u64::MAX,
+            _ => (0..8).fold(0, |sum, _| sum << 8 | u64::from(self.byte())),
+        }
+    }
 }

@@ -6,6 +6,8 @@ mod draw;
 mod framing;
 mod gbnf;
 mod json;
+mod messages;
+mod wire;
 
 pub(crate) use draw::Draw;
 
@@ -13,8 +15,9 @@ pub(crate) use draw::Draw;
 pub(crate) type Check = fn(&[u8]);
 
 /// The targets by their names, which are those of the folders of seeds.
-pub(crate) const ALL: [(&str, Check); 3] = [
+pub(crate) const ALL: [(&str, Check); 4] = [
     ("framing", framing::check),
     ("json", json::check),
     ("gbnf", gbnf::check),
+    ("wire", wire::check),
 ];

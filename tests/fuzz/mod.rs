@@ -112,6 +112,11 @@ fn a_message_of_the_wire_is_read_as_it_was_written() {
 }
 
 #[test]
+fn no_message_makes_a_special_token() {
+    run("templates");
+}
+
+#[test]
 fn each_target_has_seeds_and_all_of_them_are_small() {
     let entries = fs::read_dir(folder("")).expect("there are seeds");
     let names = entries.map(|entry| entry.expect("an entry").file_name());

@@ -14,6 +14,11 @@ impl<'a> Draw<'a> {
         std::mem::take(&mut self.0)
     }
 
+    /// Whether all bytes were drawn.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The next byte.
     pub(crate) fn byte(&mut self) -> u8 {
         match self.0.split_first() {

@@ -7,6 +7,7 @@ mod framing;
 mod gbnf;
 mod json;
 mod messages;
+mod templates;
 mod wire;
 
 pub(crate) use draw::Draw;
@@ -15,9 +16,10 @@ pub(crate) use draw::Draw;
 pub(crate) type Check = fn(&[u8]);
 
 /// The targets by their names, which are those of the folders of seeds.
-pub(crate) const ALL: [(&str, Check); 4] = [
+pub(crate) const ALL: [(&str, Check); 5] = [
     ("framing", framing::check),
     ("json", json::check),
     ("gbnf", gbnf::check),
     ("wire", wire::check),
+    ("templates", templates::check),
 ];

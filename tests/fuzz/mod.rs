@@ -107,6 +107,11 @@ fn a_grammar_is_refused_at_its_line_and_taken_within_its_limits() {
 }
 
 #[test]
+fn a_schema_makes_a_grammar_of_json() {
+    run("schema");
+}
+
+#[test]
 fn a_message_of_the_wire_is_read_as_it_was_written() {
     run("wire");
 }

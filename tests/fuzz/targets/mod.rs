@@ -2,11 +2,13 @@
 //! a function `check` panics where it does not hold. The test run gives it the seeds, libFuzzer
 //! everything else.
 
+mod answers;
 mod draw;
 mod framing;
 mod gbnf;
 mod json;
 mod messages;
+mod schema;
 mod templates;
 mod wire;
 
@@ -16,10 +18,11 @@ pub(crate) use draw::Draw;
 pub(crate) type Check = fn(&[u8]);
 
 /// The targets by their names, which are those of the folders of seeds.
-pub(crate) const ALL: [(&str, Check); 5] = [
+pub(crate) const ALL: [(&str, Check); 6] = [
     ("framing", framing::check),
     ("json", json::check),
     ("gbnf", gbnf::check),
+    ("schema", schema::check),
     ("wire", wire::check),
     ("templates", templates::check),
 ];

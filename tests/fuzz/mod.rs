@@ -122,6 +122,11 @@ fn no_message_makes_a_special_token() {
 }
 
 #[test]
+fn a_state_that_was_changed_is_not_read() {
+    run("states");
+}
+
+#[test]
 fn each_target_has_seeds_and_all_of_them_are_small() {
     let entries = fs::read_dir(folder("")).expect("there are seeds");
     let names = entries.map(|entry| entry.expect("an entry").file_name());

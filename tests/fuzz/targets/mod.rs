@@ -9,6 +9,7 @@ mod gbnf;
 mod json;
 mod messages;
 mod schema;
+mod states;
 mod templates;
 mod wire;
 
@@ -18,11 +19,12 @@ pub(crate) use draw::Draw;
 pub(crate) type Check = fn(&[u8]);
 
 /// The targets by their names, which are those of the folders of seeds.
-pub(crate) const ALL: [(&str, Check); 6] = [
+pub(crate) const ALL: [(&str, Check); 7] = [
     ("framing", framing::check),
     ("json", json::check),
     ("gbnf", gbnf::check),
     ("schema", schema::check),
     ("wire", wire::check),
     ("templates", templates::check),
+    ("states", states::check),
 ];

@@ -10,7 +10,6 @@ mod in_flight;
 mod journal;
 pub(crate) mod metrics;
 mod metrics_file;
-mod mixtures;
 mod notify;
 mod poll;
 mod request_log;

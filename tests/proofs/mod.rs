@@ -1,0 +1,3 @@
+//! Proofs that take many turns: requests, signals and failures at random moments, with fixed seeds.
+
+mod sessions;

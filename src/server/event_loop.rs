@@ -142,6 +142,7 @@ impl Bridge {
             return Ok(());
         }
         let socket = place.listen(options)?;
+        socket.expect_room_for_a_client()?;
         announce(&socket.name)?;
         self.socket = Some(socket);
         self.unused_since = Instant::now();

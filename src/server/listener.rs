@@ -84,6 +84,19 @@ pub struct Socket {
     _file: Option<SocketFile>,
 }
 
+impl Socket {
+    /// Looks whether a client could be accepted: one that connects to a bridge that has no descriptor
+    /// left for it would wait for ever.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn expect_room_for_a_client(&self) -> Result<(), String> {
+        let another = self.listener.try_clone().map(drop);
+        let name = &self.name;
+        another.map_err(|error| format!("{name}: no descriptor is left for a client: {error}"))
+    }
+}
+
 /// The file of a socket that the bridge made. It is removed with this.
 struct SocketFile {
     identity: (u64, u64),

@@ -1,3 +1,4 @@
 //! Proofs that take many turns: requests, signals and failures at random moments, with fixed seeds.
 
+mod scarcity;
 mod sessions;

@@ -1,4 +1,5 @@
 //! Proofs that take many turns: requests, signals and failures at random moments, with fixed seeds.
 
+mod crowds;
 mod scarcity;
 mod sessions;

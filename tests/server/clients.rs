@@ -29,26 +29,6 @@ fn clients_are_served_one_at_a_time_in_the_order_of_connecting() {
 }
 
 #[test]
-fn a_hundred_clients_at_once_are_all_answered() {
-    let home = Directory::new();
-    let model = Tiny::alphabet().write(home.join("tiny.gguf"));
-    let bridge = Bridge::with_model(&home, &model, &[]);
-    thread::scope(|scope| {
-        for number in 0..100_usize {
-            let socket = bridge.socket();
-            scope.spawn(move || {
-                let letters = "abcdefghijklmnopqrstuvwxyz";
-                let at = number % 26;
-                let mut client = Client::connect(socket);
-                client.exchange("PING", &pong());
-                let request = format!("INFER {}", &letters[at..=at]);
-                client.exchange(&request, &completed(&letters[at + 1..]));
-            });
-        }
-    });
-}
-
-#[test]
 fn three_hundred_clients_that_vanish_do_no_harm() {
     let home = Directory::new();
     let model = Tiny::carousel()

@@ -22,15 +22,20 @@ pub(crate) struct Client {
 impl Client {
     /// Connects.
     pub(crate) fn connect(socket: &Path) -> Client {
-        let stream = UnixStream::connect(socket).expect("a client can connect");
+        Client::try_connect(socket).expect("a client can connect")
+    }
+
+    /// Connects, if anybody listens.
+    pub(crate) fn try_connect(socket: &Path) -> std::io::Result<Client> {
+        let stream = UnixStream::connect(socket)?;
         stream
             .set_write_timeout(Some(LIMIT))
             .expect("a time limit can be set");
-        Client {
+        Ok(Client {
             stream,
             received: Vec::new(),
             transcript: String::new(),
-        }
+        })
     }
 
     /// Sends these bytes as they are.
@@ -100,8 +105,13 @@ impl Client {
 
     /// The next line, or `None` if the bridge closes the connection instead.
     pub(crate) fn receive_or_end(&mut self) -> Option<String> {
-        if self.received.is_empty() && !matches!(self.read(LIMIT), Ok(1..)) {
-            return None;
+        if self.received.is_empty() {
+            match self.read(LIMIT) {
+                Ok(0) => return None,
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => return None,
+                Err(error) => self.fail(&format!("neither a reply nor the end: {error}")),
+                Ok(_) => {}
+            }
         }
         Some(self.receive())
     }

@@ -62,6 +62,14 @@ class Requests:
             parts = [random.choice(LETTERS)] * (context + random.randint(-5, 2))
         return "".join(parts)
 
+    def stop(self):
+        """Stop strings that the next letters are likely to meet, whole or but for their end."""
+        random = self.random
+        at = random.randint(0, 25)
+        text = LETTERS[at : at + random.randint(1, 4)]
+        other = random.choice(["za", "é→", LETTERS[at - 5 : at - 3] or "x"])
+        return random.choice([text, text, text + "!", [text, other], [text + "!", other]])
+
     def object(self):
         """An object for GENERATE, right but for one in three."""
         random = self.random
@@ -78,20 +86,21 @@ class Requests:
             "repeat_penalty": [0.9, 1, 1.1],
             "repeat_last_n": [-1, 0, 64],
             "seed": [0, 7, 4294967293],
-            "stop": [random.choice(LETTERS), [random.choice(LETTERS), "gh", "é→"], "xyza", "cdx"],
             "stream": [True, False],
             "ignore_eos": [True, False],
             "cache_prompt": [True, False],
         }
         for name in random.sample(sorted(right), random.choice([0, 1, 2, 4])):
             fields[name] = random.choice(right[name])
+        if random.random() < 0.25:
+            fields["stop"] = self.stop()
         if "stop" not in fields and "ignore_eos" not in fields and random.random() < 0.2:
             # The tokens of a grammar decide, whatever the model thinks of them.
             for name in ["temperature", "top_k", "top_p", "min_p", "repeat_penalty"]:
                 fields.pop(name, None)
             name, values = random.choice([("grammar", GRAMMARS), ("json_schema", SCHEMAS)])
             fields[name] = random.choice(values)
-        if random.random() < 0.3:
+        if random.random() < 0.2:
             self.spoil(fields)
         return fields
 
@@ -131,7 +140,7 @@ class Requests:
         escaped = random.random() < 0.5
         source = json.dumps(self.object(), ensure_ascii=escaped, separators=separators)
         return random.choice(
-            [source] * 12
+            [source] * 40
             + [
                 source[: random.randint(1, len(source) - 1)],
                 source + random.choice(["x", "}", ",", "\x00"]),
@@ -148,7 +157,7 @@ class Requests:
         )
 
     def path(self):
-        return self.random.choice(self.paths["good"] * 2 + self.paths["bad"])
+        return self.random.choice(self.paths["good"] * 4 + self.paths["bad"])
 
     def argument(self, verb):
         random = self.random
@@ -176,7 +185,9 @@ class Requests:
             return random.choice(NO_VERBS)
         verbs = ["PING", "STATUS", "INFO", "HELP", "METRICS", "AUTH"]
         verbs += ["INFER", "STREAM", "CHAT", "GENERATE", "EMBED", "TOKENIZE", "DETOKENIZE"] * 4
-        verbs += ["GENERATE"] * 6 + ["LOAD", "LOAD", "SAVE", "RESTORE", "SAVE", "RESTORE", "FREE"]
+        verbs += ["GENERATE"] * 10 + ["LOAD", "LOAD", "SAVE", "RESTORE", "SAVE", "RESTORE"]
+        # Without a model there is little to see.
+        verbs += ["FREE"] * (random.random() < 0.4)
         verb = random.choice(verbs)
         none = verb in ("PING", "STATUS", "INFO", "HELP", "METRICS", "FREE")
         argument = "" if none else self.argument(verb)

@@ -65,7 +65,9 @@ class Plan:
             "seed": choice([None, 42]),
             "template": choice([True, True, False]),
             "states": choice([True, True, False]),
-            "allowed": choice([None] * 5 + [["INFER", "STATUS", "GENERATE", "LOAD"]]),
+            "allowed": choice(
+                [None] * 5 + [["INFER", "STREAM", "STATUS", "GENERATE", "LOAD", "CHAT"]]
+            ),
             "tokens": tokens,
             "max_request": choice([4 << 20, 4 << 20, 1024, 2048]),
             "confined": choice([False, False, True]),
@@ -90,8 +92,13 @@ class Plan:
     def connection(self, size):
         """(how it ends, a seed for how it is cut, the requests)"""
         asked = [self.source.request() for _ in range(size)]
-        if self.settings["tokens"] and self.random.random() < 0.8:
-            asked.insert(self.random.choice([0, 0, min(2, size)]), b"AUTH secret\n")
+        # A client that has left may have taken the model with it.
+        before = self.connections[-1][0] if self.connections else ""
+        if self.random.random() < (0.9 if before == "leave" else 0.2):
+            path = self.random.choice(self.source.paths["good"])
+            asked.insert(0, f"LOAD {path}\n".encode())
+        if self.settings["tokens"]:
+            asked.insert(self.random.choice([0] * 9 + [min(2, size)]), b"AUTH secret\n")
         end = self.random.choice(["half", "half", "leave", "read"])
         if self.deep:
             end = "half"

@@ -31,9 +31,10 @@ fn serves(bridge: &mut Bridge, what: &str) -> bool {
         return true;
     }
     let status = bridge.wait();
-    let errors = bridge.errors();
-    assert_eq!(status.code(), Some(1), "{what}: {errors}");
-    assert!(errors.starts_with("llama-cpp-bridge: "), "{what}: {errors}");
+    assert_eq!(status.code(), Some(1), "{what}: {}", bridge.errors());
+    wait_until("it says why", || {
+        bridge.errors().starts_with("llama-cpp-bridge: ")
+    });
     false
 }
 

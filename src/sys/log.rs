@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::sys::poll::{PollFd, poll};
@@ -37,23 +37,25 @@ const AT_ONCE: usize = 4096;
 /// Lines that standard error did not take since it last took one.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
+/// Whether it took the last line in part.
+static CUT: AtomicBool = AtomicBool::new(false);
+
 /// Writes one line to standard error, as `llama-cpp-bridge: MESSAGE`. A standard error that is closed,
 /// or full because nobody reads it, does not keep the bridge from serving: lines are lost then, and
-/// counted.
+/// counted. (If several write to one pipe, what one sees as room another may take before it.)
 pub fn write(level: Level, text: &str) {
     let lost = LOST.load(Ordering::Relaxed);
-    let told = || {
-        put(
-            Level::Warning,
-            &format!("{lost} lines were lost: standard error was full"),
-        )
-    };
-    let patience = if lost == 0 { PATIENCE } else { Duration::ZERO };
-    if has_room(patience) && (lost == 0 || told()) {
-        LOST.store(u64::from(!put(level, text)), Ordering::Relaxed);
-    } else {
-        LOST.fetch_add(1, Ordering::Relaxed);
+    let mut patience = PATIENCE;
+    if lost > 0 {
+        patience = Duration::ZERO;
+        let told = format!("{lost} lines were lost: standard error was full");
+        if !put(Level::Warning, &told, patience) {
+            LOST.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
     }
+    let taken = put(level, text, patience);
+    LOST.store(u64::from(!taken), Ordering::Relaxed);
 }
 
 /// Whether standard error takes something, or fails, within this time.
@@ -63,18 +65,35 @@ fn has_room(patience: Duration) -> bool {
     poll(&mut fds, Some(patience)).is_err() || fds[0].ready()
 }
 
-/// Writes a line to a standard error that has room. Whether it took the whole line.
-fn put(level: Level, text: &str) -> bool {
+/// Writes a line to standard error, as far as it takes it, each part within this time. Whether it took
+/// the whole line.
+fn put(level: Level, text: &str, patience: Duration) -> bool {
     let mark = if goes_to_journal() {
         format!("<{}>", level as u8)
     } else {
         String::new()
     };
     let line = format!("{mark}{}: {}\n", env!("CARGO_PKG_NAME"), printable(text));
-    let mut parts = line.as_bytes().chunks(AT_ONCE);
-    let first = parts.next().unwrap_or_default();
-    let _ = io::stderr().write_all(first);
-    parts.all(|part| has_room(PATIENCE) && io::stderr().write_all(part).is_ok())
+    // What is left of a line that it took in part is not to be the beginning of another.
+    let end = if CUT.load(Ordering::Relaxed) {
+        "\n"
+    } else {
+        ""
+    };
+    let line = format!("{end}{line}");
+    let count = line.len().div_ceil(AT_ONCE);
+    let parts = line.as_bytes().chunks(AT_ONCE);
+    let taken = parts.take_while(|part| has_room(patience) && takes(part));
+    let taken = taken.count();
+    if taken > 0 {
+        CUT.store(taken < count, Ordering::Relaxed);
+    }
+    taken == count
+}
+
+/// Writes a part of a line. One that has been closed takes everything.
+fn takes(part: &[u8]) -> bool {
+    io::stderr().write_all(part).is_ok()
 }
 
 /// The text with its control characters written out, `\n` for instance: a file's name may hold one,

@@ -1,6 +1,8 @@
 //! A rendered conversation as segments: those in which the texts of special tokens become these, and
 //! those in which they stay what a user wrote.
 
+use std::collections::HashSet;
+
 use super::placeholder::Placeholder;
 use super::text_set::TextSet;
 use crate::shared::failure::Failure;
@@ -111,7 +113,8 @@ impl Segmenter {
         let contents = marked.iter().filter_map(|text| between(text, open, close));
         let written: Vec<&str> = contents.flatten().collect();
         let first = self.special.find(written.first()?, 0)?;
-        let harmless = |text: &&str| written.contains(text) || self.special.find(text, 0).is_none();
+        let known: HashSet<&str> = written.iter().copied().collect();
+        let harmless = |text: &&str| known.contains(text) || self.special.find(text, 0).is_none();
         let found = between(rendered, open, close);
         let whole = found.is_some_and(|found| found.iter().all(harmless));
         (!whole).then(|| written[0][first].to_string())

@@ -143,7 +143,7 @@ impl Links {
             let message = format!("no directory for a split model in {folder} (TMPDIR): {error}");
             io::Error::other(message)
         };
-        for path in (0..).map(place) {
+        for path in (0..LOOKED_AT).map(place) {
             match DirBuilder::new().mode(0o700).create(&path) {
                 Ok(()) => (),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,

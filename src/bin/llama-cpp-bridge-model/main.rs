@@ -154,8 +154,9 @@ fn load_and_serve(load: &ModelParams, link: &mut Link) -> Result<(), String> {
     if !backend.supports_gpu_offload()
         && let (Some(before), Some(now)) = (before, sys::process::data_size())
     {
-        let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64 + tuning::stacks(load);
-        sys::process::limit_data(now + now.saturating_sub(before) + requests);
+        let requests = REQUEST_BYTES + MAX_CHECKPOINT_BYTES as u64 + now.saturating_sub(before);
+        let all = now.saturating_add(requests);
+        sys::process::limit_data(all.saturating_add(tuning::stacks(load)));
     }
     if load.sandbox {
         sandbox_lacks.extend(report(sandbox::settle(HAS_DRIVER), link)?);

@@ -38,7 +38,7 @@ usage: deploy.sh COMMAND [ARGUMENTS]
   demo [PROMPT]      build, fetch the model and ask it over a socket
   test               everything that CI runs
   test --long [PROOF...]
-                     build, and run what takes up to an hour: see tests/long
+                     build, and run what takes over an hour: see tests/long
   compile [--install [DIRECTORY]]
                      compile the Limbo modules; --install: into the Inferno tree
   test-ffi [MODEL]   run the Limbo test program against a bridge
@@ -549,7 +549,8 @@ step() {
 }
 
 lint_scripts() {
-	find inferno .ci tests man -name '*.sh' -exec shellcheck {} + && shellcheck .ci/run tests/long/run
+	find inferno .ci tests man -name '*.sh' -exec shellcheck {} + &&
+		shellcheck .ci/run tests/long/run tests/long/fuzz tests/long/deny
 }
 
 lint_man_pages() {

@@ -89,7 +89,7 @@ impl Socket {
     /// left for it would wait for ever.
     ///
     /// # Errors
-    /// There is none.
+    /// A sentence, if no descriptor is left.
     pub fn expect_room_for_a_client(&self) -> Result<(), String> {
         let another = self.listener.try_clone().map(drop);
         let name = &self.name;

@@ -30,16 +30,16 @@ pub fn most_text(parallel: u32) -> usize {
     (ALL_TEXT / parallel as usize).max(MIN_TEXT)
 }
 
-/// Tokens that a text of so many bytes may have: one for each byte at least. Normalization makes up
-/// to 6 characters of one byte.
+/// Tokens that a text of so many bytes may have: at least one for each byte. Where normalization makes
+/// more of them, up to 6 characters of a byte, the answer may be an error.
 pub fn most_tokens(parallel: u32, bytes: usize) -> usize {
     /// What a vocabulary puts around a text.
     const AROUND: usize = 64;
     (ALL_TOKENS / parallel as usize).max(bytes + AROUND)
 }
 
-/// Bytes of text that so many tokens may be turned into: more than most are of, on average. The longest
-/// of real vocabularies have 128.
+/// Bytes of text that so many tokens may be turned into: 16 for each at least, several times what they
+/// have on average. The longest of real vocabularies have 128.
 pub fn most_text_of_tokens(parallel: u32, tokens: usize) -> usize {
     /// For each token.
     const BYTES: usize = 16;

@@ -45,6 +45,7 @@ class Client:
         self.lines = 0
         self.rest = b""
         self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(LIMIT)
         self.socket.connect(path)
         self.socket.sendall(self.asked)
 

@@ -22,8 +22,8 @@ use super::numbers::{
 /// With any arguments.
 #[rustfmt::skip]
 const ALLOWED: &[c_long] = &[
-    // What is open: files, the socket to the bridge, standard error. A call of the stream sockets'
-    // cannot name another address, and no descriptors come with recvfrom(2).
+    // What is open: files, the socket to the bridge, standard error. No descriptors come with
+    // recvfrom(2); sendto(2) is below.
     libc::SYS_read, libc::SYS_readv, libc::SYS_pread64, libc::SYS_preadv, libc::SYS_write,
     libc::SYS_writev, libc::SYS_pwrite64, libc::SYS_pwritev, libc::SYS_lseek, libc::SYS_fstat,
     libc::SYS_recvfrom, libc::SYS_ppoll, libc::SYS_close, libc::SYS_dup,
@@ -135,7 +135,8 @@ fn opening(calls: &mut Calls) {
             calls.when(*call, [has(*flags, libc::O_ACCMODE | NAMELESS, writing)]);
         }
     }
-    // What is sent out of band is no part of the stream, and so of no limit on it.
+    // A stream socket's call cannot name another address. What is sent out of band is no part of the
+    // stream, and so of no limit on it.
     calls.when(libc::SYS_sendto, [has(3, !libc::MSG_NOSIGNAL, 0)]);
     for command in COMMANDS {
         calls.when(libc::SYS_fcntl, [is(1, command)]);
@@ -151,7 +152,7 @@ fn opening(calls: &mut Calls) {
 fn memory_and_threads(calls: &mut Calls) {
     let data = || has(2, libc::PROT_EXEC, 0);
     calls.when(libc::SYS_mprotect, [data()]);
-    // The limit of memory counts neither what is shared with nobody nor what grows like a stack.
+    // The limit of memory counts neither shared memory without a file nor what grows like a stack.
     let private = has(3, libc::MAP_TYPE | libc::MAP_GROWSDOWN, libc::MAP_PRIVATE);
     calls.when(libc::SYS_mmap, [data(), private]);
     let of_a_file = has(3, libc::MAP_ANONYMOUS | libc::MAP_GROWSDOWN, 0);

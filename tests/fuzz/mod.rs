@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use crate::harness::Random;
+
 /// Inputs that are made of the seeds of a target.
 const INPUTS: usize = 4000;
 
@@ -39,39 +41,27 @@ impl Drop for Shown<'_> {
     }
 }
 
-/// A source of numbers: George Marsaglia's xorshift.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % bound
-    }
-
-    /// One of the seeds, changed at a few places.
-    fn input(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
-        let mut input = seeds[self.below(seeds.len())].clone();
-        for _ in 0..=self.below(4) {
-            let at = self.below(input.len() + 1);
-            let end = (at + self.below(9)).min(input.len());
-            match self.below(6) {
-                0 => input.truncate(at),
-                1 => drop(input.drain(at..end)),
-                2 => input.insert(at, self.below(256) as u8),
-                3 if at < input.len() => input[at] ^= 1 << self.below(8),
-                4 => input.extend_from_within(at..end),
-                _ => {
-                    let other = &seeds[self.below(seeds.len())];
-                    let from = self.below(other.len() + 1);
-                    input.truncate(at);
-                    input.extend(&other[from..]);
-                }
+/// One of the seeds, changed at a few places.
+fn changed(random: &mut Random, seeds: &[Vec<u8>]) -> Vec<u8> {
+    let mut input = seeds[random.below(seeds.len())].clone();
+    for _ in 0..=random.below(4) {
+        let at = random.below(input.len() + 1);
+        let end = (at + random.below(9)).min(input.len());
+        match random.below(6) {
+            0 => input.truncate(at),
+            1 => drop(input.drain(at..end)),
+            2 => input.insert(at, random.below(256) as u8),
+            3 if at < input.len() => input[at] ^= 1 << random.below(8),
+            4 => input.extend_from_within(at..end),
+            _ => {
+                let other = &seeds[random.below(seeds.len())];
+                let from = random.below(other.len() + 1);
+                input.truncate(at);
+                input.extend(&other[from..]);
             }
         }
-        input
     }
+    input
 }
 
 /// Gives a target its seeds, and what is made of them.
@@ -79,13 +69,13 @@ fn run(name: &str) {
     let found = targets::ALL.iter().find(|(known, _)| *known == name);
     let (_, check) = found.expect("it is a target");
     let seeds = seeds(name);
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut random = Random::new(1);
     for seed in &seeds {
         let _shown = Shown(seed);
         check(seed);
     }
     for _ in 0..INPUTS {
-        let input = random.input(&seeds);
+        let input = changed(&mut random, &seeds);
         let _shown = Shown(&input);
         check(&input);
     }

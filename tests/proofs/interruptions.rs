@@ -4,23 +4,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Bridge, Client, Directory, Tiny, completed, ok, process, quoted};
-
-/// Numbers by chance, the same in each run.
-struct Random(u64);
-
-impl Random {
-    fn new(seed: u64) -> Random {
-        Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % most
-    }
-}
+use super::text;
+use crate::harness::{Bridge, Client, Directory, Random, Tiny, completed, ok, process, quoted};
 
 /// How requests are answered whose model process ends: in them, when it is loaded for them, after that; and
 /// whose bridge does.
@@ -28,15 +13,6 @@ const LOST: [&str; 4] = ["model_died", "load_failed", "no_model", "internal"];
 
 /// How many tokens an answer has.
 const TOKENS: usize = 40;
-
-/// The answer after a letter.
-fn text(letter: u8) -> String {
-    let letters = ('a'..='z').cycle();
-    letters
-        .skip(usize::from(letter - b'a') + 1)
-        .take(TOKENS)
-        .collect()
-}
 
 /// Requests that are sent together, each for the text after one letter.
 struct Requests {
@@ -54,7 +30,7 @@ impl Requests {
         let mut client = bridge.connect();
         let letters: Vec<u8> = (0..count).map(|_| b'a' + random.below(26) as u8).collect();
         for letter in &letters {
-            let verb = ["INFER", "STREAM"][random.below(2) as usize];
+            let verb = ["INFER", "STREAM"][random.below(2)];
             client.ask(&format!("{verb} {}", char::from(*letter)));
         }
         Requests {
@@ -70,7 +46,7 @@ impl Requests {
         let Some(line) = self.client.receive_or_end() else {
             return false;
         };
-        let text = text(self.letters[0]);
+        let text = text(self.letters[0], TOKENS);
         let start = r#"{"status":"partial","message":"token","data":""#;
         if let Some(piece) = line.strip_prefix(start) {
             self.pieces.push_str(piece.trim_end_matches("\"}"));
@@ -96,7 +72,7 @@ impl Requests {
     }
 
     /// Takes so many lines, or fewer if the connection ends.
-    fn lines(&mut self, count: u64) {
+    fn lines(&mut self, count: usize) {
         for _ in 0..count {
             if self.letters.is_empty() || !self.line() {
                 return;
@@ -134,7 +110,7 @@ fn a_model_process_may_be_killed_or_stopped_at_any_moment() {
         let signal = ["KILL", "TERM", "STOP"][round % 3];
         let mut requests = Requests::send(&bridge, &mut random, 12);
         // Until then nothing is read, or some pieces and replies.
-        requests.lines([0, random.below(60), random.below(300)][random.below(3) as usize]);
+        requests.lines([0, random.below(60), random.below(300)][random.below(3)]);
         let children = process::children(bridge.pid());
         for child in &children {
             process::signal(*child, signal);
@@ -171,7 +147,7 @@ fn a_bridge_may_be_stopped_or_ended_at_any_moment() {
         let mut bridge = carousel(&home, &[]);
         let child = bridge.model_process();
         let mut requests = Requests::send(&bridge, &mut random, 12);
-        requests.lines([0, random.below(60), random.below(300)][random.below(3) as usize]);
+        requests.lines([0, random.below(60), random.below(300)][random.below(3)]);
         process::signal(bridge.pid(), "STOP");
         process::signal(bridge.pid(), "CONT");
         requests.lines(random.below(60));
@@ -208,7 +184,7 @@ fn beside(proof: impl Fn(u64) + Sync) {
 
 /// A moment near that at which a second is over, from `start` on: some milliseconds before or after it.
 fn near_a_second(start: Instant, random: &mut Random) -> Duration {
-    let moment = Duration::from_micros(997_000 + random.below(14_000));
+    let moment = Duration::from_micros(997_000 + random.below(14_000) as u64);
     moment.saturating_sub(start.elapsed())
 }
 
@@ -220,7 +196,7 @@ fn a_request_at_the_moment_at_which_the_model_is_unloaded_is_answered() {
         let mut random = Random::new(100 + number);
         let mut client = bridge.connect();
         for _ in 0..7 {
-            client.exchange("INFER w", &completed(&text(b'w')));
+            client.exchange("INFER w", &completed(&text(b'w', TOKENS)));
             let answered = Instant::now();
             client.expect_silence(near_a_second(answered, &mut random));
         }

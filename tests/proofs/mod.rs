@@ -4,3 +4,12 @@ mod crowds;
 mod interruptions;
 mod scarcity;
 mod sessions;
+
+/// So many letters of a carousel after this one.
+fn text(letter: u8, count: usize) -> String {
+    let letters = ('a'..='z').cycle();
+    letters
+        .skip(usize::from(letter - b'a') + 1)
+        .take(count)
+        .collect()
+}

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use super::text;
 use crate::harness::{
     Bridge, Client, Directory, Tiny, command, completed, loaded, ok, process, program, skip,
     wait_until,
@@ -176,15 +177,6 @@ fn on_a_full_disk_each_request_is_answered_and_what_was_kept_stays() {
     let child = bridge.model_process();
     client.exchange("QUIT", &ok("Goodbye"));
     bridge.expect_stop(&[child]);
-}
-
-/// So many letters of a carousel after this one.
-fn text(letter: u8, count: usize) -> String {
-    let letters = ('a'..='z').cycle();
-    letters
-        .skip(usize::from(letter - b'a') + 1)
-        .take(count)
-        .collect()
 }
 
 #[test]

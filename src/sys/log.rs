@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::sys::poll::{PollFd, poll};
+use crate::sys::raw_poll::poll_raw;
 
 /// How much a message matters: syslog(3)'s level, by which the journal of systemd sorts.
 #[derive(Clone, Copy)]
@@ -58,11 +58,18 @@ pub fn write(level: Level, text: &str) {
     LOST.store(u64::from(!taken), Ordering::Relaxed);
 }
 
-/// Whether standard error takes something, or fails, within this time.
+/// Whether standard error takes something, or fails, within this time. Where a signal comes first it
+/// is taken for full.
 fn has_room(patience: Duration) -> bool {
-    let errors = io::stderr();
-    let mut fds = [PollFd::writable(errors.as_fd())];
-    poll(&mut fds, Some(patience)).is_err() || fds[0].ready()
+    let mut fds = [libc::pollfd {
+        fd: libc::STDERR_FILENO,
+        events: libc::POLLOUT,
+        revents: 0,
+    }];
+    match poll_raw(&mut fds, patience.as_millis() as libc::c_int) {
+        Ok(()) => fds[0].revents != 0,
+        Err(error) => error.kind() != io::ErrorKind::Interrupted,
+    }
 }
 
 /// Writes a line to standard error, as far as it takes it, each part within this time. Whether it took

@@ -18,6 +18,7 @@ pub mod names;
 pub mod peer;
 pub mod poll;
 pub mod process;
+mod raw_poll;
 mod signal_handler;
 pub mod signals;
 pub mod socket;

@@ -8,6 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::sys::log::{self, Level};
+use crate::sys::raw_poll::poll_raw;
 
 /// How long to wait after poll(2) could not, for want of memory.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -105,19 +106,6 @@ pub fn poll(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> io::Result<()>
     // After a failure poll(2) has written nothing.
     for (fd, raw) in fds.iter_mut().zip(raw) {
         fd.inner.revents = raw.revents;
-    }
-    Ok(())
-}
-
-/// poll(2), with a time in milliseconds; -1 is for ever.
-///
-/// # Errors
-/// Those of poll(2).
-fn poll_raw(fds: &mut [libc::pollfd], milliseconds: libc::c_int) -> io::Result<()> {
-    // SAFETY: the pointer and the length are those of the slice.
-    let count = unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as libc::nfds_t, milliseconds) };
-    if count < 0 {
-        return Err(io::Error::last_os_error());
     }
     Ok(())
 }

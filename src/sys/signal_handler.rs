@@ -28,7 +28,7 @@ extern "C" fn on_signal(signal: libc::c_int) {
         let saved = *errno;
         for _ in 0..TRIES {
             let written = libc::write(pipe, (&raw const byte).cast(), 1);
-            if written == 1 || *errno == libc::EAGAIN {
+            if written == 1 {
                 break;
             }
         }
